@@ -1,0 +1,61 @@
+"""Where things lie: the project's own notebooks and recipes, the user's data, the runs. Read at call time, never at import.
+
+In a checkout the notebooks and data recipes are folders at its root; the wheel carries the same two folders inside the
+package (`stm_lab/_share`), so that an installed copy is a working course.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def _shared_folder(name: str) -> Path:
+    inside = _PACKAGE / "_share" / name
+    return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+def notebooks_dir() -> Path:
+    """The folder of the course's notebooks and of their cards (`course.yaml`)."""
+    return _shared_folder("notebooks")
+
+
+def recipes_dir() -> Path:
+    """The folder of the shipped data recipes."""
+    return _shared_folder("data_recipes")
+
+
+def _cache_home() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+
+
+def data_roots() -> list[Path]:
+    """The folders of `STM_LAB_DATA` (separated by `os.pathsep`), else one in the user's cache. Only the first is written to.
+
+    Each holds `raw/<name>` (data as people have it) and `prepared/<name>-<fingerprint>` (data as we make it).
+    """
+    value = os.environ.get("STM_LAB_DATA", "")
+    folders = [Path(part).expanduser() for part in value.split(os.pathsep) if part]
+    return [folder.absolute() for folder in folders] or [_cache_home() / "stm_lab"]
+
+
+def project_root(start: Path | None = None) -> Path:
+    """The nearest folder at or above `start` (default: the working folder) with a `pyproject.toml` or `.git`, else `start`."""
+    start = (start or Path.cwd()).absolute()
+    for folder in (start, *start.parents):
+        if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():
+            return folder
+    return start
+
+
+def runs_dir() -> Path:
+    """Where runs are kept: `STM_LAB_RUNS`, else `runs/` in the project's root. Always absolute."""
+    value = os.environ.get("STM_LAB_RUNS", "")
+    return Path(value).expanduser().absolute() if value else project_root() / "runs"
