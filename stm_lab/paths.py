@@ -1,4 +1,4 @@
-"""Where things lie: the project's own notebooks and recipes, the user's data, the runs. Read at call time, never at import.
+"""Where things lie: the project's own notebooks and recipes, the user's data, the runs. Nothing is read at import.
 
 In a checkout the notebooks and data recipes are folders at its root; the wheel carries the same two folders inside the
 package (`stm_lab/_share`), so that an installed copy is a working course.
@@ -37,9 +37,10 @@ def _cache_home() -> Path:
 
 
 def data_roots() -> list[Path]:
-    """The folders of `STM_LAB_DATA` (separated by `os.pathsep`), else one in the user's cache. Only the first is written to.
+    """The folders of `STM_LAB_DATA` (separated by `os.pathsep`), else one in the user's cache.
 
-    Each holds `raw/<name>` (data as people have it) and `prepared/<name>-<fingerprint>` (data as we make it).
+    Only the first is written to. Each holds `raw/<name>`, data as people have it, and `prepared/<name>-<fingerprint>`,
+    data as we make it.
     """
     value = os.environ.get("STM_LAB_DATA", "")
     folders = [Path(part).expanduser() for part in value.split(os.pathsep) if part]
@@ -47,7 +48,7 @@ def data_roots() -> list[Path]:
 
 
 def project_root(start: Path | None = None) -> Path:
-    """The nearest folder at or above `start` (default: the working folder) with a `pyproject.toml` or `.git`, else `start`."""
+    """The nearest folder at or above `start` with a `pyproject.toml` or `.git`, else `start` (the working folder)."""
     start = (start or Path.cwd()).absolute()
     for folder in (start, *start.parents):
         if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():

@@ -1,0 +1,295 @@
+"""The unified backbone: one stem, one downsampling, one block, one head for every spatial token mixer.
+
+Hu et al. 2022, arXiv 2211.05781, section 3. Between stages maps are (B, C, H, W), as timm has them; inside a stage
+tokens are (B, H, W, C), which is the same memory in channels_last order, so that going from one to the other is a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, calculate_drop_path_rates, create_classifier
+from timm.models import checkpoint_seq
+from timm.models._features import feature_take_indices
+from torch import nn
+
+from .designs import Design
+from .errors import UserError, check_known
+from .layers import TokenConv2d, init_table
+from .mixers import get_mixer
+
+MIN_SIZE = 32  # pixels: the last map is then 1x1
+
+
+class Stem(nn.Sequential):
+    """Two strided 3x3 convolutions: (B, 3, H, W) -> (B, C, H/4, W/4), rounded up."""
+
+    def __init__(self, in_chans: int, dim: int) -> None:
+        super().__init__(
+            TokenConv2d(in_chans, dim // 2, 3, stride=2, padding=1),
+            nn.LayerNorm(dim // 2, eps=1e-6),
+            nn.GELU(),
+            TokenConv2d(dim // 2, dim, 3, stride=2, padding=1),
+            nn.LayerNorm(dim, eps=1e-6),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Downsample(nn.Sequential):
+    """A strided 3x3 convolution, then the norm: tokens (B, H, W, C) -> (B, H/2, W/2, C'), rounded up."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__(
+            TokenConv2d(dim, out_dim, 3, stride=2, padding=1, bias=False), nn.LayerNorm(out_dim, eps=1e-6)
+        )
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, Linear, with pvt_v2's depth-wise convolution after the first if asked for."""
+
+    def __init__(self, dim: int, hidden: int, conv: bool) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.conv = TokenConv2d(hidden, hidden, 3, padding=1, groups=hidden) if conv else nn.Identity()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(F.gelu(self.conv(self.fc1(x))))
+
+
+class Block(nn.Module):
+    """Two residual branches, mixer and MLP, each normed before and scaled after. The mixer is handed in."""
+
+    def __init__(
+        self, dim: int, mixer: nn.Module, *, mlp_ratio: int, mlp_conv: bool, eps: float, scale: float, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.mixer = mixer
+        self.gamma1 = nn.Parameter(torch.full((dim,), scale))
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, mlp_ratio * dim, mlp_conv)
+        self.gamma2 = nn.Parameter(torch.full((dim,), scale))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.drop_path(self.gamma1 * self.mixer(self.norm1(x)))
+        return x + self.drop_path(self.gamma2 * self.mlp(self.norm2(x)))
+
+
+class PositionEmbedding(nn.Module):
+    """A learned map added to the tokens, resized (bilinear, corners aligned, as published) to the map it meets."""
+
+    def __init__(self, dim: int, height: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, height, width, dim))
+        init_table(self.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + resize_embedding(self.weight, x.shape[1], x.shape[2])
+
+
+def resize_embedding(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(1, H, W, C) -> (1, height, width, C)."""
+    if weight.shape[1:3] == (height, width):
+        return weight
+    weight = F.interpolate(weight.permute(0, 3, 1, 2), (height, width), mode="bilinear", align_corners=True)
+    return weight.permute(0, 2, 3, 1)
+
+
+class Stage(nn.Module):
+    """Downsampling (but in the first stage), position embedding (pvt), blocks, norm: NCHW map -> NCHW map."""
+
+    def __init__(self, design: Design, stage: int, in_dim: int, map_size: tuple[int, int], drop_path: Sequence) -> None:
+        super().__init__()
+        dim, mixer = design.dims[stage], get_mixer(design.mixer)
+        self.grad_checkpointing = False
+        self.downsample = Downsample(in_dim, dim) if stage else nn.Identity()
+        self.position_embedding = PositionEmbedding(dim, *map_size) if design.position_embedding else nn.Identity()
+        self.blocks = nn.Sequential(
+            *(
+                Block(
+                    dim,
+                    mixer(dim, **design.mixer_options(stage, block)),
+                    mlp_ratio=design.mlp_ratios[stage],
+                    mlp_conv=design.mlp_conv,
+                    eps=design.norm_eps,
+                    scale=design.layer_scale,
+                    drop_path=float(drop_path[block]),
+                )
+                for block in range(design.depths[stage])
+            )
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.downsample(x.permute(0, 2, 3, 1))  # (B, C, H, W) -> tokens (B, H, W, C)
+        x = self.position_embedding(x)
+        x = checkpoint_seq(self.blocks, x) if self.grad_checkpointing else self.blocks(x)
+        return self.norm(x).permute(0, 3, 1, 2)  # -> (B, C, H, W)
+
+
+class Head(nn.Module):
+    """1x1 convolution to 1.5 times the width, BatchNorm, GELU, pooling, classifier: NCHW map -> (B, classes)."""
+
+    def __init__(self, dim: int, hidden: int, num_classes: int, global_pool: str, drop_rate: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(dim, hidden, 1, bias=False)
+        self.norm = nn.BatchNorm2d(hidden)
+        self.drop = nn.Dropout(drop_rate)
+        self.reset(hidden, num_classes, global_pool)
+
+    def reset(self, hidden: int, num_classes: int, global_pool: str) -> None:
+        check_known("global_pool", global_pool, ("avg", "max", "avgmax", "catavgmax", ""))
+        if num_classes < 0 or (num_classes and not global_pool):
+            raise UserError(f"num_classes={num_classes} does not go with global_pool={global_pool!r}")
+        self.global_pool, self.fc = create_classifier(hidden, num_classes, global_pool)
+
+    def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        x = self.drop(self.global_pool(F.gelu(self.norm(self.conv(x)))))  # (B, C, H, W) -> (B, 1.5 C)
+        return x if pre_logits else self.fc(x)
+
+
+class UnifiedBackbone(nn.Module):
+    """Stem, four stages, head, round the mixer that the design names; a timm model.
+
+    Args:
+        design: what to build, see `stm_lab.designs`.
+        num_classes: classes of the head; 0 leaves the pooled features.
+        in_chans: channels of the image.
+        global_pool: "avg", "max", "avgmax", "catavgmax", or "" for none (then without classes).
+        drop_rate: dropout before the classifier (published: 0).
+
+    Images are (B, in_chans, H, W) with any H and W >= 32, normalised as `pretrained_cfg` says; logits (B, num_classes).
+    Raises UserError for a smaller image, one of another shape, or a design that makes no network.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.design, self.num_classes, self.in_chans = design, num_classes, in_chans
+        self.num_features = design.dims[-1]
+        self.head_hidden_size = int(1.5 * self.num_features)
+        self.stem = Stem(in_chans, design.dims[0])
+        height, width = (-(-size // 4) for size in design.image_shape)
+        drop_path = calculate_drop_path_rates(design.drop_path_rate, list(design.depths), stagewise=True)
+        stages, in_dim = [], design.dims[0]
+        for i, dim in enumerate(design.dims):
+            map_size = (-(-height // 2**i), -(-width // 2**i))
+            stages.append(Stage(design, i, in_dim, map_size, drop_path[i]))
+            in_dim = dim
+        self.stages = nn.Sequential(*stages)
+        self.feature_info = [
+            {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, dim in enumerate(design.dims)
+        ]
+        self.head = Head(self.num_features, self.head_hidden_size, num_classes, global_pool, drop_rate)
+        self.apply(_init_weights)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, in_chans, H, W) -> the normed map of the last stage, (B, C, H/32, W/32), rounded up."""
+        return self.stages(self.stem(self._check(x)))
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """The last map -> logits (B, num_classes), or with `pre_logits` what the classifier sees, (B, 1.5 C)."""
+        return self.head(x, pre_logits)
+
+    def forward_intermediates(
+        self,
+        x: torch.Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
+        """The stages' maps, (B, C, H, W) each, with the last one before them unless `intermediates_only`.
+
+        The arguments are timm's: `indices` (the last n if an int, all if None); `norm` changes nothing, since every map
+        has passed its stage's norm; `stop_early` runs no stage after the last one wanted.
+        """
+        check_known("output_fmt", output_fmt, ("NCHW",))
+        take, last = feature_take_indices(len(self.stages), indices)
+        x, maps = self.stem(self._check(x)), []
+        for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
+            x = stage(x)
+            if i in take:
+                maps.append(x)
+        return maps if intermediates_only else (x, maps)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the stages after the last of `indices` and, if asked or forced to, the head (timm's contract)."""
+        take, last = feature_take_indices(len(self.stages), indices)
+        cut = last < len(self.stages) - 1
+        self.stages = self.stages[: last + 1]
+        if prune_head or cut:
+            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+            self.num_classes, self.head = 0, nn.Identity()
+        return take
+
+    def get_classifier(self) -> nn.Module:
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier; `global_pool` None keeps the pooling, "" drops it (num_classes must be 0 then)."""
+        pool = self.head.global_pool.pool_type if global_pool is None else global_pool
+        weight = self.head.conv.weight
+        self.head.reset(self.head_hidden_size, num_classes, pool)
+        self.head.fc.apply(_init_weights).to(weight.device, weight.dtype)
+        self.num_classes = num_classes
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        for stage in self.stages:
+            stage.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
+        """Regular expressions that sort parameters by depth (timm, layer-wise learning rates)."""
+        stage = [(r"^stages\.(\d+)", None)]
+        block = [
+            (r"^stages\.(\d+)\.(?:downsample|position_embedding)", (0,)),
+            (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+            (r"^stages\.(\d+)\.norm", (99999,)),
+        ]
+        return {"stem": r"^stem", "blocks": stage if coarse else block}
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters of two or more dimensions without weight decay: those that the mixers name.
+
+        One-dimensional parameters have none anyway: layer scale here too, although the published code decays some.
+        """
+        return {
+            f"{name}.{parameter}"
+            for name, module in self.named_modules()
+            if module is not self and hasattr(module, "no_weight_decay")
+            for parameter in module.no_weight_decay()
+        }
+
+    def _check(self, x: torch.Tensor) -> torch.Tensor:
+        if x.ndim != 4 or x.shape[1] != self.in_chans:
+            raise UserError(f"images must be (B, {self.in_chans}, H, W), not {tuple(x.shape)}")
+        if x.shape[2] < MIN_SIZE or x.shape[3] < MIN_SIZE:
+            raise UserError(f"images must be at least {MIN_SIZE}x{MIN_SIZE}, not {x.shape[2]}x{x.shape[3]}")
+        return x
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Convolutions and projections as published: truncated normal, std 0.02, biases 0 (DCNv3's offsets included)."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        init_table(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

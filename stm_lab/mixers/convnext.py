@@ -1,0 +1,34 @@
+"""Depth-wise convolution between two projections (after Liu et al. 2022, ConvNeXt; arXiv 2201.03545)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..layers import TokenConv2d
+from .registry import register_mixer
+
+
+@register_mixer("convnext")
+class DepthwiseConv(nn.Module):
+    """A depth-wise convolution, 7x7 unless told otherwise, between two point-wise projections.
+
+    Weights are static, one kernel a channel, shared by all positions; locality is hard. Outside the image there is 0,
+    not the first projection's bias.
+
+    (B, H, W, C) -> (B, H, W, C), any H and W.
+    """
+
+    def __init__(self, dim: int, *, kernel: int = 7) -> None:
+        super().__init__()
+        self.proj_in = nn.Linear(dim, dim)
+        self.dwconv = TokenConv2d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+        self.proj_out = nn.Linear(dim, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj_out(self.dwconv(self.proj_in(x)))
+
+    def macs(self, H: int, W: int) -> int:
+        """Two projections and the kernel at every position."""
+        C, (kernel, _) = self.proj_in.in_features, self.dwconv.kernel_size
+        return H * W * (2 * C * C + kernel**2 * C)

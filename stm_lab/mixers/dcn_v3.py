@@ -1,0 +1,74 @@
+"""Deformable convolution v3 in plain PyTorch (Wang et al. 2023, InternImage; arXiv 2211.05778).
+
+No compiled operator: the samples are drawn by `grid_sample`, so that it runs on any device. It is slower and hungrier
+than the CUDA kernel of its authors (nine samples of every value are held at once).
+
+Legend of shapes: h groups ("heads" here, for one name in all designs), d channels a group, P = 9 sampling points.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..layers import TokenConv2d, split_heads
+from .registry import register_mixer
+
+POINTS = 9  # the 3x3 grid that offsets are added to
+
+
+@register_mixer("dcn_v3")
+class DeformableConvV3(nn.Module):
+    """Nine points a group, moved by offsets and weighted by a softmax, both computed from the tokens.
+
+    Weights are dynamic and so is where they look: local at the start, anywhere once learned. All positions share the
+    projections; values are sampled bilinearly, and 0 outside the image.
+
+    (B, H, W, C) -> (B, H, W, C), any H and W.
+
+    Raises UserError if `heads` does not divide `dim`.
+    """
+
+    def __init__(self, dim: int, *, heads: int | None = None) -> None:
+        super().__init__()
+        self.heads = split_heads(dim, heads, head_dim=16)
+        self.dwconv = TokenConv2d(dim, dim, 3, padding=1, groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+        self.offsets = nn.Linear(dim, self.heads * POINTS * 2)  # channels (head, point, [x, y]), pixels of the map
+        self.weights = nn.Linear(dim, self.heads * POINTS)  # channels (head, point)
+        self.value = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        B, H, W, C = x.shape
+        h, d = self.heads, C // self.heads
+        f = F.gelu(self.norm(self.dwconv(x)))
+        grid = self._grid(self.offsets(f).view(B, H, W, h, POINTS, 2))
+        weights = self.weights(f).view(B, H, W, h, POINTS).softmax(-1)
+        weights = weights.permute(0, 3, 1, 2, 4).reshape(B * h, 1, H * W, POINTS)
+
+        value = self.value(x)
+        maps = value.view(B, H, W, h, d).permute(0, 3, 4, 1, 2).reshape(B * h, d, H, W).to(grid.dtype)
+        samples = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        out = (samples * weights).sum(-1)  # (B*h, d, HW, P) -> (B*h, d, HW)
+        out = out.view(B, h, d, H, W).permute(0, 3, 4, 1, 2).reshape(B, H, W, C)
+        return self.proj(out.to(value.dtype))
+
+    @staticmethod
+    def _grid(offsets: torch.Tensor) -> torch.Tensor:
+        """Offsets (B, H, W, h, P, [x, y]) in pixels -> grid (B*h, HW, P, [x, y]), -1 to 1 from edge to edge."""
+        B, H, W, h, P, _ = offsets.shape
+        # half precision would round positions by up to 1/32 pixel on a 56-pixel map
+        dtype, device = torch.promote_types(offsets.dtype, torch.float32), offsets.device
+        n = torch.arange(P, device=device)  # the kernel's points: x slow and y fast, as published
+        x = torch.arange(W, device=device)[:, None, None] + n // 3 - 1  # (W, 1, P)
+        y = torch.arange(H, device=device)[:, None, None, None] + n % 3 - 1  # (H, 1, 1, P)
+        dx, dy = offsets.to(dtype).unbind(-1)  # (B, H, W, h, P)
+        grid = torch.stack(((2 * (x + dx) + 1) / W - 1, (2 * (y + dy) + 1) / H - 1), -1)
+        return grid.permute(0, 3, 1, 2, 4, 5).reshape(B * h, H * W, P, 2)
+
+    def macs(self, H: int, W: int) -> int:
+        """Projections and the depth-wise convolution; sampling and the weighted sum are no matrix products."""
+        C = self.proj.in_features
+        return H * W * (2 * C * C + 9 * C + 3 * self.heads * POINTS * C)

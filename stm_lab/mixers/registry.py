@@ -1,0 +1,73 @@
+"""Spatial token mixers by name.
+
+A mixer is a class `M(dim, *, options)` whose `forward` maps tokens (B, H, W, C) to tokens of the same shape, for any H
+and W. Two methods are optional: `macs(H, W) -> int`, its cost for one image, and `no_weight_decay() -> set[str]`, its
+parameters of two or more dimensions that weight decay should spare. `M(dim)` must do.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from torch import nn
+
+from ..errors import UserError, check_known
+
+_mixers: dict[str, type[nn.Module]] = {}
+_listeners: list[Callable[[str], None]] = []
+
+
+def register_mixer(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    """Class decorator: make a mixer available under `name` in every scale, notebook and measure.
+
+    Registering a name again replaces the mixer silently, so that a notebook cell can be run twice; models that were
+    built before keep the old one. Raises UserError if the name is no identifier or the class breaks the contract.
+    """
+    if not name.isidentifier():
+        raise UserError(f"a mixer's name must be an identifier such as 'my_mixer', not {name!r}")
+
+    def register(cls: type[nn.Module]) -> type[nn.Module]:
+        _check_signature(name, cls)
+        _mixers[name] = cls
+        for listener in _listeners:
+            listener(name)
+        return cls
+
+    return register
+
+
+def _check_signature(name: str, cls: type[nn.Module]) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise UserError(f"mixer {name!r} must be a subclass of torch.nn.Module, not {cls!r}")
+    dim, *options = inspect.signature(cls).parameters.values()
+    if dim.name != "dim":
+        raise UserError(f"mixer {name!r}: the first argument must be called 'dim', not {dim.name!r}")
+    for option in options:
+        if option.kind is not option.KEYWORD_ONLY:
+            raise UserError(f"mixer {name!r}: option {option.name!r} must be keyword-only (put a * after dim)")
+        if option.default is option.empty:
+            raise UserError(f"mixer {name!r}: option {option.name!r} needs a default, {cls.__name__}(dim) must do")
+
+
+def list_mixers() -> list[str]:
+    """The registered names, in the order of registration: the paper's, the controls, then yours."""
+    return list(_mixers)
+
+
+def get_mixer(name: str) -> type[nn.Module]:
+    """The class of a mixer. Raises UserError, naming the nearest, for a name that is not registered."""
+    check_known("mixer", name, _mixers)
+    return _mixers[name]
+
+
+def option_names(name: str) -> list[str]:
+    """The options that a mixer's signature has besides `dim`."""
+    return list(inspect.signature(get_mixer(name)).parameters)[1:]
+
+
+def on_register(listener: Callable[[str], None]) -> None:
+    """Call `listener(name)` for every mixer there is, and for every one that comes later."""
+    for name in _mixers:
+        listener(name)
+    _listeners.append(listener)

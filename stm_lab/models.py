@@ -1,0 +1,109 @@
+"""Our models in timm's registry: `unified_<mixer>_<scale>`, for every mixer there is and every one you register."""
+
+from __future__ import annotations
+
+import inspect
+
+import timm
+from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from .backbone import UnifiedBackbone
+from .designs import NETWORKS, Design, list_scales, unified
+from .errors import check_known
+from .mixers import get_mixer
+from .mixers.registry import on_register
+
+default_cfgs = {}  # where timm looks for the pretrained cfgs of what is registered from this module
+
+# arguments of create_model that timm's builder takes; all others are the model's or the design's
+_TIMM_ARGS = {"pretrained_cfg", "pretrained_cfg_overlay", "features_only", "out_indices", "feature_cls", "cache_dir"}
+_MODEL_ARGS = set(inspect.signature(UnifiedBackbone).parameters) - {"design"}
+_PUBLISHED = {"halo", "pvt", "swin", "convnext", "dcn_v3"}  # with weights from the paper's authors, micro to base
+
+
+def build_model(
+    mixer: str,
+    scale: str = "micro",
+    *,
+    design: str = "unified",
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    **design_overrides: object,
+) -> UnifiedBackbone:
+    """The model of a mixer at a scale.
+
+    Args:
+        mixer: a name of `list_mixers()`.
+        scale: a name of `list_scales()`.
+        design: "unified", the paper's common architecture.
+        pretrained: load the weights that `pretrained_cfg` points to.
+        num_classes: None takes the cfg's: 1000, and 10 at nano.
+        **design_overrides: fields of the design (`depths=(2, 2, 2, 2)`), options of its mixer (`window=8`), or
+            arguments of `UnifiedBackbone` (`in_chans=1`).
+
+    Returns a model of images (B, 3, H, W) -> logits (B, num_classes), H and W >= 32.
+    Raises UserError, naming the nearest, for any name that is not there.
+    """
+    check_known("design", design, NETWORKS)
+    get_mixer(mixer)
+    check_known("scale", scale, list_scales(mixer), where=f"{mixer}: ")
+    given = {} if num_classes is None else {"num_classes": num_classes}
+    return timm.create_model(f"unified_{mixer}_{scale}", pretrained=pretrained, **given, **design_overrides)
+
+
+def _create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn.Module:
+    for key in kwargs:
+        check_known("option", key, _TIMM_ARGS | _MODEL_ARGS | design.overridable(), where=f"{name}: ")
+    own = {key: kwargs.pop(key) for key in list(kwargs) if key in _TIMM_ARGS | _MODEL_ARGS}
+    return build_model_with_cfg(
+        UnifiedBackbone,
+        name,
+        pretrained,
+        design=design.override(**kwargs),
+        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
+        **own,
+    )
+
+
+def _pretrained_cfg(mixer: str, scale: str) -> tuple[str, PretrainedCfg]:
+    """The tag of a model's weights and its cfg. Images as the paper has them, or 64x64 at nano."""
+    size, pool, tag, classes = (64, 2, "shapes", 10) if scale == "nano" else (224, 7, "", 1000)
+    if mixer in _PUBLISHED and scale in ("micro", "tiny", "small", "base"):
+        tag = "in1k"
+    cfg = PretrainedCfg(
+        input_size=(3, size, size),
+        min_input_size=(3, 32, 32),
+        pool_size=(pool, pool),
+        num_classes=classes,
+        interpolation="bicubic",
+        crop_pct=1.0 if scale == "nano" else 0.875,
+        first_conv="stem.0",
+        classifier="head.fc",
+        license="apache-2.0",
+        origin_url="https://github.com/OpenGVLab/STM-Evaluation",
+        paper_name="Demystify Transformers & Convolutions in Modern Image Deep Networks",
+        paper_ids="arXiv:2211.05781",
+    )
+    return tag, cfg
+
+
+def _register(mixer: str) -> None:
+    """Register a mixer's models with timm. A name registered again needs nothing: mixers are looked up when built."""
+    for scale in list_scales(mixer):
+        name = f"unified_{mixer}_{scale}"
+        if timm.is_model(name):
+            continue
+        tag, cfg = _pretrained_cfg(mixer, scale)
+        default_cfgs.update(generate_default_cfgs({f"{name}.{tag}" if tag else name: cfg}))
+
+        def entrypoint(pretrained: bool = False, *, _mixer: str = mixer, _scale: str = scale, **kwargs) -> nn.Module:
+            return _create(f"unified_{_mixer}_{_scale}", unified(_mixer, _scale), pretrained, **kwargs)
+
+        entrypoint.__name__ = entrypoint.__qualname__ = name
+        entrypoint.__doc__ = f"Unified backbone at scale {scale} with the {mixer} mixer; arguments as `build_model`."
+        globals()[name] = entrypoint
+        register_model(entrypoint)
+
+
+on_register(_register)
