@@ -1,6 +1,6 @@
 """The unified backbone: one stem, one downsampling, one block, one head for every spatial token mixer.
 
-Hu et al. 2022, arXiv 2211.05781, section 3. Between stages maps are (B, C, H, W), as timm has them; inside a stage
+Hu et al. 2022, arXiv 2211.05781. Between stages maps are (B, C, H, W), as timm has them; inside a stage
 tokens are (B, H, W, C), which is the same memory in channels_last order, so that going from one to the other is a view.
 """
 

@@ -1,6 +1,6 @@
 """What a network looks like, as data: widths, depths, what a family does its own way, and its mixer's options.
 
-The unified designs are those of Hu et al. 2022 (arXiv 2211.05781, table 9 and its published code), scales micro to
+The unified designs are those of Hu et al. 2022 (arXiv 2211.05781, by its published code), scales micro to
 large; `nano` is ours, for 64x64 images and CPUs. Everything a design says can be overridden one thing at a time, which
 is how single steps of an architecture are studied.
 """

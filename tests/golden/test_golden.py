@@ -32,7 +32,7 @@ def published_state(mixer: str) -> dict[str, torch.Tensor]:
 
 @cache
 def weights_agree(mixer: str) -> bool:
-    """Whether this machine draws the very weights that the numbers were made with (torch.randn's last bits can differ)."""
+    """Whether this machine draws the very weights of the numbers: the last bits of torch.randn can differ."""
     n, *sums = checksum(published_state(mixer))
     want_n, *want = golden(mixer)["weights_checksum_n_sum_abs"]
     assert n == want_n
@@ -129,4 +129,5 @@ def _parts(built: torch.nn.Module, published: str) -> list[torch.nn.Parameter]:
         return [*stage.blocks.parameters(), *stage.position_embedding.parameters()]
     if kind == "stage_norms":
         return list(built.stages[int(i)].norm.parameters())
-    return list(built.head.fc.parameters() if kind == "head" else [built.head.conv.weight, *built.head.norm.parameters()])
+    conv_head = [built.head.conv.weight, *built.head.norm.parameters()]
+    return list(built.head.fc.parameters()) if kind == "head" else conv_head

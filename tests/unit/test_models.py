@@ -1,0 +1,335 @@
+"""What timm expects of a registered family, and what we promise besides; one test per property over all mixers."""
+
+import copy
+import pickle
+import shutil
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from timm.models import group_parameters
+from timm.optim import create_optimizer_v2
+
+import stm_lab
+from stm_lab import UserError, build_model, list_mixers
+from stm_lab.designs import unified
+from stm_lab.mixers import get_mixer
+
+MIXERS = list_mixers()
+NAMES = [f"unified_{mixer}_nano" for mixer in MIXERS]
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_registry_lists_every_mixer_at_every_scale():
+    expected = {f"unified_{m}_{s}" for m in MIXERS for s in stm_lab.list_scales(m)}
+    assert set(timm.list_models("unified_*")) >= expected
+    assert len(expected) == 8 * 5 + 1  # nano to base for all, large for dcn_v3
+    assert stm_lab.list_scales() == ["nano", "micro", "tiny", "small", "base", "large"]
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 64), (33, 47), (75, 50), (130, 32)], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_at_any_size(name, size):
+    model = timm.create_model(name).eval()
+    with torch.no_grad():
+        assert torch.isfinite(model(images(2, 3, *size))).all()
+        height, width = (-(-side // 32) for side in size)
+        assert model.forward_features(images(2, 3, *size)).shape == (2, model.num_features, height, width)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (75, 50)], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_backward_reaches_every_parameter(name, size):
+    model = timm.create_model(name, num_classes=7).train()
+    model(images(2, 3, *size)).square().mean().backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert torch.isfinite(parameter.grad).all(), parameter_name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_only(name):
+    net = timm.create_model(name, features_only=True, out_indices=(0, 2)).eval()
+    assert net.feature_info.reduction() == [4, 16]
+    maps = net(images(2, 3, 70, 64))
+    first, third = net.feature_info.channels()
+    assert [tuple(m.shape[1:]) for m in maps] == [(first, 18, 16), (third, 5, 4)]
+    assert len(timm.create_model(name, features_only=True)(images(1, 3, 64, 64))) == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_intermediates_are_what_forward_computes(name):
+    model = timm.create_model(name).eval()
+    x = images(2, 3, 64, 64)
+    with torch.no_grad():
+        last, maps = model.forward_intermediates(x)
+        torch.testing.assert_close(last, model.forward_features(x), rtol=0, atol=0)
+        torch.testing.assert_close(maps[-1], last, rtol=0, atol=0)
+        torch.testing.assert_close(model.forward_head(last), model(x), rtol=0, atol=0)
+        (only,) = model.forward_intermediates(x, indices=[1], stop_early=True, intermediates_only=True)
+        torch.testing.assert_close(only, maps[1], rtol=0, atol=0)
+    assert [m.shape[1] for m in maps] == [info["num_chs"] for info in model.feature_info]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_default_cfg_says_the_truth(name):
+    model = timm.create_model(name).eval()
+    cfg, state = model.default_cfg, model.state_dict()
+    assert cfg["first_conv"] + ".weight" in state
+    assert cfg["classifier"] + ".weight" in state
+    assert model.num_classes == cfg["num_classes"] == 10
+    assert model.forward_features(images(1, *cfg["input_size"])).shape[-2:] == cfg["pool_size"]
+    assert (cfg["interpolation"], cfg["license"], cfg["paper_ids"]) == ("bicubic", "apache-2.0", "arXiv:2211.05781")
+    larger = timm.get_pretrained_cfg(name.replace("nano", "micro"))
+    assert (larger.input_size, larger.pool_size) == ((3, 224, 224), (7, 7))
+    assert (larger.crop_pct, larger.num_classes) == (0.875, 1000)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_classifier(name):
+    model = timm.create_model(name, num_classes=5, drop_rate=0.1).eval()
+    x = images(2, 3, 64, 64)
+    assert model.get_classifier().weight.shape == (5, model.head_hidden_size)
+    assert model.forward_head(model.forward_features(x), pre_logits=True).shape == (2, model.head_hidden_size)
+    assert model.head_hidden_size == int(1.5 * model.num_features)
+    model.reset_classifier(3, "max")
+    assert model(x).shape == (2, 3)
+    model.reset_classifier(0)
+    assert model(x).shape == (2, model.head_hidden_size)
+    model.reset_classifier(0, "")
+    assert model(x).shape == (2, model.head_hidden_size, 2, 2)
+    assert model.num_classes == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_chans_and_img_size_are_accepted(name):
+    model = timm.create_model(name, in_chans=1, img_size=(96, 64)).eval()
+    assert model(images(1, 1, 96, 64)).shape == (1, 10)
+    assert model(images(1, 1, 64, 64)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_checkpointing_changes_nothing(name):
+    model = timm.create_model(name).train()
+    x, grads = images(2, 3, 64, 64), []
+    for enable in (False, True):
+        model.set_grad_checkpointing(enable)
+        model.zero_grad()
+        model(x).square().sum().backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_has_a_depth(name, coarse):
+    model = timm.create_model(name)
+    groups = group_parameters(model, model.group_matcher(coarse=coarse))
+    assert sorted(n for group in groups.values() for n in group) == sorted(n for n, _ in model.named_parameters())
+    assert len(groups) >= 5
+    head = [i for i, group in groups.items() if "head.fc.weight" in group]
+    assert head == [max(groups)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weight_decay_groups(name):
+    """By timm's own optimizer factory: no decay on one-dimensional parameters and swin's table, decay on the rest."""
+    model = timm.create_model(name)
+    names = {id(p): n for n, p in model.named_parameters()}
+    optimizer = create_optimizer_v2(model, "adamw", weight_decay=0.05)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            spared = parameter.ndim == 1 or names[id(parameter)].endswith("relative_position_bias_table")
+            assert group["weight_decay"] == (0.0 if spared else 0.05), names[id(parameter)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_start_is_as_published(name):
+    """Truncated normal 0.02 and zero biases in every convolution and projection, layer scale 1e-6, norms (1, 0)."""
+    torch.manual_seed(0)
+    drawn = []
+    for module_name, module in timm.create_model(name).named_modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            drawn.append(module.weight.detach().flatten())
+            assert module.bias is None or not module.bias.any(), module_name
+        if isinstance(module, torch.nn.LayerNorm | torch.nn.BatchNorm2d):
+            assert (module.weight == 1).all()
+            assert not module.bias.any()
+        if hasattr(module, "gamma1"):
+            assert (module.gamma1 == 1e-6).all()
+            assert (module.gamma2 == 1e-6).all()
+    drawn = torch.cat(drawn)
+    assert drawn.std().item() == pytest.approx(0.02, rel=0.01)
+    assert drawn.abs().max() <= 0.08
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compile_has_no_graph_break(name):
+    torch._dynamo.reset()
+    model = timm.create_model(name).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    x = images(2, 3, 75, 50)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_inductor_agrees(mixer):
+    """A mixer compiled for real gives what it gives when run plainly, on a map that is padded."""
+    torch._dynamo.reset()
+    module = get_mixer(mixer)(16).eval()
+    x = images(1, 9, 6, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(module, fullgraph=True)(x), module(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", NAMES)
+def test_cuda_agrees_with_cpu(name):
+    model = timm.create_model(name).double().eval()
+    x = images(2, 3, 75, 50).double()
+    with torch.no_grad():
+        wanted = model(x)
+        torch.testing.assert_close(model.cuda()(x.cuda()).cpu(), wanted, atol=1e-10, rtol=1e-8)
+        with torch.autocast("cuda", dtype=torch.float16):
+            assert torch.isfinite(model.float()(x.float().cuda())).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_and_pickles(name):
+    model = timm.create_model(name).eval()
+    x = images(1, 3, 64, 64)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(twin(x), model(x), rtol=0, atol=0)
+
+
+def test_drop_path_grows_through_all_stages():
+    model = build_model("convnext", "nano", drop_path_rate=0.3)
+    rates = [block.drop_path.drop_prob for stage in model.stages for block in stage.blocks]
+    assert rates == pytest.approx([0.3 * k / 9 for k in range(10)])
+
+
+@pytest.mark.parametrize("size", [96, (64, 128)], ids=str)
+def test_position_embedding_meets_other_sizes_as_if_built_for_them(size):
+    """pvt built for 64 and run at another size equals pvt built for that size with the embedding resized on loading."""
+    small = build_model("pvt", "nano", img_size=64, layer_scale=1.0).eval()
+    other = build_model("pvt", "nano", img_size=size, layer_scale=1.0).eval()
+    state = small.state_dict()
+    for name, tensor in other.state_dict().items():
+        if name.endswith("position_embedding.weight"):
+            target = tensor.shape[1:3]
+            state[name] = torch.nn.functional.interpolate(
+                state[name].permute(0, 3, 1, 2), target, mode="bilinear", align_corners=True
+            ).permute(0, 2, 3, 1)
+    other.load_state_dict(state)
+    x = images(1, 3, *other.design.image_shape)
+    torch.testing.assert_close(small(x), other(x), rtol=0, atol=1e-6)
+
+
+def test_design_gives_each_mixer_only_what_its_signature_has():
+    assert unified("swin", "micro").mixer_options(2, 3) == {"heads": 4, "window": 7, "shift": 3}
+    assert unified("swin", "micro").mixer_options(2, 2)["shift"] == 0
+    assert unified("halo", "nano").mixer_options(0, 0) == {"heads": 1, "block": 4, "halo": 2}
+    assert unified("pvt", "tiny").mixer_options(1, 0) == {"heads": 2, "reduction": 4}
+    assert unified("dcn_v3", "base").mixer_options(3, 0) == {"heads": 56}
+    assert unified("identity", "base").mixer_options(3, 0) == {}
+
+
+def test_overrides():
+    model = build_model("swin", "nano", window=8, shift=[0, 4], heads=[1, 1, 2, 4], depths=[1, 2, 1, 1], num_classes=3)
+    blocks = [block.mixer for stage in model.stages for block in stage.blocks]
+    assert [b.window for b in blocks] == [8] * 5
+    assert [b.shift for b in blocks] == [0, 0, 4, 0, 0]
+    assert [b.heads for b in blocks] == [1, 1, 1, 2, 4]
+    assert build_model("pvt", "nano", reduction=2).stages[3].blocks[0].mixer.reduction == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: build_model("hallo"), "unknown mixer 'hallo'; did you mean 'halo'"),
+        (lambda: build_model("halo", "mikro"), "unknown scale 'mikro'; did you mean 'micro'"),
+        (lambda: build_model("halo", "large"), "halo: unknown scale 'large'"),
+        (lambda: build_model("halo", design="unifed"), "unknown design 'unifed'; did you mean 'unified'"),
+        (lambda: build_model("halo", "nano", blok=4), "unknown option 'blok'; did you mean 'block'"),
+        (lambda: build_model("halo", "nano", window=4), "unknown option 'window'"),
+        (lambda: build_model("halo", "nano", num_clases=4), "unknown option 'num_clases'; did you mean 'num_classes'"),
+        (lambda: timm.create_model("unified_swin_nano", depth=(1, 1, 1, 1)), "did you mean 'depths'"),
+        (lambda: build_model("swin", "nano", window=[4, 4]), "takes one value, or four"),
+        (lambda: build_model("swin", "nano", depths=(1, 1, 1)), "depths must be four positive integers"),
+        (lambda: build_model("swin", "nano", img_size=31), "img_size must be at least 32 on both sides, not 31x31"),
+        (lambda: build_model("swin", "nano", drop_path_rate=1.5), r"drop_path_rate must be in \[0, 1\)"),
+        (lambda: build_model("swin", "nano", global_pool="mean"), "unknown global_pool 'mean'"),
+        (lambda: build_model("swin", "nano", global_pool=""), "does not go with global_pool=''"),
+        (lambda: build_model("swin", "nano")(torch.zeros(1, 3, 31, 64)), "at least 32x32, not 31x64"),
+        (lambda: build_model("swin", "nano")(torch.zeros(1, 1, 64, 64)), r"images must be \(B, 3, H, W\)"),
+        (lambda: build_model("swin", "nano")(torch.zeros(3, 64, 64)), r"images must be \(B, 3, H, W\)"),
+    ],
+)
+def test_bad_input_is_one_clear_line(call, says):
+    with pytest.raises(UserError, match=says) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def scratch_mixer():
+    """A name for a test's own mixer; what the test registers is taken back."""
+    yield "scratch"
+    from stm_lab.mixers import registry
+
+    registry._mixers.pop("scratch", None)
+
+
+def test_a_mixer_of_ones_own_is_there_at_once_and_can_be_replaced(scratch_mixer):
+    def define(factor):
+        @stm_lab.register_mixer(scratch_mixer)
+        class Scaled(torch.nn.Module):
+            def __init__(self, dim, *, heads=1):
+                super().__init__()
+                self.heads = heads
+
+            def forward(self, x):
+                return factor * x
+
+    define(2.0)
+    model = timm.create_model("unified_scratch_nano")
+    assert [stage.blocks[0].mixer.heads for stage in model.stages] == [1, 2, 4, 8], "swin's design, by name"
+    assert model.design.norm_eps == 1e-6
+    scales = ("nano", "micro", "tiny", "small", "base")
+    assert {f"unified_scratch_{scale}" for scale in scales} <= set(timm.list_models("unified_*"))
+    define(3.0)
+    again = build_model("scratch", "nano")
+    assert again.stages[0].blocks[0].mixer(torch.ones(1)) == 3
+    assert get_mixer("scratch") is type(again.stages[0].blocks[0].mixer)
+
+
+def test_import_touches_no_cuda_no_network_no_file():
+    """In a fresh interpreter: no CUDA context, no socket, no file opened for writing, nothing but imports read."""
+    code = """
+import sys
+import torch, timm
+def watch(event, args):
+    if event.startswith("socket."):
+        raise SystemExit(f"network: {event} {args}")
+    if event == "open":
+        path, mode, flags = args
+        if isinstance(mode, str) and set(mode) & set("wax+") and "__pycache__" not in str(path):
+            raise SystemExit(f"file written: {path}")
+        if isinstance(path, str) and not path.endswith((".py", ".pyc", ".so", ".zip", ".pth")) and "stm_lab" in path:
+            raise SystemExit(f"file read: {path}")
+sys.addaudithook(watch)
+import stm_lab
+assert not torch.cuda.is_initialized()
+assert not {"datasets", "accelerate", "matplotlib", "IPython"} & set(sys.modules), "import stm_lab stays light"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
