@@ -1,0 +1,26 @@
+"""Which device to run on, by name. Nothing here touches a device before it is asked."""
+
+from __future__ import annotations
+
+import torch
+
+from stm_lab.errors import UserError, check_known
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def resolve_device(name: str | torch.device | None = "auto") -> torch.device:
+    """The device called `name`; "auto" and None are the fastest at hand: cuda, else mps, else cpu. A device is kept.
+
+    Raises:
+        UserError: an unknown name, or a device that this machine does not have.
+    """
+    if isinstance(name, torch.device):
+        return name
+    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    if name is None or name == "auto":
+        return torch.device(next(kind for kind, here in available.items() if here()))
+    check_known("device", name, DEVICES)
+    if not available[name]():
+        raise UserError(f"device {name!r} is not available on this machine; use 'auto' or 'cpu'")
+    return torch.device(name)

@@ -1,0 +1,289 @@
+"""Pure functions from numbers to matplotlib figures. No pyplot: nothing global is touched, and no figure lingers.
+
+A mixer has one colour everywhere, of Okabe and Ito's palette that colour-blind readers tell apart; controls are dashed.
+Values come as rows (dictionaries, as a run records them) or arrays, and are left as they are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from stm_lab.errors import UserError, check_known
+from stm_lab.measure.receptive import high_contribution_area, high_contribution_side
+
+MIXER_COLOURS = {
+    "halo": "#E69F00",
+    "swin": "#0072B2",
+    "pvt": "#009E73",
+    "pvt_v2": "#56B4E9",
+    "convnext": "#D55E00",
+    "dcn_v3": "#CC79A7",
+    "identity": "#000000",
+    "pooling": "#8C8C8C",
+}
+OTHER_COLOURS = ("#882255", "#999933", "#332288", "#44AA99", "#AA4499", "#661100")  # Tol's muted: told apart as well
+CONTROLS = ("identity", "pooling")
+GRID = {"color": "0.9", "linewidth": 0.8}
+
+# Student's t, 97.5%, for 1 to 10 degrees of freedom; with more the last is kept, up to 14% too wide.
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+def colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each name: a mixer's own, and for others the rest of the cycle in their order."""
+    names = list(dict.fromkeys(names))
+    others = dict(zip((n for n in names if n not in MIXER_COLOURS), itertools.cycle(OTHER_COLOURS), strict=False))
+    return {name: MIXER_COLOURS.get(name) or others[name] for name in names}
+
+
+def training_curves(rows: Sequence[Mapping]) -> Figure:
+    """Accuracy and loss by epoch: thin lines are seeds, the bold one is their mean.
+
+    rows: dictionaries with mixer, seed, epoch, top1 (percent) and loss; None where a value was not measured.
+    Raises UserError for no rows or one that lacks a key.
+    """
+    runs = _grouped(rows, ("mixer", "seed", "epoch", "top1", "loss"), by=("mixer", "seed"))
+    colour = colours(mixer for mixer, _ in runs)
+    figure = Figure(figsize=(9.5, 3.6), dpi=120, layout="constrained")
+    panels = zip(figure.subplots(1, 2), ("top1", "loss"), ("top-1 accuracy (%)", "training loss"), strict=True)
+    for axes, key, label in panels:
+        for mixer, style in _styles(colour).items():
+            curves = []
+            for run in (run for (name, _), run in runs.items() if name == mixer):
+                curves.append({row["epoch"]: row[key] for row in run if row[key] is not None})
+                if len(curves[-1]):
+                    axes.plot(*zip(*sorted(curves[-1].items()), strict=True), **style, linewidth=0.8, alpha=0.45)
+            epochs = sorted(set.intersection(*map(set, curves)))  # of the epochs that every seed has
+            mean = [np.mean([curve[epoch] for curve in curves]) for epoch in epochs]
+            axes.plot(epochs, mean, **style, linewidth=2.2, label=mixer)
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _plain(axes)
+    _legend_beside(figure, axes)
+    return figure
+
+
+def receptive_fields(maps: Mapping[str, np.ndarray]) -> Figure:
+    """One panel a mixer: the share of its contribution that each pixel makes, on one logarithmic scale for all.
+
+    maps: (H, W) contributions, not negative, as `effective_receptive_field` gives; each is divided by its sum. The
+    white square is the smallest centred one that holds half of it, the title its share of the image.
+    Raises UserError for no maps or an empty one.
+    """
+    if not maps:
+        raise UserError("receptive_fields: no maps")
+    side = {name: high_contribution_side(contribution, 0.5) for name, contribution in maps.items()}
+    shares = {name: contribution / contribution.sum() for name, contribution in maps.items()}
+    top = max(share.max() for share in shares.values())
+    # Four decades: a pixel below is as dark as one without any.
+    norm = LogNorm(top * 1e-4, top, clip=True)
+
+    columns, lines = min(len(maps), 6), math.ceil(len(maps) / 6)
+    figure = Figure(figsize=(1.0 + 1.9 * columns, 2.3 * lines), dpi=120, layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, (name, share) in zip(grid, shares.items(), strict=False):
+        height, width = share.shape
+        # Pixels without any contribution are raised to the scale's foot: the logarithm of 0 would leave holes.
+        image = axes.imshow(np.maximum(share, norm.vmin), norm=norm, cmap="inferno", interpolation="nearest")
+        corner = (width // 2 - side[name] / 2, height // 2 - side[name] / 2)
+        axes.add_patch(Rectangle(corner, side[name], side[name], fill=False, edgecolor="white", linewidth=1.1))
+        axes.set_title(f"{name}\n50% in {100 * high_contribution_area(maps[name], 0.5):.1f}% of area", fontsize=9)
+        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        axes.set_xticks([0, width - 1])
+        axes.set_yticks([0, height - 1])
+        axes.tick_params(labelsize=7, length=2)
+        axes.set_xlabel("input pixel", fontsize=8, labelpad=-7)  # between the two numbers
+    for axes in grid[len(maps) :]:
+        axes.remove()
+    bar = figure.colorbar(image, ax=list(grid[: len(maps)]), shrink=0.75, aspect=22, pad=0.015)
+    bar.set_label("share of contribution", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def consistency_curves(curves: Mapping[str, object]) -> Figure:
+    """How often the answer stays as the picture moves, by mixer.
+
+    curves: for each mixer a result of `invariance`, or a pair (strengths, values): strengths (S,) in pixels, values in
+    percent, (S,), or (runs, S), of which the mean is drawn and, shaded, the range.
+    Raises UserError for no curves and for values that do not fit their strengths.
+    """
+    if not curves:
+        raise UserError("consistency_curves: no curves")
+    figure = Figure(figsize=(6.6, 3.8), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for name, style in _styles(colours(curves)).items():
+        strengths, values = _consistency(name, curves[name])
+        axes.plot(strengths, values.mean(0), **style, linewidth=2, marker="o", markersize=3.5, label=name)
+        if len(values) > 1:
+            axes.fill_between(strengths, values.min(0), values.max(0), color=style["color"], alpha=0.15, linewidth=0)
+    axes.set(xlabel="shift (pixels along each moved axis)", ylabel="same answer as unshifted (%)")
+    axes.set_xlim(left=0)
+    axes.set_ylim(top=101)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _plain(axes)
+    _legend_beside(figure, axes)
+    return figure
+
+
+def _consistency(name: str, curve: object) -> tuple[np.ndarray, np.ndarray]:
+    """Strengths (S,) and values (runs, S)."""
+    if hasattr(curve, "consistency"):
+        curve = (curve.strengths, curve.consistency)
+    strengths, values = (np.asarray(part, dtype=float) for part in curve)
+    values = np.atleast_2d(values)
+    if strengths.shape != values.shape[1:]:
+        raise UserError(f"consistency_curves: {name} has strengths {strengths.shape} for values {values.shape}")
+    return strengths, values
+
+
+def accuracy_dots(rows: Sequence[Mapping], baseline: str = "identity") -> Figure:
+    """Final accuracy, one dot a seed, and beside it the differences to `baseline`, paired by seed.
+
+    The bar is the mean; the line through the differences is the mean's 95% interval (Student's t over seeds). Two seeds
+    leave it so wide that it may run out of the panel, one seed has none.
+    rows: dictionaries with mixer, seed and top1 (percent), one for each.
+    Raises UserError for no rows, a row that lacks a key, and a baseline that is not among the mixers.
+    """
+    runs = _grouped(rows, ("mixer", "seed", "top1"), by=("mixer",))
+    scores = {mixer: {row["seed"]: row["top1"] for row in run} for (mixer,), run in runs.items()}
+    check_known("baseline", baseline, scores, where="accuracy_dots: ")
+    differences = {
+        mixer: {seed: top1 - scores[baseline][seed] for seed, top1 in by_seed.items() if seed in scores[baseline]}
+        for mixer, by_seed in scores.items()
+        if mixer != baseline
+    }
+    figure = Figure(figsize=(9.5, 1.3 + 0.42 * len(scores)), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.1, 1), sharey=True)
+    place = {mixer: -i for i, mixer in enumerate(scores)}
+    for mixer, colour in colours(scores).items():
+        _dots(left, list(scores[mixer].values()), place[mixer], colour)
+        _dots(right, list(differences.get(mixer, {}).values()), place[mixer], colour)
+
+    left.set(xlabel="top-1 accuracy (%)", yticks=list(place.values()), yticklabels=list(place))
+    left.set_ylim(-len(scores) + 0.4, 0.6)
+    right.axvline(0, color="0.3", linewidth=1)
+    low, high = right.get_xlim()  # of the dots: an interval may widen the panel by half on each side, then it runs out
+    room = (low - (high - low) / 2, high + (high - low) / 2)
+    for mixer, by_seed in differences.items():
+        half = _interval(list(by_seed.values()))
+        if half is not None:
+            mean = np.mean(list(by_seed.values()))
+            right.plot([mean - half, mean + half], [place[mixer]] * 2, color=colours(scores)[mixer], linewidth=1.4)
+    low, high = right.get_xlim()
+    right.set(xlabel=f"difference to {baseline}, same seed (points)", xlim=(max(low, room[0]), min(high, room[1])))
+    right.text(0, place[baseline], " baseline", color="0.35", fontsize=8, va="center")
+    for axes in (left, right):
+        _plain(axes, "x")
+    return figure
+
+
+def _dots(axes: Axes, values: Sequence[float], place: float, colour: str) -> None:
+    """One ring a value, and a bar at their mean."""
+    axes.plot(values, [place] * len(values), "o", color=colour, markersize=7, fillstyle="none", markeredgewidth=1.5)
+    if values:
+        axes.plot(np.mean(values), place, "|", color=colour, markersize=17, markeredgewidth=2.8)
+
+
+def _interval(values: Sequence[float]) -> float | None:
+    """Half the 95% interval of the mean by Student's t; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    t = T_975[min(len(values) - 1, len(T_975)) - 1]
+    return float(t * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def image_grid(images: Sequence, titles: Sequence[str], columns: int = 8) -> Figure:
+    """A contact sheet: small images with their names.
+
+    images: a tensor (N, 3, H, W), uint8 or in [0, 1], or N pictures (H, W, 3), PIL's too; titles: N names.
+    Raises UserError for no images and for another number of titles.
+    """
+    if len(images) == 0 or len(images) != len(titles):
+        raise UserError(f"image_grid: {len(images)} images with {len(titles)} titles; expected one each")
+    columns = min(columns, len(images))
+    lines = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(1.25 * columns, 1.45 * lines), dpi=120, layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, title in zip(grid, images, titles, strict=False):
+        pixels = np.asarray(image)
+        axes.imshow(pixels.transpose(1, 2, 0) if pixels.shape[0] == 3 else pixels, interpolation="nearest")
+        axes.set_title(title, fontsize=8, pad=3)
+    return figure
+
+
+def cost_by_part(rows: Sequence[Mapping]) -> Figure:
+    """Parameters and multiply-adds of each part of a model, as shares of the whole, with the numbers.
+
+    rows: dictionaries with model, part, parameters, macs, and a last one called total, as `cost` gives.
+    """
+    *parts, total = rows
+    figure = Figure(figsize=(9.5, 1.3 + 0.3 * len(parts)), dpi=120, layout="constrained")
+    panels = zip(figure.subplots(1, 2, sharey=True), ("parameters", "macs"), ("parameters", "MACs"), strict=True)
+    number = EngFormatter(places=2, sep=" ")
+    for axes, key, label in panels:
+        shares = [100 * row[key] / max(total[key], 1) for row in parts]
+        bars = axes.barh([row["part"] for row in parts], shares, color="#0072B2", height=0.65)
+        axes.bar_label(bars, [number(row[key]) for row in parts], padding=4, fontsize=8)
+        axes.set(xlabel=f"share of {number(total[key])} {label} (%)", xlim=(0, 1.2 * max(shares)))
+        _plain(axes, "x")
+    axes.invert_yaxis()  # shared: the first part on top in both
+    figure.suptitle(total["model"], fontsize=10)
+    return figure
+
+
+def throughput_repeats(model: str, repeats: Sequence[float]) -> Figure:
+    """Images a second in each repeat, with their median: level if the machine was left alone."""
+    figure = Figure(figsize=(6, 3), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(range(1, len(repeats) + 1), repeats, "o", color="#0072B2")
+    axes.axhline(np.median(repeats), color="#D55E00", linewidth=1.5, label=f"median {np.median(repeats):.4g}")
+    axes.set(xlabel="repeat", ylabel="images per second", title=model)
+    axes.set_ylim(0, 1.15 * max(repeats))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _plain(axes, "y")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _grouped(rows: Sequence[Mapping], keys: Sequence[str], by: Sequence[str]) -> dict[tuple, list[Mapping]]:
+    """Rows by the values of `by`, in order of appearance, once it is sure that each has all `keys`."""
+    if not rows:
+        raise UserError("no rows to draw")
+    groups: dict[tuple, list[Mapping]] = {}
+    for i, row in enumerate(rows):
+        for key in keys:
+            if key not in row:
+                raise UserError(f"row {i}: no {key!r}, only {', '.join(row)}")
+        groups.setdefault(tuple(row[key] for key in by), []).append(row)
+    return groups
+
+
+def _styles(colour: Mapping[str, str]) -> dict[str, dict]:
+    return {name: {"color": c, "linestyle": "--" if name in CONTROLS else "-"} for name, c in colour.items()}
+
+
+def _plain(axes: Axes, grid: str = "both") -> None:
+    """No frame but the two axes, and a light grid behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, **GRID)
+    axes.set_axisbelow(True)
+
+
+def _legend_beside(figure: Figure, axes: Axes) -> None:
+    """A legend to the right of the panels, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    handles = [Line2D([], [], color=h.get_color(), linestyle=h.get_linestyle(), linewidth=2.2) for h in handles]
+    figure.legend(handles, labels, loc="outside right center", frameon=False)

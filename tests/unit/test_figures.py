@@ -1,0 +1,175 @@
+"""Figures say what they show, show all of it, and leave their input and matplotlib's state alone."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from stm_lab import figures
+from stm_lab.errors import UserError
+
+MIXERS = ("halo", "convnext", "identity")
+ROWS = [
+    {"mixer": mixer, "seed": seed, "epoch": epoch, "top1": 10.0 * epoch + seed + i, "loss": 2.0 / epoch}
+    for i, mixer in enumerate(MIXERS)
+    for seed in (0, 1, 2)
+    for epoch in (1, 2, 3)
+]
+LAST = [row for row in ROWS if row["epoch"] == 3]
+
+
+def bump(height=32, width=32):
+    """A centred hill with zeros round it, as an effective receptive field is."""
+    rows, columns = np.ogrid[:height, :width]
+    distance = (rows - height // 2) ** 2 + (columns - width // 2) ** 2
+    return np.where(distance < 150, np.exp(-distance / 30.0), 0)
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def lines(axes, width):
+    return [line for line in axes.lines if line.get_linewidth() == width]
+
+
+DRAWINGS = {
+    "training_curves": (figures.training_curves, [ROWS]),
+    "receptive_fields": (figures.receptive_fields, [{name: bump() for name in MIXERS}]),
+    "consistency_curves": (figures.consistency_curves, [{"halo": (np.arange(3), np.full((2, 3), 50.0))}]),
+    "accuracy_dots": (figures.accuracy_dots, [LAST]),
+    "image_grid": (figures.image_grid, [torch.rand(5, 3, 8, 8), list("abcde")]),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_a_figure_is_made_of_its_input_and_changes_nothing(name, tmp_path):
+    draw, arguments = DRAWINGS[name]
+    before = copy.deepcopy(arguments)
+    figure = draw(*arguments)
+    assert isinstance(figure, Figure)
+    figure.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 2000
+    assert repr(arguments) == repr(before)
+    for axes in figure.axes:
+        assert axes.get_xlabel() or axes.get_ylabel() or not axes.axison
+
+
+def test_nothing_global_is_touched():
+    settings, open_figures = copy.deepcopy(dict(pyplot.rcParams)), pyplot.get_fignums()
+    for draw, arguments in DRAWINGS.values():
+        draw(*arguments)
+    assert dict(pyplot.rcParams) == settings
+    assert pyplot.get_fignums() == open_figures
+
+
+def test_colours_are_fixed_by_name_and_all_different():
+    assert figures.colours(["identity", "pvt"])["pvt"] == figures.colours(["pvt"])["pvt"] == "#009E73"
+    names = [*figures.MIXER_COLOURS, "mine", "yours", "theirs"]
+    chosen = figures.colours(names)
+    assert list(chosen) == names
+    for one, other in itertools.combinations(chosen.values(), 2):
+        assert np.linalg.norm(np.subtract(to_rgb(one), to_rgb(other))) > 0.2
+
+
+def test_training_curves_have_a_thin_line_a_seed_and_a_bold_mean():
+    figure = figures.training_curves(ROWS)
+    accuracy, loss = figure.axes
+    assert legend(figure) == list(MIXERS)
+    assert (accuracy.get_ylabel(), loss.get_ylabel()) == ("top-1 accuracy (%)", "training loss")
+    assert accuracy.get_xlabel() == loss.get_xlabel() == "epoch"
+    for axes in figure.axes:
+        assert (len(lines(axes, 0.8)), len(lines(axes, 2.2))) == (9, 3)
+    np.testing.assert_allclose(lines(accuracy, 2.2)[1].get_ydata(), [12, 22, 32])  # convnext: seeds 0 to 2, i = 1
+
+
+def test_a_seed_that_is_behind_shortens_the_mean():
+    rows = [row for row in ROWS if (row["mixer"], row["seed"], row["epoch"]) != ("halo", 2, 3)]
+    rows.append({"mixer": "halo", "seed": 2, "epoch": 3, "top1": None, "loss": 0.1})  # not measured
+    accuracy, loss = figures.training_curves(rows).axes
+    assert lines(accuracy, 2.2)[0].get_xdata().tolist() == [1, 2]
+    assert lines(loss, 2.2)[0].get_xdata().tolist() == [1, 2, 3]
+
+
+def test_receptive_fields_share_one_scale():
+    maps = {"halo": bump(), "swin": 1e6 * bump(), "identity": bump(16, 48)}
+    figure = figures.receptive_fields(maps)
+    *panels, bar = figure.axes
+    assert [panel.get_title().split("\n")[0] for panel in panels] == list(maps)
+    assert len({panel.images[0].norm for panel in panels}) == 1
+    np.testing.assert_allclose(panels[0].images[0].get_array(), panels[1].images[0].get_array())
+    area = 100 * figures.high_contribution_area(maps["halo"], 0.5)
+    assert f"50% in {area:.1f}%" in panels[0].get_title()
+    assert "share" in bar.get_ylabel()
+
+
+def test_many_receptive_fields_take_a_second_row():
+    assert len(figures.receptive_fields({f"model {i}": bump() for i in range(8)}).axes) == 9
+
+
+def test_consistency_curves_show_the_mean_and_the_range_of_runs():
+    strengths, runs = np.array([0, 4, 8]), np.array([[100, 80, 60], [100, 90, 80.0]])
+    figure = figures.consistency_curves({"swin": (strengths, runs), "mine": (strengths, runs[0])})
+    (axes,) = figure.axes
+    assert legend(figure) == ["swin", "mine"]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [100, 85, 70])
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), [100, 80, 60])
+    (band,) = axes.collections
+    assert {tuple(point) for point in band.get_paths()[0].vertices} >= {(8, 60), (8, 80)}
+
+
+def test_accuracy_dots_pair_by_seed():
+    """halo - identity is -2 and convnext - identity -1 for every seed, although accuracy differs between seeds."""
+    rows = [row for row in LAST if (row["mixer"], row["seed"]) != ("halo", 2)]
+    left, right = figures.accuracy_dots(rows).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == list(MIXERS)
+    dots = [line.get_xdata() for line in left.lines if line.get_marker() == "o"]
+    assert [len(values) for values in dots] == [2, 3, 3]
+    differences = [line.get_xdata() for line in right.lines if line.get_marker() == "o"]
+    assert [list(values) for values in differences] == [[-2, -2], [-1, -1, -1], []]
+    assert "identity" in right.get_xlabel()
+
+
+def test_accuracy_dots_interval_is_students():
+    """Differences 1, 2, 3: mean 2, s = 1, so 2 +- 4.303 / sqrt(3). One seed has no interval."""
+    rows = [{"mixer": "identity", "seed": seed, "top1": 50.0} for seed in range(3)]
+    rows += [{"mixer": "halo", "seed": seed, "top1": 51.0 + seed} for seed in range(3)]
+    rows += [{"mixer": "swin", "seed": 0, "top1": 40.0}]
+    _, right = figures.accuracy_dots(rows).axes
+    (interval,) = lines(right, 1.4)
+    np.testing.assert_allclose(interval.get_xdata(), [2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5])
+
+
+def test_image_grid_takes_tensors_and_pictures():
+    tensors = torch.randint(0, 256, (3, 3, 8, 10), dtype=torch.uint8)
+    pictures = [Image.fromarray(tensor.permute(1, 2, 0).numpy()) for tensor in tensors]
+    for images in (tensors, pictures):
+        figure = figures.image_grid(images, ["cat", "dog", "owl"], columns=2)
+        panels = [axes for axes in figure.axes if axes.images]
+        assert [panel.get_title() for panel in panels] == ["cat", "dog", "owl"]
+        np.testing.assert_array_equal(panels[1].images[0].get_array(), tensors[1].permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: figures.training_curves([]), "no rows"),
+        (lambda: figures.training_curves([{**ROWS[0], "seed": 1}, {"mixer": "halo"}]), "row 1: .*'seed'"),
+        (lambda: figures.accuracy_dots(LAST, baseline="identiti"), "did you mean 'identity'"),
+        (lambda: figures.receptive_fields({}), "no maps"),
+        (lambda: figures.receptive_fields({"halo": np.zeros((4, 4))}), "empty"),
+        (lambda: figures.consistency_curves({}), "no curves"),
+        (lambda: figures.consistency_curves({"halo": ([0, 1], [1, 2, 3])}), "halo"),
+        (lambda: figures.image_grid(torch.rand(2, 3, 4, 4), ["one"]), "2 images with 1 titles"),
+        (lambda: figures.image_grid([], []), "0 images"),
+    ],
+)
+def test_bad_input(draw, message):
+    with pytest.raises(UserError, match=message):
+        draw()

@@ -1,0 +1,140 @@
+"""Cost: hand-counted multiply-adds, known totals, and a clock that is known."""
+
+import time
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import stm_lab
+from stm_lab.errors import UserError
+from stm_lab.measure import cost, throughput
+
+
+class Attention(nn.Module):
+    """8 tokens wide 12 in two heads: nothing but the fused kernel, whose products a counter does not see by itself."""
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2).reshape(len(x), -1, 2, 6).transpose(1, 2)  # (B, heads, N, d)
+        return F.scaled_dot_product_attention(tokens, tokens, tokens)
+
+
+@pytest.mark.parametrize(
+    ("layer", "macs"),
+    [
+        (nn.Conv2d(3, 8, 3, stride=2, padding=1), 16 * 16 * 8 * 3 * 9),
+        (nn.Conv2d(3, 6, 5, groups=3), 28 * 28 * 6 * 25),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)), 3 * 32 * 32 * 10),
+        (nn.Sequential(nn.AdaptiveAvgPool2d((2, 16)), Attention()), 2 * 8 * 8 * 12),  # q.k and weights.v
+        (nn.Sequential(nn.LayerNorm(32), nn.GELU(), nn.MaxPool2d(2)), 0),
+    ],
+)
+def test_macs_by_hand(layer, macs):
+    assert cost(layer, image_size=32).macs == macs
+
+
+def test_known_totals():
+    """ResNet-18 as everybody counts it; unified halo micro as the published code's counter does."""
+    resnet, halo = cost(timm.create_model("resnet18")), cost(stm_lab.build_model("halo", "micro"))
+    assert (resnet.parameters, resnet.macs, resnet.image_size) == (11_689_512, 1_814_073_344, (224, 224))
+    assert (halo.parameters, halo.macs) == (4_389_672, 860_601_344)
+
+
+@pytest.mark.parametrize("name", ["unified_swin_nano", "unified_dcn_v3_nano", "resnet18", "test_vit", "test_vit3"])
+def test_parts_add_up(name):
+    model = timm.create_model(name)
+    result = cost(model)
+    assert sum(part.parameters for part in result.parts) == result.parameters
+    assert sum(part.macs for part in result.parts) == result.macs
+    assert {stage["module"] for stage in model.feature_info} - {"act1"} <= {part.name for part in result.parts}
+    assert result.rows()[-1] == {
+        "model": name,
+        "part": "total",
+        "parameters": result.parameters,
+        "macs": result.macs,
+    }
+
+
+def test_size_from_data_and_scaling():
+    model = nn.Conv2d(3, 4, 1)
+    assert cost(model, torch.rand(2, 3, 75, 50)).macs == 75 * 50 * 12
+    assert cost(model, torch.rand(2, 3, 75, 50), image_size=(40, 32)).macs == 40 * 32 * 12
+
+
+def test_the_model_is_neither_run_nor_changed():
+    class Tripwire(nn.Conv2d):
+        def forward(self, x):
+            assert x.is_meta
+            return super().forward(x)
+
+    model = nn.Sequential(Tripwire(3, 4, 3), nn.BatchNorm2d(4)).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    cost(model, image_size=64)
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+class Sleeper(nn.Module):
+    """Takes 10 ms a batch, and 400 ms for each of the first two."""
+
+    calls = 0
+
+    def forward(self, x):
+        Sleeper.calls += 1
+        time.sleep(0.4 if Sleeper.calls <= 2 else 0.01)
+        return x
+
+
+def test_throughput_is_that_of_the_clock_after_the_warm_up():
+    Sleeper.calls = 0
+    result = throughput(Sleeper(), torch.rand(3, 3, 32, 32), batch_size=8, seconds=0.3)
+    assert 200 < result.images_per_second <= 800  # 8 images in 10 ms, on a busy machine a little longer
+    assert result.repeats.min() > 60  # three batches, of which one took 400 ms
+    low, high = result.quartiles
+    assert low <= result.images_per_second <= high
+    assert 3 <= len(result.repeats) <= 10
+    assert result.images_per_second == np.median(result.repeats)
+    assert (result.batch_size, result.image_size, result.device) == (8, (32, 32), "cpu")
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_throughput_leaves_the_model_alone(training):
+    model = stm_lab.build_model("identity", "nano").train(not training)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    result = throughput(model, batch_size=2, image_size=32, seconds=0.01, training=training)
+    assert result.rows()[0]["training"] is training
+    assert model.training is not training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_training_costs_more():
+    model = timm.create_model("test_resnet")
+    rates = [throughput(model, batch_size=4, image_size=64, seconds=0.2, training=t) for t in (False, True)]
+    assert rates[0].images_per_second > rates[1].images_per_second
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size >= 1"),
+        ({"seconds": 0}, "seconds > 0"),
+        ({"device": "cdua"}, "did you mean 'cuda'"),
+    ],
+)
+def test_throughput_refuses(options, message):
+    with pytest.raises(UserError, match=message):
+        throughput(nn.Conv2d(3, 4, 1), **options)
+
+
+def test_figures():
+    result = cost(stm_lab.build_model("pvt", "nano"))
+    left, right = result.figure().axes
+    assert [label.get_text() for label in left.get_yticklabels()] == [part.name for part in result.parts]
+    assert ("parameters" in left.get_xlabel(), "MACs" in right.get_xlabel()) == (True, True)
+    (axes,) = throughput(nn.Conv2d(3, 4, 1), image_size=32, seconds=0.01).figure().axes
+    assert axes.get_ylabel() == "images per second"
