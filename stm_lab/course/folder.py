@@ -1,0 +1,139 @@
+"""A notebook run's folder: where it is, what lies in it, and the key it is named by.
+
+    runs/<notebook>/<key>/  notebook.ipynb  notebook.html  figures/  rows.jsonl  log.txt  environment.json  status.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stm_lab import paths
+from stm_lab.course.cards import Card, read_notebook, tags
+from stm_lab.errors import UserError
+
+FOLDER_VARIABLE = "STM_LAB_RUN_FOLDER"  # how the runner tells the notebook's kernel which folder is its own
+_NOT_KEYED = {"parameters", "injected-parameters", "solution", "check", "explorer"}  # cells that do not make the rows
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run, by name. None of them need be there yet."""
+
+    path: Path
+
+    @property
+    def notebook(self) -> Path:
+        return self.path / "notebook.ipynb"
+
+    @property
+    def html(self) -> Path:
+        return self.path / "notebook.html"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def rows(self) -> Path:
+        return self.path / "rows.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    def create(self) -> RunFolder:
+        """Make the folder and `figures/` unless they are there. Raises UserError if that cannot be done."""
+        try:
+            self.figures.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass  # it can be written to
+        except OSError as error:
+            raise UserError(f"out = {str(self.path)!r}: {error.strerror}") from None
+        return self
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Write a file of this folder in one go: a reader finds the old one or the new one, never half of it."""
+        replace_text(path, json.dumps(value, indent=1, default=str) + "\n")
+
+    def read_status(self) -> dict[str, Any]:
+        """What `status.json` says; empty before the first run."""
+        return json.loads(self.status.read_text(encoding="utf-8")) if self.status.is_file() else {}
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write `text` to `path` in one go."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def run_folder(card: Card, values: Mapping[str, Any], fingerprint: str | None) -> RunFolder:
+    """The folder of the run with these values (not made): the parameter `out`, else `runs_dir()/<notebook>/<key>`."""
+    out = values.get("out")
+    return RunFolder(out or paths.runs_dir() / card.name / run_key(card, values, fingerprint))
+
+
+def run_key(card: Card, values: Mapping[str, Any], fingerprint: str | None) -> str:
+    """12 hexadecimal digits that are the same for the same run.
+
+    They are a hash of the notebook's code (without exercises, checks and explorers), the values of the parameters that
+    the card puts in the key - of a file its contents, so that an edited plugin makes another run - and the data's
+    fingerprint.
+
+    Raises:
+        UserError: the notebook of the card is missing.
+    """
+    cells = read_notebook(card.path)["cells"]
+    code = [cell["source"] for cell in cells if cell["cell_type"] == "code" and not _NOT_KEYED.intersection(tags(cell))]
+    keyed = keyed_parameters(card, values)
+    parts = {"notebook": card.name, "code": code, "parameters": _by_contents(keyed), "data": fingerprint}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def keyed_parameters(card: Card, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that decide what the run computes."""
+    return {name: values[name] for name, parameter in card.parameters.items() if parameter.in_key}
+
+
+def _by_contents(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _by_contents(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_by_contents(item) for item in value]
+    if isinstance(value, Path):
+        return hashlib.sha256(value.read_bytes()).hexdigest() if value.is_file() else str(value)
+    return value
+
+
+def data_fingerprint(values: Mapping[str, Any]) -> str | None:
+    """The fingerprint of the data that the parameters `recipe` and `data_root` name; None for a notebook without."""
+    if "recipe" not in values:
+        return None
+    from stm_lab import data  # here, because it is slow to import
+
+    return data.fingerprint(values["recipe"], data_root=values.get("data_root"))
+
+
+def code_fingerprint() -> str:
+    """12 hexadecimal digits of a hash of the package's sources: which code made a number."""
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        source = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(source)}\n".encode() + source)
+    return digest.hexdigest()[:12]

@@ -1,0 +1,138 @@
+"""From recorded rows to a table: mean, spread over seeds, and paired differences with their intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pandas as pd
+
+from stm_lab.course.folder import RunFolder
+from stm_lab.errors import UserError, check_known
+
+_CONFIDENCE = 0.95
+
+
+def rows(source: str | Path) -> pd.DataFrame:
+    """The rows of a run, from its folder or its `rows.jsonl`: one line each, metrics as columns under their own names.
+
+    Beside them stand `notebook`, `seed`, `data` and `code` (fingerprints), `revision`, `device`, the parameters as
+    `parameters.<name>`, and `seconds` since setup, unless a metric is called so.
+
+    Raises:
+        UserError: no such file, or a line that is no row.
+    """
+    path = Path(source)
+    path = RunFolder(path).rows if path.is_dir() else path
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    return pd.DataFrame([_flat(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)])
+
+
+def _flat(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        parameters, metrics = row.pop("parameters"), row.pop("metrics")
+    except (json.JSONDecodeError, KeyError, AttributeError, TypeError):
+        raise UserError(f"{where}: not a row") from None
+    return {**row, **{f"parameters.{name}": value for name, value in parameters.items()}, **metrics}
+
+
+def summary(
+    rows: pd.DataFrame, *, by: str = "mixer", metric: str = "top1", baseline: str | None = None
+) -> pd.DataFrame:
+    """One line per value of column `by`, in order of appearance; rows without `metric` are left out.
+
+    Columns: `n` seeds, `mean`, `spread` (standard deviation over seeds, NaN for one). With a `baseline`, also the mean
+    `difference` to it, paired by seed, `low` and `high` of its 95% interval (Student's t; one interval per line, not
+    corrected for their number), and a `statement`: "above", "below", "within the noise", or why there is none.
+
+    Raises:
+        UserError: an unknown column or baseline; two rows for one seed; rows of different data, code or parameters.
+    """
+    check_known("column", by, rows.columns, "summary: ")
+    check_known("column", metric, rows.columns, "summary: ")
+    rows = rows[rows[metric].notna() & rows[by].notna()]
+    _check_comparable(rows, by)
+    values = {}  # by -> {seed: metric}
+    for name, seed, value in zip(rows[by], rows["seed"], rows[metric], strict=True):
+        seed = None if pd.isna(seed) else int(seed)
+        if seed in values.setdefault(name, {}):
+            raise UserError(f"summary: two rows with {metric} for {by} = {name!r}, seed {seed}; select one of them")
+        values[name][seed] = float(value)
+    if baseline is not None:
+        check_known(f"{by} (baseline)", baseline, values, "summary: ")
+
+    lines = []
+    for name, of_seed in values.items():
+        numbers = list(of_seed.values())
+        line = {by: name, "n": len(numbers), "mean": fmean(numbers)}
+        line["spread"] = stdev(numbers) if len(numbers) > 1 else math.nan
+        if baseline is not None:
+            line |= _compared(of_seed, values[baseline]) if name != baseline else _SAME
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+_SAME = {"difference": 0.0, "low": math.nan, "high": math.nan, "statement": "baseline"}
+
+
+def _compared(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> dict[str, Any]:
+    """The mean difference over the seeds that both have, with its interval, in numbers and in words."""
+    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    n = len(differences)
+    mean = fmean(differences) if n else math.nan
+    if n < 2:
+        statement = "one seed" if n else "no seed in common"
+        return {"difference": mean, "low": math.nan, "high": math.nan, "statement": statement}
+    half = t_quantile((1 + _CONFIDENCE) / 2, n - 1) * stdev(differences) / math.sqrt(n)
+    low, high = mean - half, mean + half
+    statement = "above" if low > 0 else "below" if high < 0 else "within the noise"
+    return {"difference": mean, "low": low, "high": high, "statement": statement}
+
+
+def _check_comparable(rows: pd.DataFrame, by: str) -> None:
+    """Refuse rows that differ in what they were made with, but for the seeds and the parameter that `by` is about."""
+    varied = {by, f"parameters.{by}", f"parameters.{by}s", "parameters.seed", "parameters.seeds"}
+    if by in ("data", "parameters.recipe"):  # they go together
+        varied |= {"data", "parameters.recipe"}
+    made_with = ["data", "code", *(column for column in rows.columns if column.startswith("parameters."))]
+    for column in made_with:
+        if column in varied or column not in rows:
+            continue
+        found = list(dict.fromkeys(json.dumps(value, default=str) for value in rows[column]))
+        if len(found) > 1:
+            what = column if "." in column else f"{column} fingerprint"
+            raise UserError(f"summary: rows differ in {what}: {', '.join(found)}; select one of them")
+
+
+def t_quantile(probability: float, freedom: int) -> float:
+    """The quantile of Student's t distribution with `freedom` degrees of freedom, for a `probability` in [0.5, 1).
+
+    By bisection of the distribution function's closed form for whole degrees of freedom (Abramowitz & Stegun 26.7.3-4).
+    """
+    low, high = 0.0, 1.0
+    while _t_within(high, freedom) < 2 * probability - 1:
+        high *= 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_within(middle, freedom) < 2 * probability - 1 else (low, middle)
+    return (low + high) / 2
+
+
+def _t_within(t: float, freedom: int) -> float:
+    """P(-t < T < t). With theta = atan(t / sqrt(freedom)), a finite sum of powers of cos(theta)."""
+    theta = math.atan(t / math.sqrt(freedom))
+    cos, odd = math.cos(theta), freedom % 2
+    term, total = cos if odd else 1.0, 0.0
+    for k in range(1, freedom // 2 + 1):
+        total += term
+        term *= cos**2 * (2 * k - 1 + odd) / (2 * k + odd)
+    total *= math.sin(theta)
+    return 2 / math.pi * (theta + total) if odd else total

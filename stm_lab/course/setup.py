@@ -1,0 +1,227 @@
+"""What every notebook calls after its parameters: `lab = stm_lab.course.setup("00_quickstart", globals())`."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import os
+import random
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from IPython import get_ipython
+from IPython.core.pylabtools import select_figure_formats
+
+from stm_lab.course.cards import Card, check_values, load_card
+from stm_lab.course.folder import (
+    FOLDER_VARIABLE,
+    RunFolder,
+    code_fingerprint,
+    data_fingerprint,
+    keyed_parameters,
+    replace_text,
+    run_folder,
+)
+from stm_lab.devices import resolve_device
+from stm_lab.environment import describe_environment
+from stm_lab.errors import UserError, check_known
+from stm_lab.progress import progress
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_OWN_COLUMNS = ("notebook", "data", "revision", "code", "device")  # of every row; no metric may take their place
+
+
+def setup(name: str, namespace: MutableMapping[str, Any]) -> Lab:
+    """Check a notebook's parameters, seed everything, and open the run's folder.
+
+    The values are put back into the namespace with their types: papermill's `-p` passes lists as strings. `random`,
+    NumPy and torch are seeded with the parameter `seed`, or the first of `seeds`. The folder is the parameter `out`,
+    else the one that the runner made, else `runs_dir()/<notebook>/<key>`; its `rows.jsonl` starts anew.
+
+    Args:
+        name: the notebook, as in `course.yaml`.
+        namespace: the notebook's `globals()`.
+
+    Raises:
+        UserError: a wrong value, a parameter that the card does not know or that is not set, an unusable folder.
+    """
+    card = load_card(name)
+    for assigned in _assigned_before_setup(card, namespace):
+        check_known("parameter", assigned, card.parameters, f"{card.name}: ")
+    for parameter in card.parameters:
+        if parameter not in namespace:
+            raise UserError(f"{card.name}: {parameter} is not set; run the cell tagged 'parameters' first")
+    values = check_values(card, {parameter: namespace[parameter] for parameter in card.parameters})
+    namespace.update(values)
+    _show_figures()
+    return Lab(card, values)
+
+
+class Lab:
+    """A notebook's run: its folder, and how to record rows and figures in it. Made by `setup`.
+
+    Attributes:
+        parameters: every parameter's value, with its type.
+        device: the resolved parameter `device`; the CPU if the notebook has none.
+        out: the run's folder, absolute.
+    """
+
+    def __init__(self, card: Card, values: dict[str, Any]):
+        self._started = time.perf_counter()
+        self.parameters = values
+        self.device = resolve_device(values.get("device", "cpu"))
+        fingerprint = data_fingerprint(values)
+        self._folder = _open_folder(card, values, fingerprint)
+        self.out = self._folder.path
+        self._seed = values.get("seed")
+        _seed_everything(values.get("seeds", [self._seed])[0])
+
+        environment = describe_environment(self.device)
+        self._row = {
+            "notebook": card.name,
+            "parameters": {name: _plain(name, value) for name, value in keyed_parameters(card, values).items()},
+            "data": fingerprint,
+            "revision": environment["git_revision"],
+            "code": code_fingerprint(),
+            "device": str(self.device),
+        }
+        self._folder.write_json(self._folder.environment, {**environment, "code": self._row["code"]})
+        replace_text(self._folder.rows, "")  # a notebook that is run again does not double its rows
+
+    def record(self, *, seed: int | None = None, **metrics: Any) -> None:
+        """Append one row to `rows.jsonl`: `metrics`, and what they were measured with.
+
+        Args:
+            seed: of the run that these metrics are of; default: the parameter `seed`, if there is one.
+            **metrics: names, numbers, and lists or mappings of these. Scalars of NumPy and torch become Python's.
+
+        Raises:
+            UserError: a metric that is NaN, infinite or of another type, or whose name is a column of every row.
+        """
+        for name in _OWN_COLUMNS:
+            if name in metrics:
+                raise UserError(f"record: every row has a column {name!r} already; give the metric another name")
+        row = {
+            **self._row,
+            "seed": _plain("seed", self._seed if seed is None else seed),
+            "seconds": round(time.perf_counter() - self._started, 3),  # since setup
+            "metrics": {name: _plain(name, value) for name, value in metrics.items()},
+        }
+        line = json.dumps(row, allow_nan=False) + "\n"
+        descriptor = os.open(self._folder.rows, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(descriptor, line.encode())  # one call: lines of two writers never mix
+        finally:
+            os.close(descriptor)
+
+    def save(self, figure: Figure, name: str) -> Path:
+        """Write a matplotlib figure to `figures/<name>.png`, 150 dots per inch, and return the path. It stays open.
+
+        Raises:
+            UserError: a name that is not made of letters, digits, `-`, `_` and `.`.
+        """
+        if not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise UserError(f"save: {name!r} is no name for a figure; use letters, digits, '-', '_' and '.'")
+        path = self._folder.figures / f"{name.removesuffix('.png')}.png"
+        figure.savefig(path, dpi=150, bbox_inches="tight")
+        return path
+
+    def progress(self, iterable: Iterable, description: str) -> Iterator:
+        """Go through `iterable`, showing how far it is: a bar for someone who watches, plain lines in a log."""
+        return iter(progress(iterable, description))
+
+    def __repr__(self) -> str:
+        return f"{self._row['notebook']} on {self.device}, in {self.out}"
+
+
+def _open_folder(card: Card, values: Mapping[str, Any], fingerprint: str | None) -> RunFolder:
+    given = os.environ.get(FOLDER_VARIABLE)
+    if given and not values.get("out"):
+        return RunFolder(Path(given)).create()
+    folder = run_folder(card, values, fingerprint).create()
+    if not given:  # nobody else will say what became of it
+        folder.write_json(folder.status, {"state": "interactive", "notebook": card.name, "parameters": values})
+    return folder
+
+
+def _show_figures() -> None:
+    """Let a cell that ends in one of our figures, which no pyplot has made, show it."""
+    shell = get_ipython()
+    if shell is not None:
+        select_figure_formats(shell, {"png"}, dpi=100, bbox_inches="tight")
+
+
+def _seed_everything(seed: int | None) -> None:
+    if seed is not None:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """`value` as JSON has it, with Python's types."""
+    if isinstance(value, (np.generic, np.ndarray, torch.Tensor)) and value.ndim == 0:
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise UserError(f"record: {name} = {value}: a row holds finite numbers; leave the metric out, or say why")
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(f"{name}[{i}]", item) for i, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(f"{name}.{key}", item) for key, item in value.items()}
+    hint = "; give .tolist(), or what sums it up" if isinstance(value, (np.ndarray, torch.Tensor)) else ""
+    raise UserError(f"record: {name} is a {type(value).__name__}, which a row cannot hold{hint}")
+
+
+# ---- misspelt names -------------------------------------------------------------------------------------------------
+
+
+def _assigned_before_setup(card: Card, namespace: Mapping[str, Any]) -> list[str]:
+    """The names that the parameters' cells assigned: the one tagged so, and the one that papermill injects after it.
+
+    IPython keeps the sources of the cells that were run in `In`. Going back from the running cell, cells that only
+    assign (and import) are the parameters' if papermill wrote them or if they assign a parameter; the newest of each
+    kind counts. Calls of `setup` are passed over, so that a wrong name stays refused when only this cell is run again.
+    Any other cell ends the search, and outside IPython nothing is known: no name that serves something else is refused.
+    """
+    injected: list[str] | None = None
+    for source in reversed(namespace.get("In", [])[:-1]):
+        if "course.setup(" in source:
+            continue
+        names = _names_assigned(source)
+        if names is not None and source.startswith("# Parameters"):  # papermill's first line
+            injected = names if injected is None else injected
+            continue
+        own = names if names is not None and card.parameters.keys() & names else []
+        return [*own, *(injected or [])]
+    return injected or []
+
+
+def _names_assigned(source: str) -> list[str] | None:
+    """The names that a cell assigns; None if it does anything else, besides importing."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:  # a cell with a magic
+        return None
+    names = []
+    for statement in statements:
+        if isinstance(statement, ast.Assign):
+            names += [target.id for target in statement.targets if isinstance(target, ast.Name)]
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            names.append(statement.target.id)
+        elif not isinstance(statement, (ast.Import, ast.ImportFrom)):
+            return None
+    return names

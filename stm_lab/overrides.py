@@ -1,0 +1,43 @@
+"""`-p key=value`: one syntax for overriding a parameter, wherever the project takes parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from stm_lab import yaml12
+from stm_lab.errors import UserError
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["lr=1e-3", "augmentation.flip=true"]` -> `{"lr": 0.001, "augmentation": {"flip": True}}`.
+
+    Values are YAML (1.2: `no` is a string), so lists and mappings can be written: `seeds=[0, 1]`. Dotted keys nest.
+
+    Raises:
+        UserError: an assignment without `=`, without a key, with a value that is not YAML, or a key given twice.
+    """
+    result: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        *parents, last = parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise UserError(f"-p {assignment!r}: expected key=value, such as -p lr=1e-3")
+        inner = result
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"-p {assignment!r}: {parent!r} already has the value {inner!r}")
+        if last in inner:
+            raise UserError(f"-p {assignment!r}: {key.strip()!r} is given twice")
+        inner[last] = yaml12.parse(text, f"-p {assignment!r}")
+    return result
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` on top; where both have a mapping, the mappings are merged in turn. Neither is modified."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both_nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both_nested else value
+    return merged

@@ -1,0 +1,112 @@
+"""Progress that suits the reader: a bar where someone watches, one plain line per interval where output is kept.
+
+A terminal and a live notebook get tqdm's text bar, which leaves no widget state behind. Log files and notebooks
+executed by papermill get lines: the first update, then one per interval, and the last.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TextIO
+
+from tqdm.std import tqdm
+
+
+def _kernel_shell():
+    """IPython's shell if this process is a notebook's kernel, else None. IPython is not imported for it."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell if hasattr(shell, "kernel") else None
+
+
+def is_watched(stream: TextIO) -> bool:
+    """Whether a person sees `stream` as it is written: a terminal, or a notebook with a front end.
+
+    A kernel does not know its front end. Jupyter's server sets JPY_SESSION_NAME for the kernels of open notebooks, VS
+    Code leaves a name in the notebook and Colab its module; a kernel with none of these is executed in batch.
+    """
+    shell = _kernel_shell()
+    if shell is None:
+        return stream.isatty()
+    return "JPY_SESSION_NAME" in os.environ or "__vsc_ipynb_file__" in shell.user_ns or "google.colab" in sys.modules
+
+
+class progress:
+    """Counts to `total`, or through an iterable, and says how far it is.
+
+        for batch in progress(batches, "reading", unit="batch"): ...
+
+        with progress(300, "halo nano", unit="step") as bar:
+            bar.update(note="loss 2.19")
+
+    Args:
+        iterable_or_total: what to go through, or how many updates there will be.
+        description: what is being done, in a few words.
+        unit: what one update is.
+        interval: seconds between two plain lines.
+        stream: where to write; default: standard error, but in a notebook, where that is red, standard output.
+        watched: bar (True) or plain lines (False); default: by `is_watched`.
+    """
+
+    def __init__(
+        self,
+        iterable_or_total: Iterable | int,
+        description: str,
+        *,
+        unit: str = "item",
+        interval: float = 10.0,
+        stream: TextIO | None = None,
+        watched: bool | None = None,
+    ):
+        self._iterable = None if isinstance(iterable_or_total, int) else iterable_or_total
+        if isinstance(iterable_or_total, int):
+            self.total: int | None = iterable_or_total
+        else:
+            self.total = len(iterable_or_total) if isinstance(iterable_or_total, Sized) else None
+        self.description, self.unit, self.interval = description, unit, interval
+        self.stream = stream or (sys.stdout if _kernel_shell() is not None else sys.stderr)
+        self.count, self.note = 0, ""
+        self._started, self._printed_at, self._printed_count = time.monotonic(), -float("inf"), -1
+        self._bar = None
+        if is_watched(self.stream) if watched is None else watched:
+            self._bar = tqdm(total=self.total, desc=description, unit=unit, file=self.stream, dynamic_ncols=True)
+
+    def update(self, n: int = 1, note: str = "") -> None:
+        """`n` more are done; `note` (kept until the next one) is shown behind the count."""
+        self.count += n
+        self.note = note or self.note
+        if self._bar is not None:
+            self._bar.set_postfix_str(self.note, refresh=False)
+            self._bar.update(n)
+        elif time.monotonic() - self._printed_at >= self.interval or self.count == self.total:
+            self._print_line()
+
+    def close(self) -> None:
+        """The last line, if it has not been written."""
+        if self._bar is not None:
+            self._bar.close()
+        elif self._printed_count != self.count:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        self._printed_at, self._printed_count = time.monotonic(), self.count
+        share = f"/{self.total} ({100 * self.count / self.total:.0f}%)" if self.total else ""
+        seconds = self._printed_at - self._started
+        parts = [f"{self.count}{share} {self.unit}", f"{seconds:.0f} s", self.note]
+        print(f"{self.description}: " + ", ".join(filter(None, parts)), file=self.stream, flush=True)
+
+    def __iter__(self) -> Iterator:
+        if self._iterable is None:
+            raise TypeError("progress(total, ...) counts updates; to iterate, give it the iterable")
+        with self:
+            for item in self._iterable:
+                yield item
+                self.update()
+
+    def __enter__(self) -> progress:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

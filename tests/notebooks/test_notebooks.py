@@ -1,0 +1,30 @@
+"""Every notebook agrees with its card, is stored clean, and runs in its quick profile."""
+
+import pytest
+
+from stm_lab.course import load_card, load_cards, rows, run
+from stm_lab.course.cards import check_notebook
+from stm_lab.paths import notebooks_dir
+
+NOTEBOOKS = sorted(notebooks_dir().glob("*.ipynb"))
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def test_every_card_has_its_notebook_and_every_notebook_its_card():
+    assert sorted(load_cards()) == [path.stem for path in NOTEBOOKS]
+
+
+@each_notebook
+def test_agrees_with_its_card_and_is_stored_clean(path):
+    assert check_notebook(path, load_card(path)) == []
+
+
+@pytest.mark.slow
+@each_notebook
+def test_runs_in_its_quick_profile(path, tmp_path):
+    folder = run(path, {"out": tmp_path / "run"})
+    recorded = rows(folder.path)
+    assert len(recorded) > 0
+    assert set(recorded["notebook"]) == {path.stem}
+    assert list(folder.figures.glob("*.png"))
+    assert folder.html.is_file()

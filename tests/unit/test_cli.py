@@ -1,0 +1,123 @@
+"""The command line: exit status, one line for wrong input, and the tables."""
+
+import json
+
+import pytest
+
+import stm_lab
+import stm_lab.course
+from stm_lab import cli, paths
+from stm_lab.course.folder import RunFolder
+
+
+def refused(capsys, *arguments):
+    """The one line on stderr of a command that was given wrong input."""
+    assert cli.main(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    return err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["dmeo"], "'demo'"),
+        (["demo", "--recpe", "shapes"], "--recipe"),
+        (["demo", "-p", "epoch=3"], "00_quickstart: unknown parameter 'epoch'; did you mean 'epochs'?"),
+        (["demo", "-p", "epochs=three"], "epochs: expected int, got 'three'"),
+        (["demo", "-p", "image_size=16"], "image_size = 16: must be at least 32"),
+        (["demo", "-p", "mixers=[halo, swim]"], "did you mean 'swin'?"),
+        (["demo", "-p", "epochs"], "key=value"),
+        (["demo", "--recipe", "shaps"], "did you mean 'shapes'?"),
+        (["demo", "--recipe", "shapes", "-p", "recipe=shapes"], "recipe is given twice"),
+        (["demo", "--profile", "dmo"], "did you mean 'demo'?"),
+        (["data", "show", "shaps"], "did you mean 'shapes'?"),
+        (["data"], "command"),
+        (["train"], "config"),
+        (["train", "qick"], "did you mean 'quick'?"),
+        (["train", "quick", "-p", "epoch=3"], "'epochs'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(capsys, tmp_path, monkeypatch, arguments, expected):
+    monkeypatch.setenv("STM_LAB_RUNS", str(tmp_path / "runs"))
+    assert expected in refused(capsys, *arguments)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_is_what_you_get_without_arguments(capsys):
+    assert cli.main([]) == 0
+    said = capsys.readouterr().out
+    assert all(command in said for command in ("demo", "mixers", "models", "data", "train"))
+
+
+def test_mixers_and_models(capsys):
+    assert cli.main(["mixers"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in stm_lab.list_mixers())
+    assert cli.main(["models"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "unified_identity_micro " in line]
+    model = stm_lab.build_model("identity", "micro")
+    assert f"{sum(parameter.numel() for parameter in model.parameters()):,}" in lines[0]
+
+
+def test_data_list_and_show(capsys):
+    assert cli.main(["data", "list"]) == 0
+    assert "shapes" in capsys.readouterr().out.split()
+    assert cli.main(["data", "show", "shapes"]) == 0
+    assert "name: shapes" in capsys.readouterr().out
+
+
+def finished(folder, **scores):
+    """What a run of the quickstart leaves behind."""
+    base = {"notebook": "00_quickstart", "parameters": {}, "data": "d", "code": "c", "revision": "r", "device": "cpu"}
+    lines = [
+        json.dumps(base | {"seed": seed, "seconds": 1.0, "metrics": {"mixer": mixer, "top1": top1}}) + "\n"
+        for mixer, of_seed in scores.items()
+        for seed, top1 in enumerate(of_seed)
+    ]
+    folder = RunFolder(folder).create()
+    folder.rows.write_text("".join(lines))
+    return folder
+
+
+def test_demo_says_where_everything_is_and_shows_the_table(capsys, tmp_path, monkeypatch):
+    asked = {}
+
+    def run(notebook, values, *, profile, echo):
+        asked.update(notebook=notebook, values=values, profile=profile)
+        return finished(tmp_path, identity=[30.0, 31.0], halo=[50.0, 51.5])
+
+    monkeypatch.setattr(stm_lab.course, "run", run)
+    assert cli.main(["demo", "--recipe", "shapes", "-p", "seeds=[3, 4]", "-p", "epochs=2"]) == 0
+    assert asked["notebook"] == "00_quickstart"
+    assert asked["values"] == {"recipe": "shapes", "seeds": [3, 4], "epochs": 2}
+    assert asked["profile"] == "demo"
+    said = capsys.readouterr().out
+    (halo,) = [line for line in said.splitlines() if "halo" in line]
+    assert "50.75" in halo
+    assert "above" in halo
+    folder = RunFolder(tmp_path)
+    assert all(str(path) in said for path in (folder.notebook, folder.html, folder.figures, folder.rows))
+
+
+def test_what_fails_is_status_1_and_what_is_interrupted_130(capsys, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise stm_lab.course.RunFailed("00_quickstart: cell [3] failed: ValueError: x", RunFolder(tmp_path), 3)
+
+    monkeypatch.setattr(stm_lab.course, "run", fail)
+    assert cli.main(["demo"]) == 1
+    assert capsys.readouterr().err == "failed: 00_quickstart: cell [3] failed: ValueError: x\n"
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stm_lab.course, "run", interrupt)
+    assert cli.main(["demo"]) == 130
+
+
+def test_a_broken_course_file_is_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "notebooks_dir", lambda: tmp_path)
+    (tmp_path / "course.yaml").write_text("00_quickstart:\n\ttitle: x\n")
+    assert "line 2, column 1" in refused(capsys, "demo")
