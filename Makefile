@@ -1,0 +1,55 @@
+# `make demo`, `make test`: each makes the environment it needs, in .venv of this checkout, and nothing global.
+#
+#   PYTHON=python3.12           the interpreter to make it with (3.11 to 3.13)
+#   TORCH_INDEX=URL             an index to take torch and torchvision from first, such as PyTorch's CPU-only one
+#   RECIPE=, DATA_ROOT=, ARGS=  for `make demo`: the data recipe, where its raw data lies, further options
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+RECIPE ?= shapes
+DATA_ROOT ?=
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo lab test test-fast test-slow lint clean
+
+help:
+	@echo "make demo       five mixers and a control, trained and compared on drawn shapes"
+	@echo "                (RECIPE=tiny-imagenet-40 DATA_ROOT=folder: on photographs)"
+	@echo "make lab        JupyterLab with the notebooks"
+	@echo "make test       style, unit, golden and notebook tests; test-fast: under 90 seconds; test-slow: the slow ones"
+	@echo "make install    the environment alone"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is %d.%d: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet torch torchvision --index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install --quiet --editable '.[lab,test]'
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/stm-lab demo --recipe $(RECIPE) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(ARGS)
+
+lab: $(INSTALLED)
+	$(BIN)/jupyter lab notebooks
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+
+# one test process a core; each computes on one thread, so that two cores are two tests
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal tests
+
+test-fast: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "not slow" tests
+
+test-slow: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m slow tests
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache build dist *.egg-info
