@@ -1,0 +1,142 @@
+"""What a training run is: one frozen configuration that refuses what it does not know; and the shipped presets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stm_lab import yaml12
+from stm_lab.data.views import MIN_IMAGE_SIZE, Augmentation
+from stm_lab.errors import UserError, nearest
+from stm_lab.overrides import merge
+from stm_lab.paths import runs_dir
+from stm_lab.validation import validated
+
+PRESETS = Path(__file__).parent / "presets"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class TrainConfig(BaseModel):
+    """One run, completely. The defaults are the plainest training there is; the presets hold the recipes.
+
+    Types are strict: a number in quotes or a count with a decimal point is an error, not converted.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    # what is trained
+    mixer: str = "halo"
+    scale: str = "nano"
+    model_options: dict[str, Any] = {}  # overrides of the design, as `build_model` takes them
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: the design's own
+    plugins: Annotated[tuple[str, ...], Field(strict=False)] = ()  # files that register mixers
+
+    # on what
+    recipe: str = "shapes"
+    data_root: str | None = None
+    train_size: Count | None = None  # images, balanced over the classes; None: all
+    validation_size: Count | None = None
+    image_size: Annotated[int, Field(ge=MIN_IMAGE_SIZE)] | None = None  # pixels; None: the recipe's
+    augmentation: Augmentation = Augmentation()
+    mixup: NotNegative = 0.0  # alpha; 0 is off
+    cutmix: NotNegative = 0.0  # alpha; 0 is off. With both on, each is used for half of the batches
+    mixup_prob: Share = 1.0  # share of batches that are mixed at all
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    # how
+    epochs: Positive = 10  # may be a fraction
+    batch_size: Annotated[int, Field(ge=2)] = 128  # images per step; an incomplete last batch is left out
+    lr: Positive = 1e-3  # at the peak
+    warmup_epochs: NotNegative = 1
+    warmup_lr: NotNegative = 1e-6  # of the first step
+    min_lr: NotNegative = 1e-5  # at the end of the cosine
+    weight_decay: NotNegative = 0.05
+    clip_grad: Positive | None = 5.0  # largest norm of the gradient; None: not clipped
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # average of the weights, warmed up; None: none
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    # where: what does not change the result, but for rounding
+    precision: Literal["no", "fp16", "bf16"] = "no"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    workers: Annotated[int, Field(ge=0)] = 0  # processes that prepare batches; 0: this one does
+    out: str | None = None  # the run's folder; None: one in `runs_dir()`, named after the run
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs = {self.warmup_epochs} must be less than epochs = {self.epochs}")
+        for name in ("warmup_lr", "min_lr"):
+            if getattr(self, name) > self.lr:
+                raise ValueError(f"{name} = {getattr(self, name)} must not be above lr = {self.lr}")
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise ValueError(f"batch_size = {self.batch_size} must be even, because mixup and cutmix pair its images")
+        return self
+
+    def run_dir(self) -> Path:
+        """The absolute folder of this run: `out`, or `runs_dir()/train/<recipe>-<mixer>-<scale>-s<seed>-<hash>`."""
+        if self.out is not None:
+            return Path(self.out).expanduser().absolute()
+        result = self.model_dump(mode="json", exclude={"device", "workers", "data_root", "out"})
+        digest = hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:8]
+        return runs_dir() / "train" / f"{Path(self.recipe).stem}-{self.mixer}-{self.scale}-s{self.seed}-{digest}"
+
+    def to_yaml(self) -> str:
+        """Every field, as a file that `load_config` reads."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def list_presets() -> list[str]:
+    """The names of the shipped presets."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_config(source: str | Path | Mapping[str, Any] | TrainConfig, /, **overrides: Any) -> TrainConfig:
+    """A configuration from a preset's name, a YAML file, a mapping, or another configuration; `overrides` come on top.
+
+    A file or mapping may say `extends:` with a preset's name, or a file's path relative to its own.
+
+    Raises:
+        UserError: an unknown preset, a missing file, or a field that is unknown or has a wrong value, in one line.
+    """
+    if isinstance(source, TrainConfig):
+        values, where = source.model_dump(), "training configuration"
+    elif isinstance(source, Mapping):
+        values, where = _extended(source, Path.cwd(), ()), "training configuration"
+    else:
+        path = _find(str(source), Path.cwd())
+        values, where = _extended(yaml12.read_mapping(path), path.parent, (path,)), str(source)
+    return validated(TrainConfig, merge(values, overrides), where)
+
+
+def _find(source: str, folder: Path) -> Path:
+    """The file of a preset, or the file at a path: what has a suffix or a folder in it is a path."""
+    if source in list_presets():
+        return PRESETS / f"{source}.yaml"
+    path = folder / Path(source).expanduser()
+    if path.is_file():
+        return path.resolve()
+    if path.suffix or path.name != source:
+        raise UserError(f"training configuration {source!r}: no such file")
+    raise UserError(f"unknown training preset {source!r}; {nearest(source, list_presets())}")
+
+
+def _extended(values: Mapping[str, Any], folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """`values` on top of what they extend."""
+    own = dict(values)
+    base = own.pop("extends", None)
+    if base is None:
+        return own
+    path = _find(str(base), folder)
+    if path in seen:
+        raise UserError(f"{path}: extends itself")
+    return merge(_extended(yaml12.read_mapping(path), path.parent, (*seen, path)), own)

@@ -1,0 +1,44 @@
+"""Which parameters decay, and how fast all of them move at each step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from timm.optim import create_optimizer_v2
+from torch import nn
+
+
+def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW (betas .9 and .999, eps 1e-8), fused: one pass over all parameters, not a dozen small operations for each.
+
+    timm's factory makes two groups: 1-D parameters, biases and what `model.no_weight_decay()` names do not decay.
+    """
+    return create_optimizer_v2(model, "adamw", lr=lr, weight_decay=weight_decay, fused=True)
+
+
+@dataclass(frozen=True)
+class WarmupCosine:
+    """The published learning rate, a function of the step alone: linear warm-up, then half a cosine.
+
+    The warm-up includes its end point, so that the peak comes twice; of the n steps after it, step i < n has
+    cos(pi * i / n), so that `final` itself is approached, never reached (STM-Evaluation's schedule, per iteration).
+
+    Args:
+        steps: length of the run; `warmup_steps` of them warm up, fewer than all.
+        start, peak, final: learning rates of the first step, at the end of the warm-up, and at the end of the cosine.
+    """
+
+    steps: int
+    warmup_steps: int
+    start: float
+    peak: float
+    final: float
+
+    def __call__(self, step: int) -> float:
+        """The learning rate of `step`, 0 <= step < steps."""
+        if step < self.warmup_steps:
+            return self.start + (self.peak - self.start) * step / max(self.warmup_steps - 1, 1)
+        done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
+        return self.final + (self.peak - self.final) * (1 + math.cos(math.pi * done)) / 2
