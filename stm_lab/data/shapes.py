@@ -1,9 +1,11 @@
 """`shapes`: drawn, never downloaded. 64x64 images of ten classes, told apart by the form of one large figure alone.
 
-Place, size, angle, colours and textures of figure, ground and distractors are drawn without regard to the class, all
-forms have the same area, and the figure is as often darker as brighter than its ground. So no average of pixels gives
-the class away; one has to see how contours join up. Three groups share their local detail (curves: disc, ring,
-horseshoe, crescent; right angles: square, cross, l_shape; acute angles: triangle, star, dart).
+Place, size, angle, colours and textures of figure, ground and distractors are drawn without regard to the class; the
+figure is brighter than its ground. All forms have the same area and contours of about the same length, and a coarse
+pattern of light and shadow lies over every image, so that averages of pixels, colours and local texture say little. One
+has to see how contours join up. (The power spectrum of the whole image sees a contour too: a linear probe on it reaches
+about 30%, chance being 10%.) Three groups share their local detail: curves (ring, arch, crescent), right angles (bar,
+cross, l_shape, t_shape), acute angles (triangle, star, dart).
 
 Every number is an integer, from the random words to the antialiased edge, so the same seed gives the same pixels on any
 machine. Image i of a split depends on (seed, split, i) alone: a larger set begins with the smaller one.
@@ -24,7 +26,7 @@ from datasets import ClassLabel, Features, Image, List, Value
 
 from stm_lab.data import rng
 
-VERSION = 1  # counts up with every change of a pixel: it is part of the fingerprint
+VERSION = 2  # counts up with every change of a pixel: it is part of the fingerprint
 IMAGE_SIZE = 64
 CLASSES = ("ring", "arch", "crescent", "bar", "cross", "l_shape", "t_shape", "triangle", "star", "dart")
 SPLITS = {"train": 0, "validation": 1}  # each split has its own stream of random words
@@ -158,12 +160,8 @@ NOISE_SPECTRA = (  # weights of the octaves: lattices of spacing 1, 2, 4, 8, 16,
     (1, 2, 4, 8, 16, 32),
     (4, 0, 0, 0, 4, 8),
 )
-SHADES = (  # the same for light and shadow: smooth, and as coarse as the figures
-    (0, 0, 0, 2, 1, 0),
-    (0, 0, 0, 1, 1, 0),
-    (0, 0, 0, 2, 2, 1),
-    (0, 0, 0, 1, 2, 0),
-)
+LIGHT_SPECTRA = ((0, 0, 0, 2, 1, 0), (0, 0, 0, 1, 1, 0), (0, 0, 0, 2, 2, 1), (0, 0, 0, 1, 2, 0))  # as coarse as figures
+LIGHTS = 10 * len(LIGHT_SPECTRA)
 FAMILIES = {"gradient": 8, "stripes": 8, "bars": 8, "checks": 8, "speckle": 8, "noise": 3 * len(NOISE_SPECTRA)}
 TEXTURES = tuple(f"{family}_{i}" for family, number in FAMILIES.items() for i in range(number))
 
@@ -171,15 +169,21 @@ TEXTURES = tuple(f"{family}_{i}" for family, number in FAMILIES.items() for i in
 @lru_cache
 def texture_bank() -> np.ndarray:
     """All textures (len(TEXTURES), BANK_SIZE, BANK_SIZE), int8: mean about 0, mean absolute value about 48."""
-    makers = {"gradient": _gradient, "stripes": _stripes, "bars": _bars, "checks": _checks, "speckle": _speckle}
-    bank = []
-    for number, name in enumerate(TEXTURES):
-        family, i = name.rsplit("_", 1)
-        texture = makers.get(family, _noise)(int(i), number)  # (BANK_SIZE, BANK_SIZE) int64
-        texture = (texture - texture.sum() // texture.size) * 256
-        texture = texture * 48 // max(1, abs(texture).sum() // texture.size)
-        bank.append(texture.clip(-127, 127).astype(np.int8))
-    return np.stack(bank)
+    makers = (_gradient, _stripes, _bars, _checks, _speckle, _noise)
+    return _bank([make(i) for make, number in zip(makers, FAMILIES.values(), strict=True) for i in range(number)])
+
+
+@lru_cache
+def light_bank() -> np.ndarray:
+    """Patterns of light and shadow (LIGHTS, BANK_SIZE, BANK_SIZE), int8, as textures are."""
+    return _bank([_octaves(LIGHT_SPECTRA[i % len(LIGHT_SPECTRA)], stream=4, number=i) for i in range(LIGHTS)])
+
+
+def _bank(patterns: list[np.ndarray]) -> np.ndarray:
+    bank = np.stack(patterns)  # (number, BANK_SIZE, BANK_SIZE) int64
+    bank = (bank - bank.sum(axis=(1, 2), keepdims=True) // BANK_SIZE**2) * 256
+    bank = bank * 48 // (abs(bank).sum(axis=(1, 2), keepdims=True) // BANK_SIZE**2)
+    return bank.clip(-127, 127).astype(np.int8)
 
 
 def _wave(period: int, angle: int, phase: int = 0) -> np.ndarray:
@@ -189,27 +193,27 @@ def _wave(period: int, angle: int, phase: int = 0) -> np.ndarray:
     return abs((along + phase) * 512 // period % 512 - 256) - 128
 
 
-def _gradient(i: int, number: int) -> np.ndarray:
+def _gradient(i: int) -> np.ndarray:
     return _wave(period=(150 + 20 * i) * PIXEL, angle=37 + 128 * i)
 
 
-def _stripes(i: int, number: int) -> np.ndarray:
+def _stripes(i: int) -> np.ndarray:
     return _wave(period=(3, 4, 5, 7, 8, 10, 13, 17)[i] * PIXEL, angle=11 + 384 * i + 29 * i)
 
 
-def _bars(i: int, number: int) -> np.ndarray:
+def _bars(i: int) -> np.ndarray:
     duty = (-64, 0, 64)[i % 3]
     return np.where(_wave(period=(4, 5, 6, 7, 9, 11, 14, 18)[i] * PIXEL, angle=70 + 384 * i + 53 * i) < duty, -128, 128)
 
 
-def _checks(i: int, number: int) -> np.ndarray:
+def _checks(i: int) -> np.ndarray:
     period, angle = (4, 5, 6, 8, 10, 12, 14, 18)[i] * PIXEL, 45 + 97 * i
     return np.where((_wave(period, angle) < 0) ^ (_wave(period, angle + TURN // 4) < 0), -128, 128)
 
 
-def _speckle(i: int, number: int) -> np.ndarray:
+def _speckle(i: int) -> np.ndarray:
     one_in, radius = (6, 10, 16, 24, 40, 60, 90, 130)[i], 1 + i // 3
-    seeds = rng.below(rng.words(VERSION, 2, number, count=BANK_SIZE**2).reshape(BANK_SIZE, BANK_SIZE), one_in) == 0
+    seeds = rng.below(rng.words(VERSION, 2, i, count=BANK_SIZE**2).reshape(BANK_SIZE, BANK_SIZE), one_in) == 0
     dots = np.zeros_like(seeds)
     for dy in range(1 - radius, radius):
         for dx in range(1 - radius, radius):
@@ -218,10 +222,13 @@ def _speckle(i: int, number: int) -> np.ndarray:
     return np.where(dots, 128, -128) * (1 - 2 * (i % 2))
 
 
-def _noise(i: int, number: int) -> np.ndarray:
-    values = rng.below(rng.words(VERSION, 2, number, count=6 * BANK_SIZE**2), 257) - 128
-    weights = (NOISE_SPECTRA if family == "noise" else SHADES)
-    octaves = zip(weights[i % len(weights)], values.reshape(6, BANK_SIZE, BANK_SIZE), strict=True)
+def _noise(i: int) -> np.ndarray:
+    return _octaves(NOISE_SPECTRA[i % len(NOISE_SPECTRA)], stream=3, number=i)
+
+
+def _octaves(weights: tuple[int, ...], stream: int, number: int) -> np.ndarray:
+    values = rng.below(rng.words(VERSION, stream, number, count=len(weights) * BANK_SIZE**2), 257) - 128
+    octaves = zip(weights, values.reshape(len(weights), BANK_SIZE, BANK_SIZE), strict=True)
     return sum(weight * _lattice(value, 1 << k) for k, (weight, value) in enumerate(octaves) if weight)
 
 
@@ -237,7 +244,7 @@ def _lattice(values: np.ndarray, spacing: int) -> np.ndarray:
 
 # ---- factors ---------------------------------------------------------------------------------------------------------
 
-LAYERS = 6  # ground, up to four distractors, figure
+LAYERS = 5  # ground, up to three distractors, figure
 
 
 def factors(seed: int, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -245,37 +252,36 @@ def factors(seed: int, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
 
     By layer (N, LAYERS, ...): texture, window (x, y in the bank), turn (0-7, the square's symmetries), colour (RGB),
     contrast (RGB); by placed layer (N, LAYERS - 1, ...): form, size, angle, centre (x, y). The last is the figure; its
-    form is the label. And `distractors` (N,), 2 to 4: how many of the others are drawn.
+    form is the label. By image: distractors (N,), how many of the others are drawn; light (N,), light_window (N, 2) and
+    light_contrast (N,).
     """
     stream = iter(rng.words(seed, SPLITS[split], rows, count=128).T)
 
-    def roll(low: int, high: int | np.ndarray, *shape: int) -> np.ndarray:
+    def roll(low: int | np.ndarray, high: int | np.ndarray, *shape: int) -> np.ndarray:
         """Integers in [low, high], (N, *shape)."""
-        columns = np.stack([next(stream) for _ in range(math.prod(shape))], axis=1)
-        return low + rng.below(columns.reshape(len(rows), *shape), np.asarray(high) - low + 1)
+        words = np.stack([next(stream) for _ in range(math.prod(shape))], axis=1).reshape(len(rows), *shape)
+        return low + rng.below(words, high - low + 1)
 
     placed = LAYERS - 1
     texture, turn = roll(0, len(TEXTURES) - 1, LAYERS), roll(0, 7, LAYERS)
     window = roll(0, BANK_SIZE - IMAGE_SIZE, LAYERS, 2)
-    # Figure and ground differ in luminance by 40 or more, either way round; distractors have any luminance.
-    dark, gap, swapped = roll(24, 140, 1), roll(40, 90, 1), roll(0, 1, 1) == 1
+    # The figure is brighter than its ground by 64 or more; distractors have any luminance.
+    dark, gap = roll(24, 96, 1), roll(64, 136, 1)
     luminance = np.concatenate([dark, roll(24, 232, placed - 1), dark + gap], axis=1)
-    luminance = np.where(swapped, np.concatenate([dark + gap, luminance[:, 1:-1], dark], axis=1), luminance)
     chroma = roll(-40, 40, LAYERS, 3)
     colour = (luminance[..., None] + chroma - chroma.sum(axis=-1, keepdims=True) // 3).clip(0, 255)
-    contrast = roll(16, 100, LAYERS, 1) + roll(-12, 12, LAYERS, 3)
+    contrast = roll(4, 24, LAYERS, 1) + roll(-12, 12, LAYERS, 3)
     form = np.concatenate([roll(0, DISTRACTORS - 1, placed - 1), (rows % len(CLASSES))[:, None]], axis=1)
-    size = np.concatenate([roll(3 * PIXEL, 9 * PIXEL, placed - 1), roll(7 * PIXEL, 13 * PIXEL, 1)], axis=1)
+    size = np.concatenate([roll(3 * PIXEL, 6 * PIXEL, placed - 1), roll(8 * PIXEL, 15 * PIXEL, 1)], axis=1)
     angle = roll(0, TURN - 1, placed)
     # The figure is whole, at any place its size allows, the same for all classes; distractors may be cut off.
     margin = np.where(np.arange(placed) == placed - 1, size * REACH // 10, 0)[..., None]
-    centre = margin + rng.below(
-        np.stack([next(stream) for _ in range(2 * placed)], axis=1).reshape(len(rows), placed, 2),
-        IMAGE_SIZE * PIXEL - 2 * margin + 1,
-    )
+    centre = roll(margin, IMAGE_SIZE * PIXEL - margin, placed, 2)
     return {
         "texture": texture, "turn": turn, "window": window, "colour": colour, "contrast": contrast,
-        "form": form, "size": size, "angle": angle, "centre": centre, "distractors": roll(2, placed - 1, 1)[:, 0],
+        "form": form, "size": size, "angle": angle, "centre": centre, "distractors": roll(1, placed - 1, 1)[:, 0],
+        "light": roll(0, LIGHTS - 1, 1)[:, 0], "light_window": roll(0, BANK_SIZE - IMAGE_SIZE, 2),
+        "light_contrast": roll(20, 60, 1)[:, 0],
     }  # fmt: skip
 
 
@@ -339,9 +345,12 @@ def render(factor: dict[str, np.ndarray], i: int) -> tuple[np.ndarray, np.ndarra
         height, width = covered.shape
         below = image[:, top : top + height, left : left + width]
         below += (painted(placed + 1, left, top, width, height) - below) * covered // SAMPLES**2
+    u, v = factor["light_window"][i].tolist()
+    light = light_bank()[factor["light"][i], v : v + IMAGE_SIZE, u : u + IMAGE_SIZE].astype(np.int16)
+    image += light * factor["light_contrast"][i].astype(np.int16) >> 7
     mask = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
     mask[top : top + height, left : left + width] = np.where(2 * covered > SAMPLES**2, 255, 0)
-    return image.astype(np.uint8), mask
+    return image.clip(0, 255).astype(np.uint8), mask
 
 
 def _png(pixels: np.ndarray) -> dict[str, bytes]:
@@ -387,6 +396,8 @@ FEATURES = Features(
                 "color": _RGB,
             }
         ),
+        "light": Value("int32"),  # the pattern of light and shadow over the whole image
+        "light_contrast": Value("int32"),
         "seed": Value("int64"),
     }
 )
@@ -418,5 +429,7 @@ def examples(seed: int, split: str, start: int, stop: int) -> Iterator[dict]:
             "ground_texture": int(factor["texture"][i, 0]),
             "ground_color": factor["colour"][i, 0].tolist(),
             "distractors": [{"form": int(form)} | d for form, d in zip(factor["form"][i], placed[:-1], strict=False)],
+            "light": int(factor["light"][i]),
+            "light_contrast": int(factor["light_contrast"][i]),
             "seed": seed,
         }

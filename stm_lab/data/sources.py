@@ -69,7 +69,7 @@ def read_parquet(recipe: Recipe, split: str, data_root: Path | None) -> Dataset:
         if column not in dataset.column_names:
             raise UserError(f"{path}: no column {column!r}; {nearest(column, dataset.column_names)}")
     if not isinstance(dataset.features["label"], ClassLabel):
-        raise UserError(f"{path}: column 'label' is no ClassLabel of `datasets`; its names must be the classes' identifiers")
+        raise UserError(f"{path}: column 'label' must be a ClassLabel that names the classes' identifiers")
 
     dataset = _with_classes(dataset, list(recipe.classes), path)
     if len(dataset) != recipe.counts[split]:

@@ -120,7 +120,7 @@ class TrainingViews(torch.utils.data.Dataset):
         seed: a view depends on (seed, epoch, row) alone.
 
     Raises:
-        UserError: an image size below 32, a padding as large as the image, a broken image (its row and file named).
+        UserError: an image size below 32, a broken image (its row and file named).
     """
 
     def __init__(self, dataset: Dataset, *, image_size: int, augmentation: Augmentation, seed: int = 0):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from stm_lab import yaml12
 from stm_lab.data.views import MIN_IMAGE_SIZE, Augmentation
@@ -24,6 +24,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Folder = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 
 
 class TrainConfig(BaseModel):
@@ -32,7 +33,7 @@ class TrainConfig(BaseModel):
     Types are strict: a number in quotes or a count with a decimal point is an error, not converted.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     # what is trained
     mixer: str = "halo"
@@ -43,7 +44,7 @@ class TrainConfig(BaseModel):
 
     # on what
     recipe: str = "shapes"
-    data_root: str | None = None
+    data_root: Folder | None = None
     train_size: Count | None = None  # images, balanced over the classes; None: all
     validation_size: Count | None = None
     image_size: Annotated[int, Field(ge=MIN_IMAGE_SIZE)] | None = None  # pixels; None: the recipe's
@@ -69,7 +70,7 @@ class TrainConfig(BaseModel):
     precision: Literal["no", "fp16", "bf16"] = "no"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0  # processes that prepare batches; 0: this one does
-    out: str | None = None  # the run's folder; None: one in `runs_dir()`, named after the run
+    out: Folder | None = None  # the run's folder; None: one in `runs_dir()`, named after the run
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:

@@ -43,8 +43,15 @@ class Result:
 
     Attributes:
         model: with the weights that were saved, in evaluation mode, on the device that it was trained on.
-        metrics: the last row, with `parameters` besides.
-        rows: one mapping an epoch, the lines of `metrics.jsonl`; the units are told by `Trainer.row`.
+        metrics: the last row, but `seconds` of the whole run, and the model's number of `parameters`.
+        rows: one mapping an epoch, the lines of `metrics.jsonl`:
+            `epoch`, `step`: how many are done; the last epoch may be a part of one.
+            `loss`, `grad_norm` (before clipping): means over the epoch's steps; `lr`: the last step's.
+            `images_per_second`, `data_wait`: of training; the latter is the share (0 to 1) of its time that went by
+            waiting for the next batch.
+            `weights`: "ema" or "raw", those that the run saves; `top1` (percent of the whole validation split) and
+            `validation_loss` are theirs. `top1_raw` is that of the weights that the optimizer moves.
+            `seconds`: wall time of the epoch and its evaluation.
         run_dir: the absolute folder, for `load_run`.
     """
 
@@ -94,6 +101,7 @@ class Trainer:
         self.accelerator = _accelerator(config)
         self.device = self.accelerator.device
         recipe = data.load_recipe(config.recipe)
+        self.label = f"{config.mixer} {config.scale} on {recipe.name}, seed {config.seed}"
         num_classes, self.image_size = len(recipe.classes), config.image_size or recipe.image_size
         torch.manual_seed(config.seed)
         model = model_of(config, num_classes, self.image_size).to(self.device)
@@ -123,10 +131,9 @@ class Trainer:
     def run(self) -> Result:
         """Train to the end, one row an epoch; the weights are saved, and returned, once."""
         rows: list[dict[str, Any]] = []
-        started = time.perf_counter()
-        label = f"{self.config.mixer} {self.config.scale} on {self.config.recipe}, seed {self.config.seed}"
-        with progress(self.steps, label, unit="steps") as bar:
+        with progress(self.steps, self.label, unit="steps") as bar:
             while self.step < self.steps:
+                started = time.perf_counter()
                 row = self.train_epoch(bar) | self.evaluate() | {"seconds": time.perf_counter() - started}
                 self.folder.add_row(row)
                 rows.append(row)
@@ -136,8 +143,11 @@ class Trainer:
         self.folder.save_weights(
             model, weights=self.weights, num_classes=model.num_classes, image_size=self.image_size
         )
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        return Result(model, rows[-1] | {"parameters": parameters}, rows, self.folder.path)
+        totals = {
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "seconds": sum(row["seconds"] for row in rows),
+        }
+        return Result(model, rows[-1] | totals, rows, self.folder.path)
 
     @property
     def weights(self) -> str:
@@ -152,12 +162,7 @@ class Trainer:
     # ---- one epoch --------------------------------------------------------------------------------------------------
 
     def train_epoch(self, bar: progress) -> dict[str, Any]:
-        """Train to the end of the epoch or of the run. The part of the row that tells how it went.
-
-        Units: `epoch` counted in epochs done, `step` in steps done; `loss` and `grad_norm` (before clipping) are means
-        over the epoch's steps; `lr` is the last step's; `data_wait` is the share (0 to 1) of the time of training that
-        went by waiting for the next batch.
-        """
+        """Train to the end of the epoch or of the run; the part of the row that tells how it went."""
         per_epoch = len(self.batches)
         epoch = self.step // per_epoch
         self.batches.epoch = epoch
@@ -225,11 +230,7 @@ class Trainer:
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, Any]:
-        """The part of the row that tells how good the weights are, on the whole validation split.
-
-        `top1` (percent) and `validation_loss` are of the weights that the run saves, named by `weights`; `top1_raw` is
-        of those that the optimizer moves.
-        """
+        """The part of the row that tells how good the weights are, on the whole validation split."""
         with self.accelerator.autocast():
             top1, loss = evaluate(self.averaged, *self.validation)
             top1_raw = top1 if self.ema is None else evaluate(self.raw, *self.validation)[0]
@@ -275,6 +276,8 @@ class Normalize:
 def _accelerator(config: TrainConfig) -> Accelerator:
     """A fresh Accelerator: its state is kept for the whole process, and a run before may have had other settings."""
     device = resolve_device(config.device)
+    if config.precision == "fp16" and device.type == "cpu":  # Accelerate would train in float32 and not say so
+        raise UserError("precision = 'fp16' needs a GPU; on a CPU take 'no' or 'bf16'")
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     try:

@@ -26,7 +26,7 @@ def test_dotted_keys_nest_and_equals_signs_belong_to_values():
     assert parse_overrides(assignments) == {"a": {"b": 1, "c": "x=y"}, "d": 2}
 
 
-@pytest.mark.parametrize("bad", ["lr", "=3", "a..b=1", ".a=1", "a=[1", "a={b: 1, b: 2}", "a=!!python/object:os.system {}"])
+@pytest.mark.parametrize("bad", ["lr", "=3", "a..b=1", ".a=1", "a=[1", "a={b: 1, b: 2}", "a=!!python/name:os.system"])
 def test_malformed_assignments_are_named(bad):
     with pytest.raises(UserError) as error:
         parse_overrides([bad])
@@ -49,8 +49,14 @@ def test_merge_nests_and_leaves_its_arguments_alone():
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"a: 1\nb: [\n", "line"), (b"- 1\n", "list"), (b"a: 1\na: 2\n", "line 2: key 'a' stands twice"), (b"\xff\xfe\x00", "UTF-8"), (b"1: 2", "key: value")],
-)  # fmt: skip
+    [
+        (b"a: 1\nb: [\n", "line"),
+        (b"- 1\n", "list"),
+        (b"a: 1\na: 2\n", "line 2.*key 'a' stands twice"),
+        (b"\xff\xfe\x00", "UTF-8"),
+        (b"1: 2", "key: value"),
+    ],
+)
 def test_files_that_are_no_mappings_are_refused_in_one_line(tmp_path, content, says):
     path = tmp_path / "some.yaml"
     path.write_bytes(content)

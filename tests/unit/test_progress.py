@@ -11,7 +11,7 @@ from stm_lab import progress as module
 from stm_lab.progress import is_watched, progress
 
 
-@pytest.fixture()
+@pytest.fixture
 def clock(monkeypatch):
     """Time that moves only when the test says so."""
     now = SimpleNamespace(seconds=0.0)
@@ -41,10 +41,15 @@ def test_one_line_per_interval_first_and_last_always(clock, total, seconds_each)
 
 def test_last_line_comes_when_the_work_breaks_off(clock):
     stream = io.StringIO()
-    with pytest.raises(KeyError), progress(10, "work", stream=stream, watched=False) as bar:
-        for _ in range(4):
-            bar.update()
-        raise KeyError
+
+    def work():
+        with progress(10, "work", stream=stream, watched=False) as bar:
+            for _ in range(4):
+                bar.update()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
     assert stream.getvalue().splitlines()[-1].startswith("work: 4/10 (40%)")
 
 
