@@ -70,10 +70,10 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.mixer = mixer
-        self.gamma1 = nn.Parameter(torch.full((dim,), scale))
+        self.gamma1 = nn.Parameter(torch.full((dim,), float(scale)))
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, mlp_ratio * dim, mlp_conv)
-        self.gamma2 = nn.Parameter(torch.full((dim,), scale))
+        self.gamma2 = nn.Parameter(torch.full((dim,), float(scale)))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

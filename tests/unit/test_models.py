@@ -249,6 +249,7 @@ def test_overrides():
     assert [b.window for b in blocks] == [8] * 5
     assert [b.shift for b in blocks] == [0, 0, 4, 0, 0]
     assert [b.heads for b in blocks] == [1, 1, 1, 2, 4]
+    assert build_model("swin", "nano", layer_scale=1).stages[0].blocks[0].gamma1.dtype == torch.float32
     assert build_model("pvt", "nano", reduction=2).stages[3].blocks[0].mixer.reduction == 2
 
 
