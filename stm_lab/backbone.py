@@ -154,6 +154,20 @@ class Head(nn.Module):
         return x if pre_logits else self.fc(x)
 
 
+class PrunedHead(nn.Module):
+    """What is left of the head of a network that was cut to give feature maps: they pass through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Identity()
+
+    def reset(self, *_: object) -> None:
+        raise UserError("this model was pruned to its feature maps and has no head; build it anew for a classifier")
+
+    def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        return x
+
+
 class UnifiedBackbone(nn.Module):
     """Stem, four stages, head, round the mixer that the design names; a timm model.
 
@@ -239,7 +253,7 @@ class UnifiedBackbone(nn.Module):
         self.stages = self.stages[: last + 1]
         if prune_head or cut:
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
-            self.num_classes, self.head = 0, nn.Identity()
+            self.num_classes, self.head = 0, PrunedHead()
         return take
 
     def get_classifier(self) -> nn.Module:
@@ -247,6 +261,8 @@ class UnifiedBackbone(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier; `global_pool` None keeps the pooling, "" drops it (num_classes must be 0 then)."""
+        if isinstance(self.head, PrunedHead):
+            self.head.reset()
         pool = self.head.global_pool.pool_type if global_pool is None else global_pool
         weight = self.head.conv.weight
         self.head.reset(self.head_hidden_size, num_classes, pool)

@@ -44,11 +44,14 @@ class Design:
     def __post_init__(self) -> None:
         for name in ("dims", "depths", "mlp_ratios"):
             value = getattr(self, name)
-            if len(value) != 4 or not all(isinstance(v, int) and v > 0 for v in value):
+            if not isinstance(value, tuple) or len(value) != 4 or not all(isinstance(v, int) and v > 0 for v in value):
                 raise UserError(f"{name} must be four positive integers, one a stage, not {value!r}")
         if not 0 <= self.drop_path_rate < 1:
             raise UserError(f"drop_path_rate must be in [0, 1), not {self.drop_path_rate!r}")
-        height, width = self.image_shape
+        shape = (self.img_size,) * 2 if isinstance(self.img_size, int) else self.img_size
+        if len(shape) != 2:
+            raise UserError(f"img_size must be one number or (height, width), not {self.img_size!r}")
+        height, width = shape
         if min(height, width) < 32:
             raise UserError(f"img_size must be at least 32 on both sides, not {height}x{width}")
 
@@ -85,7 +88,7 @@ class Design:
             elif not isinstance(value, list | tuple):
                 by_stage.pop(name, None), by_block.pop(name, None)
                 options[name] = value
-            elif name in by_block:
+            elif name in by_block and value:
                 by_block[name] = tuple(value)
             elif len(value) == 4:
                 options.pop(name, None)

@@ -37,7 +37,7 @@ def build_model(
         mixer: a name of `list_mixers()`.
         scale: a name of `list_scales()`.
         design: "unified", the paper's common architecture.
-        pretrained: load the weights that `pretrained_cfg` points to.
+        pretrained: load the weights that `pretrained_cfg` points to; none are hosted yet, see `load_published`.
         num_classes: None takes the cfg's: 1000, and 10 at nano.
         **design_overrides: fields of the design (`depths=(2, 2, 2, 2)`), options of its mixer (`window=8`), or
             arguments of `UnifiedBackbone` (`in_chans=1`).

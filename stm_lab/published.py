@@ -123,7 +123,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, object]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the readers raise almost anything
-        said = (str(error).partition("WeightsUnpickler error:")[2] or str(error)).strip()
+        said = (str(error).partition("WeightsUnpickler error:")[2] or str(error)).strip() or type(error).__name__
         wanted = re.search(r"GLOBAL ([\w.]+)", said)
         if wanted:
             reason = f"it wants to run {wanted[1]}; only tensors and argparse.Namespace are read"

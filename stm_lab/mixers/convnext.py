@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..errors import UserError
 from ..layers import TokenConv2d
 from .registry import register_mixer
 
@@ -17,10 +18,14 @@ class DepthwiseConv(nn.Module):
     not the first projection's bias.
 
     (B, H, W, C) -> (B, H, W, C), any H and W.
+
+    Raises UserError for an even `kernel`.
     """
 
     def __init__(self, dim: int, *, kernel: int = 7) -> None:
         super().__init__()
+        if kernel < 1 or kernel % 2 == 0:
+            raise UserError(f"kernel={kernel} must be odd, so that it has a middle")
         self.proj_in = nn.Linear(dim, dim)
         self.dwconv = TokenConv2d(dim, dim, kernel, padding=kernel // 2, groups=dim)
         self.proj_out = nn.Linear(dim, dim)

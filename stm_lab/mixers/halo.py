@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..errors import UserError
 from ..layers import split_heads
 from .registry import register_mixer
 
@@ -23,11 +24,13 @@ class HaloAttention(nn.Module):
 
     (B, H, W, C) -> (B, H, W, C), any H and W: the map is padded to whole blocks, and the padding is never a key.
 
-    Raises UserError if `heads` does not divide `dim`.
+    Raises UserError if `heads` does not divide `dim`, or for a block or halo that is too small.
     """
 
     def __init__(self, dim: int, *, heads: int | None = None, block: int = 7, halo: int = 3) -> None:
         super().__init__()
+        if block < 1 or halo < 0:
+            raise UserError(f"block={block} must be at least 1 and halo={halo} at least 0")
         self.heads = split_heads(dim, heads, head_dim=32)
         self.block, self.window, self.halo = block, block + 2 * halo, halo
         self.q = nn.Linear(dim, dim, bias=False)

@@ -30,6 +30,8 @@ class SpatialReductionAttention(nn.Module):
 
     def __init__(self, dim: int, *, heads: int | None = None, reduction: int = 1) -> None:
         super().__init__()
+        if reduction < 1:
+            raise UserError(f"reduction={reduction} must be at least 1")
         self.heads, self.reduction = split_heads(dim, heads, head_dim=32), reduction
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)  # channels ([k, v], head, d)

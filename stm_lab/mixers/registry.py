@@ -22,7 +22,10 @@ def register_mixer(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
     """Class decorator: make a mixer available under `name` in every scale, notebook and measure.
 
     Registering a name again replaces the mixer silently, so that a notebook cell can be run twice; models that were
-    built before keep the old one. Raises UserError if the name is no identifier or the class breaks the contract.
+    built before keep the old one. Options called heads, window, block, halo, reduction or shift are given by the
+    design, in place of their defaults; convolutions and projections start as the backbone's do (std 0.02).
+
+    Raises UserError if the name is no identifier or the class breaks the contract.
     """
     if not name.isidentifier():
         raise UserError(f"a mixer's name must be an identifier such as 'my_mixer', not {name!r}")
@@ -40,12 +43,15 @@ def register_mixer(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
 def _check_signature(name: str, cls: type[nn.Module]) -> None:
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise UserError(f"mixer {name!r} must be a subclass of torch.nn.Module, not {cls!r}")
-    dim, *options = inspect.signature(cls).parameters.values()
-    if dim.name != "dim":
-        raise UserError(f"mixer {name!r}: the first argument must be called 'dim', not {dim.name!r}")
+    first, *options = inspect.signature(cls).parameters.values() or [None]
+    if first is None or first.name != "dim":
+        found = "nothing" if first is None else repr(first.name)
+        raise UserError(f"mixer {name!r}: the first argument must be called 'dim', not {found}")
     for option in options:
         if option.kind is not option.KEYWORD_ONLY:
-            raise UserError(f"mixer {name!r}: option {option.name!r} must be keyword-only (put a * after dim)")
+            raise UserError(
+                f"mixer {name!r}: option {option.name!r} must be keyword-only (a * after dim, and no *args or **kwargs)"
+            )
         if option.default is option.empty:
             raise UserError(f"mixer {name!r}: option {option.name!r} needs a default, {cls.__name__}(dim) must do")
 

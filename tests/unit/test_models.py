@@ -211,6 +211,14 @@ def test_copies_and_pickles(name):
         torch.testing.assert_close(twin(x), model(x), rtol=0, atol=0)
 
 
+def test_a_pruned_model_passes_its_maps_through():
+    model = build_model("swin", "nano").eval()
+    model.prune_intermediate_layers([1])
+    assert model(images(1, 3, 64, 64)).shape == (1, 32, 8, 8)
+    with pytest.raises(UserError, match="has no head"):
+        model.reset_classifier(3)
+
+
 def test_drop_path_grows_through_all_stages():
     model = build_model("convnext", "nano", drop_path_rate=0.3)
     rates = [block.drop_path.drop_prob for stage in model.stages for block in stage.blocks]
@@ -266,6 +274,12 @@ def test_overrides():
         (lambda: timm.create_model("unified_swin_nano", depth=(1, 1, 1, 1)), "did you mean 'depths'"),
         (lambda: build_model("swin", "nano", window=[4, 4]), "takes one value, or four"),
         (lambda: build_model("swin", "nano", depths=(1, 1, 1)), "depths must be four positive integers"),
+        (lambda: build_model("swin", "nano", depths=2), "depths must be four positive integers"),
+        (lambda: build_model("swin", "nano", img_size=(64,)), "img_size must be one number or"),
+        (lambda: build_model("swin", "nano", shift=[]), "takes one value, or four"),
+        (lambda: build_model("convnext", "nano", kernel=4), "kernel=4 must be odd"),
+        (lambda: build_model("halo", "nano", block=0), "block=0 must be at least 1"),
+        (lambda: build_model("pvt", "nano", reduction=0), "reduction=0 must be at least 1"),
         (lambda: build_model("swin", "nano", img_size=31), "img_size must be at least 32 on both sides, not 31x31"),
         (lambda: build_model("swin", "nano", drop_path_rate=1.5), r"drop_path_rate must be in \[0, 1\)"),
         (lambda: build_model("swin", "nano", global_pool="mean"), "unknown global_pool 'mean'"),

@@ -162,7 +162,9 @@ def test_files_that_hold_no_weights(tmp_path, swin):
     torch.save([torch.zeros(2)], listed)
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"12345678901234567890")
-    for path in (text, torn, bad):
+    empty = tmp_path / "empty.pth"
+    empty.write_bytes(b"")
+    for path in (text, torn, bad, empty):
         with pytest.raises(UserError, match=r"is refused: it is no .safetensors file and no plain file of torch.save"):
             load_published(micro("swin"), path)
     with pytest.raises(UserError, match="holds a list, not a dictionary"):
