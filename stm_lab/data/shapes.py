@@ -1,11 +1,12 @@
-"""`shapes`: drawn, never downloaded. 64x64 images of ten classes, told apart by the form of one large figure alone.
+"""`shapes`: drawn, never downloaded. 64x64 images of ten classes, told apart by the form of the one bright figure.
 
-Place, size, angle, colours and textures of figure, ground and distractors are drawn without regard to the class; the
-figure is brighter than its ground. All forms have the same area and contours of about the same length, and a coarse
-pattern of light and shadow lies over every image, so that averages of pixels, colours and local texture say little. One
-has to see how contours join up. (The power spectrum of the whole image sees a contour too: a linear probe on it reaches
-about 30%, chance being 10%.) Three groups share their local detail: curves (ring, arch, crescent), right angles (bar,
-cross, l_shape, t_shape), acute angles (triangle, star, dart).
+Place, size, angle, colours and textures of figure, ground and distractors are drawn without regard to the class. The
+distractors are forms of the same ten classes, drawn alike; only they are darker than the ground, and the figure is
+brighter. All forms have the same area and contours of about the same length. So averages of pixels, colours and local
+texture say little, and the power spectrum of the image, which is blind to the sign of a contrast, cannot tell the figure
+from its distractors: one has to see which contours are the figure's, and how they join up. Three groups share their
+local detail: curves (ring, arch, crescent), right angles (bar, cross, l_shape, t_shape), acute angles (triangle, star,
+dart).
 
 Every number is an integer, from the random words to the antialiased edge, so the same seed gives the same pixels on any
 machine. Image i of a split depends on (seed, split, i) alone: a larger set begins with the smaller one.
@@ -26,7 +27,7 @@ from datasets import ClassLabel, Features, Image, List, Value
 
 from stm_lab.data import rng
 
-VERSION = 2  # counts up with every change of a pixel: it is part of the fingerprint
+VERSION = 3  # counts up with every change of a pixel: it is part of the fingerprint
 IMAGE_SIZE = 64
 CLASSES = ("ring", "arch", "crescent", "bar", "cross", "l_shape", "t_shape", "triangle", "star", "dart")
 SPLITS = {"train": 0, "validation": 1}  # each split has its own stream of random words
@@ -111,40 +112,6 @@ def form_stencils() -> np.ndarray:
         scale = math.isqrt((2 * 355 * 1000**2 << 20) // (113 * twice_area))
         forms[name] = _fill(corners * scale >> 10)
     return np.stack([forms[name] for name in CLASSES]).reshape(len(CLASSES), -1).astype(np.uint8)
-
-
-DISTRACTORS = 48  # stencils without a class
-
-
-@lru_cache
-def distractor_stencils() -> np.ndarray:
-    """Stencils of no class (DISTRACTORS, CELLS * CELLS), uint8 0 or 1: blobs, jagged polygons, strokes in turn."""
-    makers = (_blob, _jagged, _stroke)
-    draws = rng.words(VERSION, 1, np.arange(DISTRACTORS), count=32)
-    return np.stack([makers[i % 3](word) for i, word in enumerate(draws)]).reshape(DISTRACTORS, -1).astype(np.uint8)
-
-
-def _blob(word: np.ndarray) -> np.ndarray:
-    knots = 600 + rng.below(word[:7], 950)
-    step = np.arange(56)
-    before, after, part = knots[step // 8], knots[(step // 8 + 1) % 7], step % 8
-    ease = part**2 * (24 - 2 * part)  # 0 .. 512, smooth at the knots
-    return _fill(_polar(before + (after - before) * ease // 512, step * TURN // 56))
-
-
-def _jagged(word: np.ndarray) -> np.ndarray:
-    corners = 5 + int(rng.below(word[0], 3))
-    radius = 500 + rng.below(word[1 : 1 + corners], 1150)
-    wobble = rng.below(word[8 : 8 + corners], TURN // (2 * corners))
-    return _fill(_polar(radius, np.arange(corners) * TURN // corners + wobble))
-
-
-def _stroke(word: np.ndarray) -> np.ndarray:
-    bend = np.cumsum(rng.below(word[:24], 161) - 80)
-    path = np.cumsum(_polar(np.full(24, 117), bend), axis=0)
-    path -= (path.max(axis=0) + path.min(axis=0)) // 2
-    width = 176 + int(rng.below(word[24], 160))
-    return np.logical_or.reduce([_disc(width, x, y) for x, y in path.tolist()])
 
 
 # ---- textures: a fixed bank; images cut windows out of it ------------------------------------------------------------
@@ -244,7 +211,7 @@ def _lattice(values: np.ndarray, spacing: int) -> np.ndarray:
 
 # ---- factors ---------------------------------------------------------------------------------------------------------
 
-LAYERS = 5  # ground, up to three distractors, figure
+LAYERS = 4  # ground, up to two distractors, figure
 
 
 def factors(seed: int, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -252,7 +219,7 @@ def factors(seed: int, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
 
     By layer (N, LAYERS, ...): texture, window (x, y in the bank), turn (0-7, the square's symmetries), colour (RGB),
     contrast (RGB); by placed layer (N, LAYERS - 1, ...): form, size, angle, centre (x, y). The last is the figure; its
-    form is the label. By image: distractors (N,), how many of the others are drawn; light (N,), light_window (N, 2) and
+    form is the label. By image: distractors (N,), how many are drawn; light (N,), light_window (N, 2) and
     light_contrast (N,).
     """
     stream = iter(rng.words(seed, SPLITS[split], rows, count=128).T)
@@ -265,15 +232,14 @@ def factors(seed: int, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
     placed = LAYERS - 1
     texture, turn = roll(0, len(TEXTURES) - 1, LAYERS), roll(0, 7, LAYERS)
     window = roll(0, BANK_SIZE - IMAGE_SIZE, LAYERS, 2)
-    # The figure is brighter than its ground by 64 or more; distractors have any luminance.
-    dark, gap = roll(24, 96, 1), roll(64, 136, 1)
-    luminance = np.concatenate([dark, roll(24, 232, placed - 1), dark + gap], axis=1)
+    # Distractors stand out from the ground more than the figure does, so that they rule the image's spectrum.
+    ground = roll(140, 170, 1)
+    luminance = np.concatenate([ground, ground - roll(110, 150, placed - 1), ground + roll(55, 80, 1)], axis=1)
     chroma = roll(-40, 40, LAYERS, 3)
     colour = (luminance[..., None] + chroma - chroma.sum(axis=-1, keepdims=True) // 3).clip(0, 255)
-    contrast = roll(4, 24, LAYERS, 1) + roll(-12, 12, LAYERS, 3)
-    form = np.concatenate([roll(0, DISTRACTORS - 1, placed - 1), (rows % len(CLASSES))[:, None]], axis=1)
-    size = np.concatenate([roll(3 * PIXEL, 6 * PIXEL, placed - 1), roll(8 * PIXEL, 15 * PIXEL, 1)], axis=1)
-    angle = roll(0, TURN - 1, placed)
+    contrast = roll(4, 18, LAYERS, 1) + roll(-12, 12, LAYERS, 3)
+    form = np.concatenate([roll(0, len(CLASSES) - 1, placed - 1), (rows % len(CLASSES))[:, None]], axis=1)
+    size, angle = roll(8 * PIXEL, 15 * PIXEL, placed), roll(0, TURN - 1, placed)
     # The figure is whole, at any place its size allows, the same for all classes; distractors may be cut off.
     margin = np.where(np.arange(placed) == placed - 1, size * REACH // 10, 0)[..., None]
     centre = roll(margin, IMAGE_SIZE * PIXEL - margin, placed, 2)
@@ -281,7 +247,7 @@ def factors(seed: int, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
         "texture": texture, "turn": turn, "window": window, "colour": colour, "contrast": contrast,
         "form": form, "size": size, "angle": angle, "centre": centre, "distractors": roll(1, placed - 1, 1)[:, 0],
         "light": roll(0, LIGHTS - 1, 1)[:, 0], "light_window": roll(0, BANK_SIZE - IMAGE_SIZE, 2),
-        "light_contrast": roll(20, 60, 1)[:, 0],
+        "light_contrast": roll(0, 30, 1)[:, 0],
     }  # fmt: skip
 
 
@@ -335,9 +301,8 @@ def render(factor: dict[str, np.ndarray], i: int) -> tuple[np.ndarray, np.ndarra
     image = painted(0, 0, 0, IMAGE_SIZE, IMAGE_SIZE)
     figure = LAYERS - 2
     for placed in (*range(factor["distractors"][i]), figure):
-        stencils = form_stencils() if placed == figure else distractor_stencils()
         covered, left, top = coverage(
-            stencils[factor["form"][i, placed]],
+            form_stencils()[factor["form"][i, placed]],
             factor["centre"][i, placed],
             int(factor["size"][i, placed]),
             int(factor["angle"][i, placed]),
@@ -388,7 +353,7 @@ FEATURES = Features(
         "ground_color": _RGB,
         "distractors": List(
             {
-                "form": Value("int32"),
+                "form": ClassLabel(names=list(CLASSES)),
                 "center": List(Value("float32"), length=2),
                 "size": Value("float32"),
                 "angle": Value("float32"),

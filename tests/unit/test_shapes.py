@@ -60,7 +60,7 @@ def test_rounded_sines_do_not_hang_on_the_last_bit_of_a_machines_sine():
 
 
 def test_everything_is_drawn_in_integers():
-    banks = (shapes.sines, shapes.form_stencils, shapes.distractor_stencils, shapes.texture_bank, shapes.light_bank)
+    banks = (shapes.sines, shapes.form_stencils, shapes.texture_bank, shapes.light_bank)
     for array in [*(bank() for bank in banks), *shapes.factors(0, "train", np.arange(10)).values()]:
         assert array.dtype.kind in "iu"
 
@@ -68,7 +68,7 @@ def test_everything_is_drawn_in_integers():
 def test_pixels_are_the_same_on_every_machine(few):
     pixels = hashlib.sha256(b"".join(decoded(example).tobytes() for example in few)).hexdigest()[:16]
     # Another value here means other images under the same version: count VERSION up, so that caches are not mixed.
-    assert (shapes.VERSION, pixels) == (2, "90da2aa5c04edfad")
+    assert (shapes.VERSION, pixels) == (3, "095776c442638fb7")
 
 
 def test_an_image_depends_on_seed_split_and_number_alone(few):
@@ -87,7 +87,7 @@ def test_splits_and_images_differ(few):
 def test_columns_are_those_of_the_features(few):
     assert all(set(example) == set(shapes.FEATURES) for example in few)
     assert np.bincount([example["label"] for example in few]).tolist() == [20] * 10
-    assert {len(example["distractors"]) for example in few} == {1, 2, 3}
+    assert {len(example["distractors"]) for example in few} == {1, 2}
 
 
 def test_images_are_valid_png(few):
@@ -125,9 +125,11 @@ def test_angles_are_degrees_clockwise(few):
         assert abs((angle - example["angle"] + 180) % 360 - 180) < 10
 
 
-def test_figure_is_brighter_than_its_ground(few):
+def test_the_figure_is_brighter_than_its_ground_and_distractors_are_darker(few):
     for example in few:
-        assert np.mean(example["color"]) - np.mean(example["ground_color"]) > 40
+        ground = np.mean(example["ground_color"])
+        assert np.mean(example["color"]) - ground > 40
+        assert all(ground - np.mean(distractor["color"]) > 80 for distractor in example["distractors"])
 
 
 # ---- no short cuts ---------------------------------------------------------------------------------------------------
@@ -140,8 +142,6 @@ def test_forms_have_one_area_and_stay_within_reach():
         stencil = stencil.reshape(distance.shape)
         assert stencil.sum() / shapes.UNIT**2 == pytest.approx(math.pi, rel=0.01), name
         assert distance[stencil > 0].max() < shapes.REACH / 10, name
-    for stencil in shapes.distractor_stencils():
-        assert distance[stencil.reshape(distance.shape) > 0].max() < shapes.REACH / 10
 
 
 def test_forms_have_contours_of_about_one_length():
@@ -154,7 +154,7 @@ def test_forms_have_contours_of_about_one_length():
 
 
 def test_boxes_turned_by_any_angle_stay_within_the_stencil():
-    for size in (3 * shapes.PIXEL, 8 * shapes.PIXEL, 15 * shapes.PIXEL):
+    for size in (8 * shapes.PIXEL, 11 * shapes.PIXEL, 15 * shapes.PIXEL):
         for angle in range(0, shapes.TURN, 8):
             shapes.coverage(shapes.form_stencils()[0], np.array([700, 801]), size, angle)
 
@@ -208,7 +208,7 @@ def textures(images: np.ndarray) -> np.ndarray:
 
 
 def spectrum(images: np.ndarray) -> np.ndarray:
-    """The whole image's power by frequency: this sees the figure's outline itself, not only textures."""
+    """The whole image's power by frequency, on rings: this sees outlines too, not only textures."""
     grey = images.astype(np.float32).mean(axis=-1)
     frequency = np.fft.fftfreq(64) * 64
     ring = np.hypot(*np.meshgrid(frequency, frequency)).round().astype(int).ravel()
@@ -224,23 +224,16 @@ def probe(features, train: int, validation: int, regularisation: float) -> float
 
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
-@pytest.mark.parametrize("features", [pixels, colours, textures])
+@pytest.mark.parametrize("features", [pixels, colours, textures, spectrum])
 def test_linear_probes_find_little(features):
     assert probe(features, 1500, 1000, 1e-3) <= 0.2
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
-@pytest.mark.parametrize(("features", "regularisation"), [(raw_pixels, 1e-5), (colours, 1e-2), (textures, 1e-2)])
+@pytest.mark.parametrize(("features", "regularisation"), [(raw_pixels, 1e-5), (colours, 1e-2), (textures, 1e-2), (spectrum, 1e-2)])
 def test_linear_probes_find_little_in_thousands_of_images(features, regularisation):
     assert probe(features, 6000, 2000, regularisation) <= 0.2
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
-def test_a_spectrum_tells_more_and_how_much_is_said():
-    """The docstring of `shapes` says about 30%: it is no statistic of texture alone."""
-    assert 0.2 < probe(spectrum, 4000, 2000, 1e-2) < 0.36
 
 
 # ---- speed -----------------------------------------------------------------------------------------------------------
