@@ -46,17 +46,21 @@ def _sentence(schema: type[BaseModel], detail: Mapping[str, Any]) -> str:
 
 
 def _field(schema: Any, loc: tuple) -> Any:
-    """The annotation at `loc`: nested models are entered by field name, all else (lists, unions) is passed through."""
+    """The annotation at `loc`: nested models are entered by field name, or by the one value of their tag in a union;
+    all else (places in a list) is passed through."""
     for part in loc:
-        fields = {name: field for model in _models(schema) for name, field in model.model_fields.items()}
-        schema = fields[part].annotation if part in fields else schema
+        models = _models(schema)
+        fields = {name: field for model in models for name, field in model.model_fields.items()}
+        tagged = [m for m in models if any(get_args(field.annotation) == (part,) for field in m.model_fields.values())]
+        schema = fields[part].annotation if part in fields else tagged[0] if tagged else schema
     return schema
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models that an annotation allows: itself, or members of its union."""
-    kinds = (annotation, *get_args(annotation))
-    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    """The models that an annotation allows: itself, or members of its union, also inside a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
 
 
 def _keys_beside(schema: type[BaseModel], loc: tuple) -> list[str]:

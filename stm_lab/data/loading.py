@@ -1,35 +1,49 @@
-"""From a recipe's name to a data set: read or drawn, cached under its fingerprint, cut down to a balanced subset."""
+"""From a recipe's name to a data set: prepared, read or drawn, known by its fingerprint, cut down to a subset."""
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 from datasets import Dataset
 
 from stm_lab import paths
-from stm_lab.data.recipe import Recipe, load_recipe
-from stm_lab.data.sources import IDENTITIES, READERS
+from stm_lab.data import sources
+from stm_lab.data.recipe import Recipe, Source, load_recipe
 from stm_lab.errors import UserError, check_known
+
+HASHED_UP_TO = 2**30  # bytes of images, above which a fingerprint has their sizes instead of their hashes
 
 
 def load(
-    recipe: str | os.PathLike | Recipe, split: str = "train", *, data_root: str | os.PathLike | None = None
+    recipe: str | os.PathLike | Recipe,
+    split: str = "train",
+    *,
+    data_root: str | os.PathLike | None = None,
+    image_size: int | None = None,
 ) -> Dataset:
     """One split of a recipe: a Dataset with columns `id`, `image` (decoded on access), `label` and the recipe's own.
+
+    Photographs come in the natural order of their identifiers, whatever the source. Prepared ones are taken where there
+    are some, and then the raw ones need not be there.
 
     Args:
         recipe: a name of `list_recipes()`, the path of a YAML file, or a Recipe.
         split: "train" or "validation".
-        data_root: the folder of the raw data, for sources that read files; by default `raw/<name>` under STM_LAB_DATA.
+        data_root: the folder of the raw data, for sources that read files; by default `raw/<name>` under STM_LAB_DATA,
+            for the recipe's name and those that it extends.
+        image_size: pixels that are needed; prepared images are taken if their shorter side has as many. Default: the
+            recipe's.
 
     Raises:
         UserError: unknown recipe or split, a faulty recipe, raw data that are missing or are not what the recipe says,
@@ -38,25 +52,165 @@ def load(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_known("split", split, recipe.counts, where=f"{recipe.name}: ")
     root = Path(data_root).expanduser() if data_root else None
-
-    def read() -> Dataset:
-        return READERS[recipe.source.kind](recipe, split, root)
-
     with _no_progress_bars():
-        if recipe.source.kind == "generator":
-            return _cached(f"{recipe.name}-{fingerprint(recipe)}", split, read)
-        return read()
+        place = find_prepared(recipe, root, image_size or recipe.image_size)
+        if place is not None:
+            prepared = _open(place / split)
+            return prepared.remove_columns([name for name in HASHES if name in prepared.column_names])
+        source, folder = sources.locate(recipe, root)
+        if source.kind == "generator":
+            return _cached(f"{recipe.name}-{fingerprint(recipe)}", split, lambda: raw(recipe, split, source, folder))
+        dataset = raw(recipe, split, source, folder)
+        return sources.in_memory(recipe, dataset) if source.kind == "webdataset" else dataset
+
+
+def raw(recipe: Recipe, split: str, source: Source, folder: Path | None) -> Dataset:
+    """A split from where `sources.locate` found it, cut down to the recipe's subset.
+
+    Raises UserError if it does not have as many images as the recipe says.
+    """
+    dataset = sources.read(recipe, split, source, folder)
+    subset = recipe.subset
+    if split == "train" and subset.fraction:
+        dataset = _in_order(dataset, _turns(dataset, subset.seed)[1][: round(subset.fraction * len(dataset))])
+    if split == "train" and subset.per_class:
+        turn, _ = _turns(dataset, subset.seed)
+        dataset = _in_order(dataset, np.flatnonzero(turn < subset.per_class))
+    if len(dataset) != recipe.counts[split]:
+        raise UserError(
+            f"{_place(recipe, split, source, folder)}: {len(dataset):,} images of the recipe's classes, but "
+            f"{recipe.name} has {recipe.counts[split]:,}"
+        )
+    return dataset
+
+
+def _in_order(dataset: Dataset, rows: np.ndarray) -> Dataset:
+    return dataset.select(np.sort(rows))
+
+
+def _place(recipe: Recipe, split: str, source: Source, folder: Path | None) -> str:
+    if folder is None:
+        return f"{recipe.name}: {source.kind}"
+    return str(folder / f"{split}.parquet") if source.kind == "parquet" else f"{folder}: {split}"
+
+
+# ---- what identifies the data ----------------------------------------------------------------------------------------
 
 
 def fingerprint(recipe: str | os.PathLike | Recipe, *, data_root: str | os.PathLike | None = None) -> str:
-    """What identifies a recipe's data (16 hexadecimal digits): its source's identifiers and file hashes, never pixels.
+    """What identifies a recipe's data (16 hexadecimal digits). No image is decoded for it.
+
+    Drawn data: the generator, its version, seed and counts. The hub: name, commit, files, classes, subset. Images on
+    disk: the classes, and every image's identifier, label and hash, the same in whatever layout they lie; above 1 GiB
+    of images their sizes in bytes instead of their hashes, since naming a run must not read 150 GB. Prepared data have
+    that of the raw data they were made from, and are asked first unless `data_root` is given. Within a process files
+    are hashed again when their folder, or the file that holds them, has changed.
 
     Raises UserError as `load` does.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     root = Path(data_root).expanduser() if data_root else None
-    identity = [recipe.source.kind, IDENTITIES[recipe.source.kind](recipe, root)]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    if root is None and (manifests := prepared_manifests(recipe)):
+        return _only_fingerprint(recipe, manifests)
+    with _no_progress_bars():
+        return raw_fingerprint(recipe, *sources.locate(recipe, root))
+
+
+def raw_fingerprint(recipe: Recipe, source: Source, folder: Path | None) -> str:
+    """The fingerprint by what `sources.locate` found."""
+    if source.kind == "generator":
+        version = sources.GENERATORS[source.name].VERSION
+        identity = ["generator", [source.name, version, source.seed, recipe.counts]]
+    elif source.kind == "hub":
+        identity = ["hub", [source.name, source.revision, source.files, declaration(recipe)]]
+    else:
+        identity = ["images", list(recipe.classes), _digests(recipe, source, folder)]
+    return _short_hash(identity)
+
+
+def declaration(recipe: Recipe) -> str:
+    """What a recipe asks for, hashed: classes, subset and counts, but neither words nor where the images come from."""
+    subset = recipe.subset.model_dump(exclude={"classes"})
+    return _short_hash([recipe.name, list(recipe.classes), subset, recipe.counts])
+
+
+def _short_hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+_digests_of: dict[tuple, dict[str, str]] = {}  # of this process, so that a run does not hash its data thrice
+
+
+def _digests(recipe: Recipe, source: Source, folder: Path) -> dict[str, str]:
+    """A digest of each split's identifiers, labels and hashes (or sizes)."""
+    key = (declaration(recipe), source.model_dump_json(), folder, sources.stamp(recipe, source, folder))
+    if key not in _digests_of:
+        splits = {split: raw(recipe, split, source, folder) for split in sorted(recipe.counts)}
+        sizes = {split: [*map(sources.stored_size, sources.stored_images(data))] for split, data in splits.items()}
+        hashed = sum(map(sum, sizes.values())) <= HASHED_UP_TO
+        _digests_of[key] = {
+            split: _digest(data, _hashes(data) if hashed else sizes[split]) for split, data in splits.items()
+        }
+    return _digests_of[key]
+
+
+def _hashes(dataset: Dataset) -> Iterator[str]:
+    return (sources.content_hash(sources.stored_bytes(image)) for image in sources.stored_images(dataset))
+
+
+def _digest(dataset: Dataset, contents: Iterable[str | int]) -> str:
+    digest = hashlib.sha256()
+    for identifier, label, content in zip(dataset["id"], dataset["label"], contents, strict=True):
+        digest.update(f"{identifier}\t{label}\t{content}\n".encode())
+    return digest.hexdigest()
+
+
+# ---- prepared data ---------------------------------------------------------------------------------------------------
+
+MANIFEST = "manifest.json"
+HASHES = ("hash", "raw_hash")  # columns of prepared data: of the image as it is there, and as it was found
+
+
+def prepared_manifests(recipe: Recipe) -> dict[Path, dict[str, Any]]:
+    """The folders that `prepare` has made of this recipe's images, in any data root: folder -> its manifest."""
+    found = {}
+    for root in paths.data_roots():
+        for file in sorted((root / "prepared").glob(f"{glob.escape(recipe.name)}-*/[0-9]*/{MANIFEST}")):
+            try:
+                manifest = json.loads(file.read_text())
+                if manifest["declaration"] == declaration(recipe):
+                    found[file.parent] = manifest
+            except (OSError, ValueError, KeyError) as error:
+                raise UserError(f"{file}: damaged; delete the folder {file.parent}, and prepare it again") from error
+    return found
+
+
+def find_prepared(recipe: Recipe, data_root: Path | None, image_size: int) -> Path | None:
+    """The prepared folder with the smallest images whose shorter side has `image_size` pixels or more; None if there
+    is none, or if it was made of other images than those in `data_root`."""
+    manifests = prepared_manifests(recipe)
+    large_enough = {place: manifest for place, manifest in manifests.items() if manifest["size"] >= image_size}
+    if not large_enough:
+        return None
+    if data_root is None:
+        wanted = _only_fingerprint(recipe, manifests)
+    else:
+        wanted = raw_fingerprint(recipe, *sources.locate(recipe, data_root))
+    fitting = [place for place, manifest in large_enough.items() if manifest["fingerprint"] == wanted]
+    return min(fitting, key=lambda place: manifests[place]["size"], default=None)
+
+
+def _only_fingerprint(recipe: Recipe, manifests: dict[Path, dict[str, Any]]) -> str:
+    fingerprints = {manifest["fingerprint"] for manifest in manifests.values()}
+    if len(fingerprints) > 1:
+        raise UserError(
+            f"{recipe.name}: prepared from different images in {' and '.join(map(str, manifests))}; "
+            f"pass --data-root to say which images, or delete the others"
+        )
+    return fingerprints.pop()
+
+
+# ---- subsets ---------------------------------------------------------------------------------------------------------
 
 
 def take(dataset: Dataset, n: int | None, *, seed: int = 0) -> Dataset:
@@ -71,14 +225,19 @@ def take(dataset: Dataset, n: int | None, *, seed: int = 0) -> Dataset:
         return dataset
     if not 1 <= n <= len(dataset):
         raise UserError(f"cannot take {n} images of {len(dataset)}")
+    return dataset.select(_turns(dataset, seed)[1][:n])
+
+
+def _turns(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's turn within its class (0 for the first, and so on), and the rows in the order of their turns."""
     identifiers = dataset["id"] if "id" in dataset.column_names else range(len(dataset))
     draw = np.array([_hash64(f"{seed} {identifier}") for identifier in identifiers], np.uint64)
     labels = np.asarray(dataset["label"])
     by_class = np.lexsort((draw, labels))
     _, first, sizes = np.unique(labels[by_class], return_index=True, return_counts=True)
     turn = np.empty(len(dataset), np.int64)
-    turn[by_class] = np.arange(len(dataset)) - np.repeat(first, sizes)  # 0 for the first of each class, and so on
-    return dataset.select(np.lexsort((draw, turn))[:n])
+    turn[by_class] = np.arange(len(dataset)) - np.repeat(first, sizes)
+    return turn, np.lexsort((draw, turn))
 
 
 def _hash64(text: str) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from stm_lab import paths, yaml12
 from stm_lab.errors import UserError, check_known
@@ -27,29 +28,92 @@ class GeneratorSource(_Part):
 
 
 class ParquetSource(_Part):
-    """Local files `<split>.parquet` with columns `image` and `label`, in `data_root` or in `raw/<recipe's name>`."""
+    """Local files `<split>.parquet` with columns `image` and `label`."""
 
     kind: Literal["parquet"]
 
 
-# Another kind of source is a class here and a function in sources.py.
-Source = Annotated[GeneratorSource | ParquetSource, Field(discriminator="kind")]
-KINDS = ("generator", "parquet")
+class FolderSource(_Part):
+    """A folder of image files, as people have it on disk (`stm_lab.data.folders` says how each layout looks)."""
+
+    kind: Literal["folder"]
+    layout: Literal["ilsvrc", "tiny-imagenet", "imagefolder"]
+
+
+class WebdatasetSource(_Part):
+    """Local tar shards, in each KEY.jpg (or .png, .webp) beside KEY.cls or KEY.json with a `label`."""
+
+    kind: Literal["webdataset"]
+    shards: dict[str, str]  # split -> file name; {000..012} stands for the numbers from 000 to 012
+    labels: tuple[str, ...] | None = None  # which class a number stands for, where labels are numbers
+
+
+class HubSource(_Part):
+    """Parquet files of a data set on the Hugging Face hub, at one commit."""
+
+    kind: Literal["hub"]
+    name: str
+    revision: str  # the whole commit hash: a branch or tag may move
+    files: dict[str, str]  # split -> pattern of file names
+    gated: bool = False  # whether one has to accept terms there first
+    labels: tuple[str, ...] | None = None  # which class label 0, 1, ... stands for; default: the names in the files
+
+    @field_validator("name")
+    @classmethod
+    def _owner_and_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+            raise ValueError(f"{value!r} is not OWNER/NAME, such as 'ILSVRC/imagenet-1k'")
+        return value
+
+    @field_validator("revision")
+    @classmethod
+    def _whole_hash(cls, value: str) -> str:
+        if not re.fullmatch(r"[0-9a-f]{40}", value):
+            raise ValueError(f"{value!r} is not a whole commit hash (40 hexadecimal digits); names of branches move")
+        return value
+
+
+# Another kind of source is a class here and a reader in sources.py.
+Source = Annotated[
+    GeneratorSource | ParquetSource | FolderSource | WebdatasetSource | HubSource, Field(discriminator="kind")
+]
+KINDS = ("generator", "parquet", "folder", "webdataset", "hub")
 SPLITS = ("train", "validation")
 
 
+class Subset(_Part):
+    """A part of a source's images. The number of images is cut in the training split alone; validation stays whole."""
+
+    classes: tuple[str, ...] | None = Field(None, min_length=2)  # their identifiers, in any order
+    per_class: PositiveInt | None = None  # images of each class
+    fraction: float | None = Field(None, gt=0, lt=1)  # of all images, as evenly from all classes as can be
+    seed: int = Field(0, ge=0, lt=2**63)  # which images: a hash of their identifiers with it decides
+
+    @model_validator(mode="after")
+    def _one_way_to_cut(self) -> Subset:
+        if self.per_class and self.fraction:
+            raise ValueError("give per_class or fraction, not both")
+        return self
+
+
 class Recipe(_Part):
-    """A data set, declared: the keys of a recipe's file, and the file's name."""
+    """A data set, declared: the keys of a recipe's file, and what its name and the recipes it extends are."""
 
     name: str
+    bases: tuple[str, ...] = ()  # the recipes that it extends, nearest first: their raw data are its own
     title: str
     question: str  # what the set is good for
     licence: str
+    terms: str | None = None  # what one has to do to be given the images
     homepage: str | None = None
+    size: str | None = None  # of the download, for people
     image_size: int = Field(ge=32)  # pixels, side of the square images that training sees
     classes: dict[str, str]  # identifier (WordNet's for photographs) -> readable name, in the order of the labels
+    subset: Subset = Subset()
     counts: dict[str, PositiveInt] = Field(min_length=1)  # images of each split
-    source: Source
+    source: tuple[Source, ...] = Field(min_length=1)  # the first that is there is taken
+    fingerprint: str | None = Field(None, pattern="^[0-9a-f]{16}$")  # of the data it was written for
+    max_broken: int = Field(0, ge=0)  # how many images of a split `prepare` may leave out because they are broken
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -71,10 +135,25 @@ class Recipe(_Part):
 
     @field_validator("source", mode="before")
     @classmethod
-    def _known_kind(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and "kind" in value:
-            check_known("kind", value["kind"], KINDS)
+    def _known_kinds(cls, value: Any) -> Any:
+        value = value if isinstance(value, list | tuple) else [value]
+        for source in value:
+            if isinstance(source, Mapping) and "kind" in source:
+                check_known("kind", source["kind"], KINDS)
         return value
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        for source in self.source:
+            for what in ("files", "shards"):
+                for split in getattr(source, what, self.counts):
+                    check_known("split", split, self.counts, where=f"source: {what} of ")
+                for split in self.counts:
+                    if split not in getattr(source, what, self.counts):
+                        raise ValueError(f"source: {what} has nothing for {split!r}")
+        for name in self.subset.classes or ():
+            check_known("class", name, self.classes, where="subset: ")
+        return self
 
 
 def list_recipes() -> list[str]:
@@ -83,16 +162,83 @@ def list_recipes() -> list[str]:
 
 
 def load_recipe(name_or_path: str | os.PathLike) -> Recipe:
-    """The recipe of that name (see `list_recipes`), or in that YAML file.
+    """The recipe of that name (see `list_recipes`), or in that YAML file; `classes` are those of its subset.
+
+    `extends: NAME` (a shipped recipe, or a file beside this one) takes over every key that the file does not give;
+    `subset` is taken over key by key. Where classes are listed, the path of a list file may stand instead, relative to
+    the recipe: a line is an identifier, then a name; # begins a comment.
 
     Raises UserError, one line: unknown name (the nearest is named), no such file, not YAML (with the line), an unknown
-    or missing key, a value out of range, fewer than two classes, no images.
+    or missing key, a value out of range, fewer than two classes, no images, recipes that extend each other.
     """
+    path = _recipe_file(name_or_path)
+    values, bases = _extended(path, ())
+    recipe = validated(Recipe, values | {"name": path.stem, "bases": bases}, str(path))
+    wanted = recipe.subset.classes or recipe.classes
+    classes = {identifier: name for identifier, name in recipe.classes.items() if identifier in set(wanted)}
+    return recipe.model_copy(update={"classes": classes})
+
+
+def _recipe_file(name_or_path: str | os.PathLike) -> Path:
     path = Path(name_or_path)
     if isinstance(name_or_path, str) and path.suffix not in (".yaml", ".yml") and path.name == name_or_path:
         check_known("recipe", name_or_path, list_recipes())
-        path = paths.recipes_dir() / f"{name_or_path}.yaml"
+        return paths.recipes_dir() / f"{name_or_path}.yaml"
+    return path
+
+
+def _extended(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The values of a recipe file on top of those that it extends, and the names of those."""
+    if path.resolve() in above:
+        raise UserError(f"{path}: extends itself, by way of {', '.join(file.stem for file in above)}")
     values = yaml12.read_mapping(path)
-    if "name" in values:
-        raise UserError(f"{path}: 'name' is the file's name, not a key")
-    return validated(Recipe, values | {"name": path.stem}, str(path))
+    for key in ("name", "bases"):
+        if key in values:
+            raise UserError(f"{path}: {key!r} is found out from the files' names, it is not a key")
+    values = _with_lists(values, path)
+    if "extends" not in values:
+        return values, ()
+    extends = values.pop("extends")
+    if not isinstance(extends, str):
+        raise UserError(f"{path}: extends = {extends!r}: expected a recipe's name or file")
+    beside = path.parent / extends
+    try:
+        base = beside if beside.suffix in (".yaml", ".yml") else _recipe_file(extends)
+    except UserError as error:
+        raise UserError(f"{path}: extends: {error}") from None
+    if not base.is_file():
+        raise UserError(f"{path}: extends: {base}: No such file")
+    inherited, bases = _extended(base, (*above, path.resolve()))
+    subsets = [part["subset"] for part in (inherited, values) if isinstance(part.get("subset"), dict)]
+    if len(subsets) == 2:
+        values = values | {"subset": subsets[0] | subsets[1]}
+    return inherited | values, (base.stem, *bases)
+
+
+def _with_lists(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The values of a recipe's file with what its list files hold in the place of their paths."""
+
+    def listed(part: Any, key: str) -> Any:
+        if not isinstance(part, dict) or not isinstance(part.get(key), str):
+            return part
+        classes = _read_list(path.parent / part[key], where=f"{path}: {key}: ")
+        return part | {key: classes if part is values else list(classes)}
+
+    source, subset = values.get("source"), listed(values.get("subset"), "classes")
+    sources = [listed(one, "labels") for one in source] if isinstance(source, list) else listed(source, "labels")
+    return listed(values, "classes") | {k: v for k, v in (("subset", subset), ("source", sources)) if k in values}
+
+
+def _read_list(path: Path, where: str) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{where}{path}: {getattr(error, 'strerror', None) or 'not a UTF-8 text file'}") from None
+    classes: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        identifier, _, name = line.partition("#")[0].strip().partition(" ")
+        if identifier in classes:
+            raise UserError(f"{where}{path}, line {number}: {identifier!r} stands twice")
+        if identifier:
+            classes[identifier] = name.strip() or identifier
+    return classes

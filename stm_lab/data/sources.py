@@ -1,120 +1,293 @@
-"""One reader for each kind of source a recipe may name, and what identifies the data it would give.
+"""Where images come from: one reader for each kind of source, and which source is taken.
 
-A reader is `read(recipe, split, data_root) -> datasets.Dataset` with columns `id`, `image` and `label` first. An
-identity is a JSON value of identifiers and file hashes: what the fingerprint is made of. Nothing here opens a
-connection.
+A reader gives a split as a Dataset with columns `id`, `image` and `label` first: all images of the recipe's classes,
+labelled in their order. An image is a mapping of `bytes` and `path` as `datasets` stores it; `stored_bytes` reads it.
+Only the hub's reader opens a connection.
 """
 
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from datasets import ClassLabel, Dataset, Image
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
 from stm_lab import paths
-from stm_lab.data import shapes
-from stm_lab.data.recipe import Recipe
+from stm_lab.data import folders, shapes, shards
+from stm_lab.data.recipe import HubSource, Recipe, Source
 from stm_lab.errors import UserError, check_known, nearest
 
-# ---- drawn by a program of ours --------------------------------------------------------------------------------------
+IN_MEMORY_UP_TO = 2**32  # bytes of images in shards, above which they have to be prepared first
 
-GENERATORS = {"shapes": shapes}
-
-
-def read_generator(recipe: Recipe, split: str, data_root: Path | None) -> Dataset:
-    """Draw a split. There are no raw data, so `data_root` plays no part."""
-    generator = GENERATORS[recipe.source.name]
-    if list(recipe.classes) != list(generator.CLASSES):
-        raise UserError(f"{recipe.name}: classes must be those of the generator: {', '.join(generator.CLASSES)}")
-    if recipe.image_size != generator.IMAGE_SIZE:
-        raise UserError(f"{recipe.name}: image_size {recipe.image_size}, but the generator's is {generator.IMAGE_SIZE}")
-    rows = list(generator.examples(recipe.source.seed, split, 0, recipe.counts[split]))
-    return Dataset.from_list(rows, features=generator.FEATURES)
+# ---- which source ----------------------------------------------------------------------------------------------------
 
 
-def generator_identity(recipe: Recipe, data_root: Path | None) -> Any:
-    version = GENERATORS[recipe.source.name].VERSION
-    return [recipe.source.name, version, recipe.source.seed, recipe.counts]
+def locate(recipe: Recipe, data_root: Path | None) -> tuple[Source, Path | None]:
+    """The source that is taken, and its folder (None for the hub and for drawn data).
 
+    It is the first of the recipe's whose files lie in `data_root` if given, else in `raw/<name>` of a data root, under
+    the recipe's own name or one that it extends; where there is none, and no `data_root`, the hub.
 
-# ---- local parquet files ---------------------------------------------------------------------------------------------
-
-
-def find_raw(recipe: Recipe, filename: str, data_root: Path | None) -> Path:
-    """The path of one of a recipe's raw files: in `data_root` if given, else in `raw/<name>` of each data root."""
-    folders = [data_root] if data_root else [root / "raw" / recipe.name for root in paths.data_roots()]
-    for folder in folders:
-        if (folder / filename).is_file():
-            return folder / filename
+    Raises UserError that says what was looked for, where.
+    """
+    local = [source for source in recipe.source if source.kind in _PRESENT]
+    places = [data_root] if data_root else _raw_folders(recipe)
+    for place in places:
+        for source in local:
+            if any(_PRESENT[source.kind](source, split, place) for split in recipe.counts):
+                return source, place
+    for source in recipe.source:
+        if source.kind == "generator" or (source.kind == "hub" and data_root is None):
+            return source, None
+    if not local:
+        raise UserError(
+            f"{recipe.name}: its images come from the hub, none are read from {data_root}; leave out --data-root"
+        )
+    wanted = " nor ".join(dict.fromkeys(_WANTED[one.kind](one, split) for one in local for split in recipe.counts))
     raise UserError(
-        f"{recipe.name}: no {filename} in {' or '.join(map(str, folders))}; pass the folder that has it as data_root= "
+        f"{recipe.name}: no {wanted} in {' or '.join(map(str, places))}; pass the folder that has it as data_root= "
         f"(--data-root), or set STM_LAB_DATA to one that has it under raw/{recipe.name}"
     )
 
 
-def read_parquet(recipe: Recipe, split: str, data_root: Path | None) -> Dataset:
-    """Read `<split>.parquet` into memory: the classes that the recipe names, labelled in the recipe's order."""
-    path = find_raw(recipe, f"{split}.parquet", data_root)
+def _raw_folders(recipe: Recipe) -> list[Path]:
+    return [root / "raw" / name for root in paths.data_roots() for name in (recipe.name, *recipe.bases)]
+
+
+def read(recipe: Recipe, split: str, source: Source, folder: Path | None) -> Dataset:
+    """All images of a split that the source has of the recipe's classes, in the natural order of their identifiers
+    (image_9 before image_10), whatever the order on disk. The source and its folder are those of `locate`."""
+    dataset = READERS[source.kind](recipe, split, source, folder)
+    if source.kind == "generator":
+        return dataset
+    order = sorted(range(len(dataset)), key=list(map(_natural, dataset["id"])).__getitem__)
+    return dataset if order == list(range(len(order))) else dataset.select(order)
+
+
+def stamp(recipe: Recipe, source: Source, folder: Path) -> tuple:
+    """Names, times and sizes of the files that hold images, or of the folders around them where there is one file an
+    image: it changes when images come, go or are replaced."""
+    if source.kind == "parquet":
+        files = [folder / f"{split}.parquet" for split in recipe.counts]
+    elif source.kind == "webdataset":
+        files = [folder / name for split in recipe.counts for name in shards.expanded(source.shards[split])]
+    else:
+        files = [Path(directory) for directory, _, _ in os.walk(folder)]
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists())
+
+
+def _natural(identifier: str) -> list[str | int]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(identifier))]
+
+
+# ---- an image as it is stored ----------------------------------------------------------------------------------------
+
+_IN_SHARD = re.compile(r"(.*)#(\d+)\+(\d+)")  # path of a shard, the image's offset and size in it
+
+
+def stored_bytes(image: dict[str, Any]) -> bytes:
+    """The encoded image: what the data set holds, else what its file or shard holds. Raises OSError."""
+    if image["bytes"] is not None:
+        return image["bytes"]
+    if match := _IN_SHARD.fullmatch(image["path"]):
+        with open(match[1], "rb") as file:
+            file.seek(int(match[2]))
+            return file.read(int(match[3]))
+    return Path(image["path"]).read_bytes()
+
+
+def stored_size(image: dict[str, Any]) -> int:
+    """How many bytes `stored_bytes` would give, without reading them."""
+    if image["bytes"] is not None:
+        return len(image["bytes"])
+    match = _IN_SHARD.fullmatch(image["path"])
+    return int(match[3]) if match else os.stat(image["path"]).st_size
+
+
+def stored_images(dataset: Dataset, chunk: int = 1000) -> Iterator[dict[str, Any]]:
+    """The column `image` as it is stored, row by row."""
+    stored = dataset.select_columns("image").with_format("arrow")
+    for start in range(0, len(dataset), chunk):
+        yield from stored[start : start + chunk]["image"].to_pylist()
+
+
+def content_hash(encoded: bytes) -> str:
+    """32 hexadecimal digits for an encoded image."""
+    return hashlib.blake2b(encoded, digest_size=16).hexdigest()
+
+
+def _listed(recipe: Recipe, ids: list[str], classes: Iterable[str], places: list[str]) -> Dataset:
+    """A data set whose images stay where they are; `places` are paths, or shards' paths with offset and size."""
+    labels = {name: label for label, name in enumerate(recipe.classes)}
+    columns = {"bytes": pa.nulls(len(ids), pa.binary()), "path": pa.array(places, pa.string())}
+    images = pa.StructArray.from_arrays(list(columns.values()), list(columns))
+    label = pa.array([labels[name] for name in classes], pa.int64())
+    table = pa.table({"id": pa.array(ids, pa.string()), "image": images, "label": label})
+    return Dataset(table).cast(_features(recipe))
+
+
+def _features(recipe: Recipe) -> Features:
+    return Features({"id": Value("string"), "image": Image(), "label": ClassLabel(names=list(recipe.classes))})
+
+
+# ---- drawn by a program of ours --------------------------------------------------------------------------------------
+
+# name in recipes -> module with VERSION, IMAGE_SIZE, FEATURES (the columns) and examples(seed, split, start, stop)
+GENERATORS = {"shapes": shapes}
+
+
+def _read_generator(recipe: Recipe, split: str, source: Source, folder: None) -> Dataset:
+    generator = GENERATORS[source.name]
+    classes = generator.FEATURES["label"].names
+    if list(recipe.classes) != classes:
+        raise UserError(f"{recipe.name}: classes must be those of the generator: {', '.join(classes)}")
+    if recipe.image_size != generator.IMAGE_SIZE:
+        raise UserError(f"{recipe.name}: image_size {recipe.image_size}, but the generator's is {generator.IMAGE_SIZE}")
+    rows = list(generator.examples(source.seed, split, 0, recipe.counts[split]))
+    return Dataset.from_list(rows, features=generator.FEATURES)
+
+
+# ---- folders of files, shards ----------------------------------------------------------------------------------------
+
+
+def _read_folder(recipe: Recipe, split: str, source: Source, folder: Path) -> Dataset:
+    found = folders.images(source.layout, split, folder.absolute(), list(recipe.classes))
+    ids, classes, files = map(list, zip(*found, strict=True)) if found else ([], [], [])
+    return _listed(recipe, ids, classes, files)
+
+
+def _read_shards(recipe: Recipe, split: str, source: Source, folder: Path) -> Dataset:
+    ids, classes, places, known = [], [], [], set()
+    for name in shards.expanded(source.shards[split]):
+        shard = folder.absolute() / name
+        for identifier, label, offset, size in shards.images(shard, source.labels):
+            if identifier in known:
+                raise UserError(f"{shard}: {identifier!r} is in another shard as well")
+            known.add(identifier)
+            if label in recipe.classes:
+                ids.append(identifier)
+                classes.append(label)
+                places.append(f"{shard}#{offset}+{size}")
+    return _listed(recipe, ids, classes, places)
+
+
+def in_memory(recipe: Recipe, dataset: Dataset) -> Dataset:
+    """A data set of images in shards with their bytes, which `datasets` cannot read from there."""
+    size = sum(map(stored_size, stored_images(dataset)))
+    if size > IN_MEMORY_UP_TO:
+        raise UserError(
+            f"{recipe.name}: {size / 2**30:.0f} GiB in shards are too much to hold in memory; first: "
+            f"stm-lab data prepare {recipe.name}"
+        )
+    images = [{"bytes": stored_bytes(image), "path": None} for image in stored_images(dataset)]
+    columns = {"id": dataset["id"][:], "image": images, "label": dataset["label"][:]}
+    return Dataset.from_dict(columns, features=dataset.features)
+
+
+# ---- parquet files, here or on the hub -------------------------------------------------------------------------------
+
+
+def _read_parquet(recipe: Recipe, split: str, source: Source, folder: Path) -> Dataset:
+    path = folder / f"{split}.parquet"
     try:
         dataset = Dataset(pa.parquet.read_table(path))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no {path.name} there") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: not a parquet file that can be read ({str(error).splitlines()[0]})") from error
+    return _images_of_classes(dataset, recipe, None, str(path))
+
+
+def _read_hub(recipe: Recipe, split: str, source: HubSource, folder: None) -> Dataset:
+    where = f"{source.name} on the hub"
+    try:
+        local = snapshot_download(
+            source.name, repo_type="dataset", revision=source.revision, allow_patterns=sorted(source.files.values())
+        )
+        files = sorted(map(str, Path(local).glob(source.files[split])))
+        if not files:
+            raise UserError(f"{recipe.name}: {where} has no {source.files[split]} at {source.revision[:12]}")
+        dataset = Dataset.from_parquet(files)  # mapped into memory, from the cache of `datasets`
+    except (OSError, DatasetNotFoundError) as error:
+        raise UserError(_not_from_the_hub(recipe, source, error)) from None  # their texts may quote what was sent
+    return _images_of_classes(dataset, recipe, source.labels, where)
+
+
+def _not_from_the_hub(recipe: Recipe, source: HubSource, error: Exception) -> str:
+    refused = isinstance(error, HfHubHTTPError) and getattr(error.response, "status_code", None) in (401, 403)
+    if isinstance(error, GatedRepoError) or (source.gated and refused):
+        return (
+            f"{recipe.name}: the images are given to those who accept the terms: do so at "
+            f"https://huggingface.co/datasets/{source.name}, then set HF_TOKEN to a token of yours "
+            f"(huggingface.co/settings/tokens), or pass a folder that has them as --data-root"
+        )
+    return (
+        f"{recipe.name}: {source.name} cannot be had from the hub ({type(error).__name__}); pass a folder that has the "
+        f"images as --data-root, or take recipe 'shapes', which needs no network"
+    )
+
+
+def _images_of_classes(dataset: Dataset, recipe: Recipe, labels: tuple[str, ...] | None, where: str) -> Dataset:
+    """Columns `id`, `image`, `label` and the file's own: the classes that the recipe names, in the recipe's order."""
     for column in ("image", "label"):
         if column not in dataset.column_names:
-            raise UserError(f"{path}: no column {column!r}; {nearest(column, dataset.column_names)}")
-    if not isinstance(dataset.features["label"], ClassLabel):
-        raise UserError(f"{path}: column 'label' must be a ClassLabel that names the classes' identifiers")
-
-    dataset = _with_classes(dataset, list(recipe.classes), path)
-    if len(dataset) != recipe.counts[split]:
-        raise UserError(
-            f"{path}: {len(dataset):,} images of the recipe's classes, but {recipe.name} has {recipe.counts[split]:,}"
-        )
-    dataset = dataset.cast_column("image", Image())
+            raise UserError(f"{where}: no column {column!r}; {nearest(column, dataset.column_names)}")
+    if labels is None:
+        if not isinstance(dataset.features["label"], ClassLabel):
+            raise UserError(f"{where}: column 'label' must be a ClassLabel that names the classes' identifiers")
+        labels = dataset.features["label"].names
+    for name in recipe.classes:
+        check_known("class", name, labels, where=f"{where}: ")
+    wanted = list(recipe.classes)
+    new = np.array([wanted.index(name) if name in wanted else -1 for name in labels])
+    old = dataset.with_format("arrow")[:]["label"].to_numpy()
+    if len(old) and not 0 <= old.min() <= old.max() < len(labels):
+        raise UserError(f"{where}: label {old.min() if old.min() < 0 else old.max()} of {len(labels)} classes")
     if "id" not in dataset.column_names:
         dataset = dataset.add_column("id", _identifiers(dataset))
+    # columns first, rows then: adding to a selection would copy every image of it
+    dataset = dataset.remove_columns("label").add_column("label", new[old], feature=ClassLabel(names=wanted))
+    kept = np.flatnonzero(new[old] >= 0)
+    dataset = (dataset if len(kept) == len(dataset) else dataset.select(kept)).cast_column("image", Image())
     own = [column for column in dataset.column_names if column not in ("id", "image", "label")]
     return dataset.select_columns(["id", "image", "label", *own])
 
 
-def _with_classes(dataset: Dataset, wanted: list[str], path: Path) -> Dataset:
-    held = dataset.features["label"].names
-    for name in wanted:
-        check_known("class", name, held, where=f"{path}: ")
-    if held == wanted:
-        return dataset
-    relabelled = np.array([wanted.index(name) if name in wanted else -1 for name in held])
-    labels = relabelled[np.asarray(dataset.data.column("label"))]
-    table = dataset.data.table.drop_columns("label").append_column("label", pa.array(labels))
-    features = dataset.features | {"label": ClassLabel(names=wanted)}
-    table = table.filter(pa.array(labels >= 0))
-    return Dataset(table.replace_schema_metadata(None)).cast(type(dataset.features)(features))
-
-
-def _identifiers(dataset: Dataset) -> list[str] | range:
+def _identifiers(dataset: Dataset) -> list[str]:
     """The images' file names where every image has one of its own, else their row numbers."""
-    names = pa.compute.struct_field(dataset.data.column("image"), "path").to_pylist()
-    return names if None not in names and len(set(names)) == len(names) else list(range(len(dataset)))
+    column = dataset.select_columns("image").with_format("arrow")[:]["image"]
+    names = pa.compute.struct_field(column, "path").to_pylist()
+    return names if None not in names and len(set(names)) == len(names) else list(map(str, range(len(dataset))))
 
 
-def parquet_identity(recipe: Recipe, data_root: Path | None) -> Any:
-    files = {split: find_raw(recipe, f"{split}.parquet", data_root) for split in sorted(recipe.counts)}
-    hashes = {split: _sha256(file, file.stat().st_size, file.stat().st_mtime_ns) for split, file in files.items()}
-    return [list(recipe.classes), hashes]
+# ---- the table -------------------------------------------------------------------------------------------------------
 
+READERS = {
+    "generator": _read_generator,
+    "folder": _read_folder,
+    "webdataset": _read_shards,
+    "parquet": _read_parquet,
+    "hub": _read_hub,
+}
 
-@lru_cache
-def _sha256(path: Path, size: int, modified: int) -> str:
-    """A file's hash; size and time of change are there so that a changed file is hashed again."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-READERS = {"generator": read_generator, "parquet": read_parquet}
-IDENTITIES = {"generator": generator_identity, "parquet": parquet_identity}
+# Sources on disk: whether a folder has a split of theirs, and what to tell whoever lacks it.
+_PRESENT: dict[str, Callable[[Source, str, Path], bool]] = {
+    "parquet": lambda source, split, place: (place / f"{split}.parquet").is_file(),
+    "folder": lambda source, split, place: folders.present(source.layout, split, place),
+    "webdataset": lambda source, split, place: (place / shards.expanded(source.shards[split])[0]).is_file(),
+}
+_WANTED: dict[str, Callable[[Source, str], str]] = {
+    "parquet": lambda source, split: f"{split}.parquet",
+    "folder": lambda source, split: f"{split} images in the layout {source.layout!r}",
+    "webdataset": lambda source, split: shards.expanded(source.shards[split])[0],
+}

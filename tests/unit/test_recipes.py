@@ -16,9 +16,10 @@ import pyarrow.parquet
 import pytest
 import yaml
 from datasets import ClassLabel, Dataset, Features, Image
+from timm.data import ImageNetInfo
 
 from stm_lab import data, paths
-from stm_lab.data import loading
+from stm_lab.data import sources
 from stm_lab.errors import UserError
 
 PHOTOGRAPHS = {
@@ -38,6 +39,13 @@ DRAWN = {
     "classes": list(data.load_recipe("shapes").classes),
     "counts": {"train": 30, "validation": 20},
     "source": {"kind": "generator", "name": "shapes", "seed": 3},
+}
+
+HUB = {
+    "kind": "hub",
+    "name": "somebody/photographs",
+    "revision": "0123456789abcdef" * 2 + "01234567",
+    "files": {"train": "data/train-*.parquet", "validation": "data/validation-*.parquet"},
 }
 
 
@@ -119,6 +127,39 @@ def test_tiny_imagenet_names_wordnet_ids():
         ({"source": {"kind": "generator", "name": "shapes", "seed": -1}}, ["seed", "-1"]),
         ({"source": {"kind": "parquet", "path": "x"}}, ["path"]),
         ({"source": {}}, ["source"]),
+        ({"source": []}, ["source"]),
+        ({"source": [DRAWN["source"], {"kind": "hubb"}]}, ["hubb", "'hub'"]),
+        ({"source": {"kind": "folder", "layout": "imagnet"}}, ["layout", "imagnet", "'imagefolder'"]),
+        ({"source": {"kind": "folder", "layuot": "ilsvrc"}}, ["layuot", "'layout'"]),
+        ({"source": {"kind": "folder"}}, ["layout", "missing"]),
+        ({"source": HUB | {"revision": "main"}}, ["revision", "main", "40 hexadecimal digits"]),
+        ({"source": {k: v for k, v in HUB.items() if k != "revision"}}, ["revision", "missing"]),
+        ({"source": HUB | {"name": "imagenet-1k"}}, ["name", "imagenet-1k", "OWNER/NAME"]),
+        ({"source": HUB | {"files": {"train": "a"}}}, ["files", "'validation'"]),
+        ({"source": HUB | {"files": HUB["files"] | {"test": "a"}}}, ["files", "'test'"]),
+        ({"source": HUB | {"gated": "perhaps"}}, ["gated", "perhaps"]),
+        ({"source": HUB | {"revison": "x"}}, ["revison", "'revision'"]),
+        ({"source": {"kind": "webdataset", "shards": {"train": "a.tar"}}}, ["shards", "'validation'"]),
+        ({"source": {"kind": "webdataset", "shards": "a.tar"}}, ["shards", "a.tar"]),
+        ({"source": {"kind": "parquet", "labels": "nothing.txt"}}, ["labels", "nothing.txt", "No such file"]),
+        ({"subset": {"fraction": 1.5}}, ["subset.fraction", "1.5"]),
+        ({"subset": {"fraction": 0}}, ["subset.fraction", "0"]),
+        ({"subset": {"per_class": 0}}, ["subset.per_class", "0"]),
+        ({"subset": {"per_class": 2, "fraction": 0.5}}, ["per_class or fraction"]),
+        ({"subset": {"clases": ["ring"]}}, ["clases", "'classes'"]),
+        ({"subset": {"classes": ["ring", "strar"]}}, ["strar", "'star'"]),
+        ({"subset": {"classes": ["ring"]}}, ["subset.classes"]),
+        ({"subset": {"seed": -1}}, ["subset.seed", "-1"]),
+        ({"subset": {"classes": "lists/none.txt"}}, ["none.txt", "No such file"]),
+        ({"classes": "lists/none.txt"}, ["classes", "none.txt", "No such file"]),
+        ({"fingerprint": "abc"}, ["fingerprint", "abc"]),
+        ({"max_broken": -1}, ["max_broken", "-1"]),
+        ({"counts": {"train": "many"}}, ["counts.train", "many"]),
+        ({"extends": "shaps"}, ["extends", "shaps", "'shapes'"]),
+        ({"extends": "nothing.yaml"}, ["nothing.yaml", "No such file"]),
+        ({"extends": 3}, ["extends", "3"]),
+        ({"extends": "mine.yaml"}, ["extends itself"]),
+        ({"bases": ["shapes"]}, ["'bases'"]),
     ],
 )
 def test_faulty_recipe_is_refused_in_one_line(tmp_path, change, words):
@@ -145,6 +186,48 @@ def test_unknown_recipe_split_and_file(tmp_path):
         data.load("shapes", "valid")
     with pytest.raises(UserError, match=r"nothing\.yaml: No such file"):
         data.load(tmp_path / "nothing.yaml")
+
+
+def test_a_recipe_extends_another(tmp_path):
+    write_recipe(tmp_path, PHOTOGRAPHS | {"subset": {"seed": 5}}, "base")
+    child = {"extends": "base.yaml", "title": "Fewer", "counts": {"train": 2}, "subset": {"per_class": 1}}
+    recipe = data.load_recipe(write_recipe(tmp_path, child, "child"))
+    base = data.load_recipe(tmp_path / "base.yaml")
+    assert (recipe.name, recipe.bases) == ("child", ("base",))
+    assert (recipe.title, recipe.counts) == ("Fewer", {"train": 2})
+    assert (recipe.subset.per_class, recipe.subset.seed) == (1, 5)
+    same = {"classes", "question", "licence", "source", "image_size"}
+    assert recipe.model_dump(include=same) == base.model_dump(include=same)
+    grandchild = data.load_recipe(write_recipe(tmp_path, {"extends": "child.yaml", "image_size": 48}, "last"))
+    assert (grandchild.bases, grandchild.image_size) == (("child", "base"), 48)
+    assert grandchild.subset == recipe.subset
+
+
+def test_classes_come_from_list_files_and_keep_the_order_of_the_base(tmp_path):
+    (tmp_path / "all.txt").write_text("# everything\nn03 steep cliff\nn01\n\nn02 snail # slow\n")
+    (tmp_path / "few.txt").write_text("n02\nn03\n")
+    values = PHOTOGRAPHS | {"classes": "all.txt", "subset": {"classes": "few.txt"}}
+    recipe = data.load_recipe(write_recipe(tmp_path, values))
+    assert list(recipe.classes.items()) == [("n03", "steep cliff"), ("n02", "snail")]
+    (tmp_path / "few.txt").write_text("n02\nn03\nn02\n")
+    with pytest.raises(UserError, match=r"few\.txt, line 3: 'n02' stands twice"):
+        data.load_recipe(write_recipe(tmp_path, values))
+
+
+def test_shipped_class_lists_are_those_of_imagenet():
+    """timm's list of the 1,000 synsets is the independent truth; every other list is a part of it."""
+    imagenet = data.load_recipe("imagenet-1k")
+    assert list(imagenet.classes) == ImageNetInfo().label_names()
+    for identifier, name in imagenet.classes.items():
+        assert ImageNetInfo().label_name_to_description(identifier).split(",")[0] == name
+    sizes = {"imagenet-100": 100, "imagenette": 10, "imagewoof": 10, "tiny-imagenet": 200, "tiny-imagenet-40": 40}
+    for name, size in sizes.items():
+        classes = data.load_recipe(name).classes
+        assert len(classes) == size
+        assert list(classes) == sorted(classes)
+        assert classes.items() <= imagenet.classes.items()
+    assert data.load_recipe("imagenet-1pct").counts["train"] == round(0.01 * imagenet.counts["train"])
+    assert data.load_recipe("imagenet-10pct").counts["train"] == round(0.1 * imagenet.counts["train"])
 
 
 # ---- parquet ---------------------------------------------------------------------------------------------------------
@@ -294,7 +377,7 @@ def test_drawn_once_then_read(tmp_path, data_home, monkeypatch):
     first = data.load(recipe)
     assert len(first) == 30
     assert len(list((data_home / "prepared").glob("mine-*/train/*.arrow"))) == 1
-    monkeypatch.setitem(loading.READERS, "generator", None)  # drawing again would fail
+    monkeypatch.setitem(sources.READERS, "generator", None)  # drawing again would fail
     assert digest(data.load(recipe)) == digest(first)
 
 
@@ -312,14 +395,14 @@ def test_another_root_may_have_it_already(tmp_path, data_home, monkeypatch):
 
 def test_two_at_once_get_the_same_and_leave_nothing_behind(tmp_path, data_home):
     recipe, results, barrier = write_recipe(tmp_path, DRAWN), [], threading.Barrier(2)
-    read = loading.READERS["generator"]
+    read = sources.READERS["generator"]
 
     def slowly(*args):
         dataset = read(*args)
         barrier.wait()  # both have drawn before either writes
         return dataset
 
-    loading.READERS["generator"] = slowly
+    sources.READERS["generator"] = slowly
     try:
         threads = [threading.Thread(target=lambda: results.append(digest(data.load(recipe)))) for _ in range(2)]
         for thread in threads:
@@ -327,7 +410,7 @@ def test_two_at_once_get_the_same_and_leave_nothing_behind(tmp_path, data_home):
         for thread in threads:
             thread.join()
     finally:
-        loading.READERS["generator"] = read
+        sources.READERS["generator"] = read
     assert len(results) == 2
     assert len(set(results)) == 1
     assert [path.name for path in (data_home / "prepared").glob("mine-*/*")] == ["train"]
