@@ -24,7 +24,11 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data recipes.")
 app.add_typer(data_app, name="data")
+bench_app = typer.Typer(help="How fast things are here.")
+app.add_typer(bench_app, name="bench")
 
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Name or YAML file.")]
+DataRoot = Annotated[Path | None, typer.Option(help="The folder of the recipe's raw data.")]
 Overrides = Annotated[list[str], typer.Option("-p", metavar="KEY=VALUE", help="Set a parameter; the value is YAML.")]
 
 _UsageError = typer.BadParameter.__base__  # click's; newer typer carries its own copy of click
@@ -34,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The console entry; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return app(arguments or ["--help"], prog_name="stm-lab", standalone_mode=False) or 0
+        status = app(arguments or ["--help"], prog_name="stm-lab", standalone_mode=False) or 0
+        return _complain("interrupted", 130) if status == 130 else status  # typer turns some interrupts into statuses
     except UserError as error:
         return _complain(f"error: {error}", 2)
     except _UsageError as error:
@@ -112,22 +117,82 @@ def models() -> None:
 
 @data_app.command("list")
 def data_list() -> None:
-    """The names of the recipes."""
+    """The recipes, and whether their images are here."""
     from stm_lab import data
 
-    for name in data.list_recipes():
-        print(name)
+    lines = []
+    for recipe in map(data.load_recipe, data.list_recipes()):
+        images = " + ".join(f"{count:,}" for count in recipe.counts.values())
+        lines.append((recipe.name, recipe.title, images, len(recipe.classes), recipe.licence, data.state(recipe)))
+    _print_table("recipes", ("recipe", "title", "images", "classes", "licence", "state"), lines)
 
 
 @data_app.command("show")
-def data_show(recipe: Annotated[str, typer.Argument(help="Name or YAML file.")]) -> None:
-    """What a recipe says."""
+def data_show(recipe: RecipeName, data_root: DataRoot = None) -> None:
+    """What a recipe says, whether its images are here, and how to get them."""
     import yaml
 
     from stm_lab import data
 
-    fields = data.load_recipe(recipe).model_dump(mode="json", exclude_none=True)
-    print(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True), end="")
+    loaded = data.load_recipe(recipe)
+    fields = loaded.model_dump(mode="json", exclude_none=True, exclude={"source": {"__all__": {"labels"}}})
+    fields |= {"classes": fields.pop("classes"), "state": data.state(loaded, data_root=data_root)}  # classes are many
+    try:
+        fields["fingerprint"] = data.fingerprint(loaded, data_root=data_root)
+    except UserError:
+        fields["fingerprint"] = fields.get("fingerprint", "known when the images are there")
+    fields["command"] = data.command(loaded)
+    print(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120), end="")
+
+
+@data_app.command("prepare")
+def data_prepare(
+    recipe: RecipeName,
+    data_root: DataRoot = None,
+    size: Annotated[int | None, typer.Option(help="Pixels of the images' shorter side.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+) -> None:
+    """Decode and resize a recipe's images once, and keep them; goes on where it was interrupted."""
+    from stm_lab import data
+    from stm_lab.data.prepare import PrepareFailed, prepare
+
+    try:
+        print(prepare(data.load_recipe(recipe), data_root=data_root, size=size, workers=workers))
+    except PrepareFailed as error:
+        raise typer.Exit(_complain(f"failed: {error}", 1)) from None
+
+
+@data_app.command("verify")
+def data_verify(recipe: RecipeName, data_root: DataRoot = None) -> None:
+    """Compute the hashes of a recipe's images anew, and name what differs."""
+    from stm_lab import data
+    from stm_lab.data.prepare import verify
+
+    looked, differs = verify(data.load_recipe(recipe), data_root=data_root)
+    for line in (*looked, *differs):
+        print(line)
+    print(f"{len(differs)} differences" if differs else "all as it should be")
+    if differs:
+        raise typer.Exit(1)
+
+
+@bench_app.command("data")
+def bench_data(
+    recipe: Annotated[str | None, typer.Option(help="Images of this recipe; default: synthetic ones.")] = None,
+    data_root: DataRoot = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Measurements of each.")] = 5,
+) -> None:
+    """How many training views one core makes, beside how many images it trains."""
+    from stm_lab import data
+    from stm_lab.data.bench import bench_data as measure
+
+    rates = measure(data.load_recipe(recipe) if recipe else None, data_root=data_root, repeats=repeats)
+    lines = [
+        (r.image_size, r.what, r.images_per_second, f"{r.lowest:,.0f} .. {r.highest:,.0f}", r.demand, r.ratio)
+        for r in rates
+    ]
+    columns = ("pixels", "views with", "views/s a core", "lowest .. highest", "trained/s a core", "ratio")
+    _print_table("training views, on one core", columns, lines)
 
 
 @app.command()

@@ -52,7 +52,7 @@ def load(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_known("split", split, recipe.counts, where=f"{recipe.name}: ")
     root = Path(data_root).expanduser() if data_root else None
-    with _no_progress_bars():
+    with without_progress_bars():
         place = find_prepared(recipe, root, image_size or recipe.image_size)
         if place is not None:
             prepared = _open(place / split)
@@ -112,7 +112,7 @@ def fingerprint(recipe: str | os.PathLike | Recipe, *, data_root: str | os.PathL
     root = Path(data_root).expanduser() if data_root else None
     if root is None and (manifests := prepared_manifests(recipe)):
         return _only_fingerprint(recipe, manifests)
-    with _no_progress_bars():
+    with without_progress_bars():
         return raw_fingerprint(recipe, *sources.locate(recipe, root))
 
 
@@ -210,6 +210,27 @@ def _only_fingerprint(recipe: Recipe, manifests: dict[Path, dict[str, Any]]) -> 
     return fingerprints.pop()
 
 
+def state(recipe: Recipe, *, data_root: Path | None = None) -> str:
+    """Where a recipe's images are, in a few words: drawn, prepared, raw in a folder, on the hub, or not here."""
+    sizes = sorted({manifest["size"] for manifest in prepared_manifests(recipe).values()})
+    if sizes:
+        return f"prepared at {', '.join(map(str, sizes))}"
+    try:
+        source, folder = sources.locate(recipe, data_root)
+    except UserError:
+        return "needs --data-root"
+    if folder is not None:
+        return f"raw in {folder}"
+    return "drawn" if source.kind == "generator" else "needs download" + (", gated" if source.gated else "")
+
+
+def command(recipe: Recipe) -> str:
+    """What to type to have a recipe's images prepared."""
+    source = recipe.source[-1]
+    folder = "" if source.kind in ("generator", "hub") else " --data-root FOLDER"
+    return f"stm-lab data prepare {recipe.name}{folder}"
+
+
 # ---- subsets ---------------------------------------------------------------------------------------------------------
 
 
@@ -286,7 +307,7 @@ def _open(place: Path) -> Dataset:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:

@@ -20,7 +20,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 from timm.data.auto_augment import posterize as timm_posterize
 from timm.data.random_erasing import RandomErasing
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from stm_lab.data import rng
 from stm_lab.errors import UserError
@@ -31,16 +30,21 @@ MIN_IMAGE_SIZE = 32  # four halvings and a stem's stride leave one token at 32 p
 # ---- decoding -------------------------------------------------------------------------------------------------------
 
 
-def resize_and_crop(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
-    """The central `size` x `size` of an image whose shorter side is resized to `size` (bicubic, antialiased)."""
+def resize_and_crop(image: PIL.Image.Image, size: int, crop_pct: float = 1.0) -> PIL.Image.Image:
+    """The central `size` x `size` of an image whose shorter side is resized to size / crop_pct (see `reduced`)."""
+    image = reduced(image, int(size / crop_pct))
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def reduced(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
+    """The image with its shorter side resized to `size` (bicubic, antialiased)."""
     width, height = image.size
-    if (width, height) == (size, size):
+    if min(width, height) == size:
         return image
     scale = size / min(width, height)
     width, height = max(size, round(width * scale)), max(size, round(height * scale))
-    left, top = (width - size) // 2, (height - size) // 2
-    image = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
-    return image.crop((left, top, left + size, top + size))
+    return image.resize((width, height), PIL.Image.Resampling.BICUBIC)
 
 
 def decoded_images(dataset: Dataset, rows: Sequence[int] | None = None, chunk: int = 1000) -> Iterator[PIL.Image.Image]:
@@ -66,16 +70,17 @@ def check_image_size(image_size: int) -> None:
         raise UserError(f"image_size {image_size} is too small; at least {MIN_IMAGE_SIZE}")
 
 
-def to_tensors(dataset: Dataset, image_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def to_tensors(dataset: Dataset, image_size: int, crop_pct: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Decode every image once: uint8 images (N, 3, S, S), RGB, and int64 labels (N,).
 
-    The shorter side is resized to S = `image_size` (antialiased) and the centre cut out; images of that size stay as
-    they are. Raises UserError that names the row and file of a broken image, or for an `image_size` below 32.
+    The shorter side is resized to S / `crop_pct`, S = `image_size` (antialiased), and the centre cut out; images whose
+    shorter side is that long are not resampled. Raises UserError that names the row and file of a broken image, or for
+    an `image_size` below 32.
     """
     check_image_size(image_size)
     images = torch.empty(len(dataset), image_size, image_size, 3, dtype=torch.uint8)
     for row, image in enumerate(decoded_images(dataset)):
-        images[row] = torch.from_numpy(np.array(resize_and_crop(image, image_size)))
+        images[row] = torch.from_numpy(np.array(resize_and_crop(image, image_size, crop_pct)))
     return images.permute(0, 3, 1, 2).contiguous(), labels(dataset)  # (N, S, S, 3) -> (N, 3, S, S)
 
 
@@ -145,7 +150,7 @@ class TrainingViews(torch.utils.data.Dataset):
                 operation.aug_fn = _posterize
         self._random_resized_crop = geometry
         self._colour = colour if colour.transforms else None
-        self._erase = RandomErasing(augmentation.erasing, mode="pixel", device="cpu") if augmentation.erasing else None
+        self._erase = RandomErasing(1.0, mode="pixel", device="cpu")  # of the views that are chosen for it
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -161,44 +166,50 @@ class TrainingViews(torch.utils.data.Dataset):
     def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Views (B, 3, S, S), float32 in [0, 1], and labels (B,), int64. Erased pixels alone may leave [0, 1]."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        draws = rng.words(self.seed, int(self._epoch), rows.numpy(), count=4)
-        images = self._crop_and_flip(rows, draws[:, :3])  # (B, 3, S, S) uint8
+        draws = rng.words(self.seed, int(self._epoch), rows.numpy(), count=5)
+        flips = rng.below(draws[:, 2], 2 if self.augmentation.flip else 1) == 1
         seeds = (draws[:, 3] >> np.uint64(32)).tolist()
-        if self._colour:
-            for image, seed in zip(images, seeds, strict=True):
-                with seeded(seed):
-                    image.copy_(pil_to_tensor(self._colour(to_pil_image(image))))
-        views = images.float().div_(255)
-        if self._erase:
-            for view, seed in zip(views, seeds, strict=True):
-                with seeded(seed + 1):
-                    # the noise is normal in normalised pixels, where timm and the published recipe put it
-                    view.copy_(_MEAN + _STD * self._erase((view - _MEAN) / _STD))
+        with generators_kept():
+            if self.augmentation.crop == "resized":
+                images = self._resized_crops(rows.tolist(), draws[:, 0], flips, seeds)
+            else:
+                images = self._shifted(rows, draws[:, :2], torch.from_numpy(flips))  # (B, 3, S, S) uint8
+                if self._colour:
+                    for image, seed in zip(images, seeds, strict=True):
+                        pixels = image.permute(1, 2, 0).contiguous().numpy()
+                        image.copy_(_pixels(self._coloured(PIL.Image.fromarray(pixels), seed)))
+            views = images.float().div_(255)
+            for i in np.flatnonzero(rng.below(draws[:, 4], 2**30) < self.augmentation.erasing * 2**30):
+                seed_generators(seeds[i] + 1)
+                # the noise is normal in normalised pixels, where timm and the published recipe put it
+                views[i] = _MEAN + _STD * self._erase((views[i] - _MEAN) / _STD)
         return views, self.labels[rows]
 
-    def _crop_and_flip(self, rows: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
+    def _shifted(self, rows: torch.Tensor, draws: np.ndarray, flips: torch.Tensor) -> torch.Tensor:
+        """Images in memory, shifted and flipped in one gathering of pixels."""
         size, padding = self.image_size, self.augmentation.crop_padding
         x = y = torch.arange(size).expand(len(rows), size)  # (B, S): the column and row that each pixel comes from
         if self.augmentation.crop == "pad":
-            dy, dx = torch.from_numpy(rng.below(draws[:, :2], 2 * padding + 1) - padding).unsqueeze(-1).unbind(1)
+            dy, dx = torch.from_numpy(rng.below(draws, 2 * padding + 1) - padding).unsqueeze(-1).unbind(1)
             x, y = _mirrored(x + dx, size), _mirrored(y + dy, size)
-        if self.augmentation.flip:
-            flipped = torch.from_numpy(rng.below(draws[:, 2], 2) == 1)
-            x = torch.where(flipped[:, None], x.flip(1), x)
-        if self.augmentation.crop == "resized":
-            source, batch = self._resized_crops(rows, draws[:, 0]), torch.arange(len(rows))
-        else:
-            source, batch = self._images, rows
-        channel = torch.arange(3)[:, None, None]
-        return source[batch[:, None, None, None], channel, y[:, None, :, None], x[:, None, None, :]]
+        x = torch.where(flips[:, None], x.flip(1), x)
+        place = (y[:, :, None] * size + x[:, None, :]).view(len(rows), 1, -1).expand(-1, 3, -1)  # (B, 3, S * S)
+        return self._images[rows].flatten(2).gather(2, place).view(-1, 3, size, size)
 
-    def _resized_crops(self, rows: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
-        crops = torch.empty(len(rows), 3, self.image_size, self.image_size, dtype=torch.uint8)
-        seeds = (draws >> np.uint64(32)).tolist()
-        for crop, image, seed in zip(crops, decoded_images(self._dataset, rows.tolist()), seeds, strict=True):
-            with seeded(seed):
-                crop.copy_(pil_to_tensor(self._random_resized_crop(image)))
-        return crops
+    def _resized_crops(self, rows: list[int], draws: np.ndarray, flips: np.ndarray, seeds: list[int]) -> torch.Tensor:
+        """Stored images, cropped, flipped and coloured while they are Pillow's."""
+        images = torch.empty(len(rows), 3, self.image_size, self.image_size, dtype=torch.uint8)
+        crop_seeds = (draws >> np.uint64(32)).tolist()
+        for i, image in enumerate(decoded_images(self._dataset, rows)):
+            seed_generators(crop_seeds[i])
+            view = self._random_resized_crop(image)
+            view = view.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if flips[i] else view
+            images[i] = _pixels(self._coloured(view, seeds[i]) if self._colour else view)
+        return images
+
+    def _coloured(self, image: PIL.Image.Image, seed: int) -> PIL.Image.Image:
+        seed_generators(seed)
+        return self._colour(image)
 
     @staticmethod
     def collate(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -221,14 +232,31 @@ def _posterize(image: PIL.Image.Image, bits_to_keep: int, **options: object) -> 
     return timm_posterize(image, bits_to_keep, **options) if bits_to_keep >= 1 else image.point(lambda _: 0)
 
 
+def _pixels(image: PIL.Image.Image) -> torch.Tensor:
+    """(3, H, W) uint8, a view of a copy of the image's own pixels."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed the three global generators that timm's transforms draw from, and put them back as they were."""
+    with generators_kept():
+        seed_generators(seed)
+        yield
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the three global generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.random.default_generator.manual_seed(seed)
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Put the three global generators back as they were, once for all that is drawn within."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.random.default_generator.manual_seed(seed)
         try:
             yield
         finally:

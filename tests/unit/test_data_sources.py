@@ -17,7 +17,7 @@ import yaml
 from datasets import ClassLabel, Dataset, Features, Image
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from stm_lab import data
+from stm_lab import cli, data
 from stm_lab.data import shards, sources
 from stm_lab.errors import UserError
 
@@ -446,7 +446,10 @@ def test_without_network_or_access_the_way_out_is_named_and_no_token(tmp_path, m
     path = recipe(tmp_path, HUB | {"gated": True})
     message = complaint(path)
     assert all(word in message for word in ["mine", *words]), message
-    assert "hf_verysecret" not in message + "".join(capfd.readouterr())
+    assert cli.main(["data", "prepare", str(path)]) == 2
+    out, err = capfd.readouterr()
+    assert err == f"error: {message}\n"
+    assert "hf_verysecret" not in message + out + err
 
 
 def test_a_set_from_the_hub_alone_refuses_a_folder(tmp_path):
