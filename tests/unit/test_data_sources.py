@@ -8,8 +8,8 @@ import shutil
 import socket
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
-import httpx
 import numpy as np
 import PIL.Image
 import pytest
@@ -19,6 +19,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNot
 
 from stm_lab import cli, data
 from stm_lab.data import shards, sources
+from stm_lab.data.prepare import prepare, verify
 from stm_lab.errors import UserError
 
 CLASSES = {"n03": "cliff", "n01": "goldfish", "n02": "snail"}
@@ -177,6 +178,21 @@ def test_every_layout_has_the_same_fingerprint(tmp_path):
         make(tmp_path / layout)
         prints.add(data.fingerprint(recipe(tmp_path, source), data_root=tmp_path / layout))
     assert len(prints) == 1
+
+
+def test_every_layout_is_prepared_to_the_same(tmp_path, data_home):
+    """Once for all: what one layout's images were prepared to serves every other's."""
+    for layout, (make, source) in LAYOUTS.items():
+        make(tmp_path / layout)
+        loaded = data.load_recipe(recipe(tmp_path, source))
+        shutil.rmtree(data_home, ignore_errors=True)
+        prepare(loaded, data_root=tmp_path / layout, workers=1)
+        for other, (_, its_source) in LAYOUTS.items():
+            if (tmp_path / other).is_dir():
+                mine = data.load_recipe(recipe(tmp_path, its_source))
+                assert verify(mine, data_root=tmp_path / other)[1] == []
+        for split in IMAGES:
+            assert data.load(loaded, split)["id"][:] == ORDER[split]
 
 
 def test_a_changed_removed_or_relabelled_image_changes_the_fingerprint(tmp_path):
@@ -418,9 +434,10 @@ def test_the_hubs_fingerprint_needs_no_data(tmp_path, monkeypatch):
     assert len(prints) == 4
 
 
-def refusal(status: int) -> httpx.Response:
-    request = httpx.Request("GET", "https://huggingface.co/api", headers={"authorization": "Bearer hf_verysecret"})
-    return httpx.Response(status, request=request)
+def refusal(status: int) -> SimpleNamespace:
+    """What the hub's exceptions want to know of an answer."""
+    request = SimpleNamespace(headers={"authorization": "Bearer hf_verysecret"}, url="https://huggingface.co/api")
+    return SimpleNamespace(status_code=status, headers={}, request=request, text="hf_verysecret")
 
 
 @pytest.mark.parametrize(

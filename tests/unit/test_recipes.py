@@ -217,9 +217,10 @@ def test_classes_come_from_list_files_and_keep_the_order_of_the_base(tmp_path):
 def test_shipped_class_lists_are_those_of_imagenet():
     """timm's list of the 1,000 synsets is the independent truth; every other list is a part of it."""
     imagenet = data.load_recipe("imagenet-1k")
-    assert list(imagenet.classes) == ImageNetInfo().label_names()
+    truth = ImageNetInfo()
+    assert list(imagenet.classes) == truth.label_names()
     for identifier, name in imagenet.classes.items():
-        assert ImageNetInfo().label_name_to_description(identifier).split(",")[0] == name
+        assert truth.label_name_to_description(identifier).split(",")[0] == name
     sizes = {"imagenet-100": 100, "imagenette": 10, "imagewoof": 10, "tiny-imagenet": 200, "tiny-imagenet-40": 40}
     for name, size in sizes.items():
         classes = data.load_recipe(name).classes
