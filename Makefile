@@ -20,7 +20,8 @@ help:
 	@echo "make demo       five mixers and a control, trained and compared on drawn shapes"
 	@echo "                (RECIPE=tiny-imagenet-40 DATA_ROOT=folder: on photographs)"
 	@echo "make lab        JupyterLab with the notebooks"
-	@echo "make test       style, unit, golden and notebook tests; test-fast: under 90 seconds; test-slow: the slow ones"
+	@echo "make test       style, unit, golden and notebook tests; test-fast: under 90 seconds; test-slow: the slow ones,"
+	@echo "                and those that \`make test\` leaves out, such as twenty kills of one training"
 	@echo "make install    the environment alone"
 
 install: $(INSTALLED)
@@ -29,7 +30,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is %d.%d: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet torch torchvision --index-url $(TORCH_INDEX))
-	$(BIN)/python -m pip install --quiet --editable '.[lab,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[lab,track,test]'
 	@touch $@
 
 demo: $(INSTALLED)
@@ -43,13 +44,13 @@ lint: $(INSTALLED)
 
 # one test process a core; each computes on one thread, so that two cores are two tests
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "not soak" tests
 
 test-fast: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "not slow" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "not slow and not soak" tests
 
 test-slow: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "slow or soak" tests
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache build dist *.egg-info

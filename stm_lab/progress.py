@@ -83,6 +83,13 @@ class progress:
         elif time.monotonic() - self._printed_at >= self.interval or self.count == self.total:
             self._print_line()
 
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=self.stream)
+        else:
+            print(text, file=self.stream, flush=True)
+
     def close(self) -> None:
         """The last line, if it has not been written."""
         if self._bar is not None:

@@ -3,10 +3,10 @@
 Place, size, angle, colours and textures of figure, ground and distractors are drawn without regard to the class. The
 distractors are forms of the same ten classes, drawn alike; only they are darker than the ground, and the figure is
 brighter. All forms have the same area and contours of about the same length. So averages of pixels, colours and local
-texture say little, and the power spectrum of the image, which is blind to the sign of a contrast, cannot tell the figure
-from its distractors: one has to see which contours are the figure's, and how they join up. Three groups share their
-local detail: curves (ring, arch, crescent), right angles (bar, cross, l_shape, t_shape), acute angles (triangle, star,
-dart).
+texture say little, and the power spectrum of the image, which is blind to the sign of a contrast, cannot tell the
+figure from its distractors: one has to see which contours are the figure's, and how they join up. Three groups share
+their local detail: curves (ring, arch, crescent), right angles (bar, cross, l_shape, t_shape), acute angles (triangle,
+star, dart).
 
 Every number is an integer, from the random words to the antialiased edge, so the same seed gives the same pixels on any
 machine. Image i of a split depends on (seed, split, i) alone: a larger set begins with the smaller one.

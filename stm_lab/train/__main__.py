@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from stm_lab.errors import UserError
 from stm_lab.overrides import parse_overrides
-from stm_lab.train import fit, load_config
+from stm_lab.train import fit, list_presets, load_config
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 done, 2 the input was wrong, 1 the training failed, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="python -m stm_lab.train", description="Train one model.")
-    parser.add_argument("config", help="a preset (quick, class) or a YAML file")
+    parser.add_argument("config", help=f"a preset ({', '.join(list_presets())}) or a YAML file")
     parser.add_argument("-p", dest="overrides", metavar="key=value", action="append", default=[], help="set a field")
+    parser.add_argument("--force", action="store_true", help="start afresh, whatever the run's folder holds")
     options = parser.parse_args(arguments)
+    main_process = os.environ.get("RANK", "0") == "0"
     try:
-        result = fit(load_config(options.config, **parse_overrides(options.overrides)))
+        result = fit(load_config(options.config, **parse_overrides(options.overrides)), force=options.force)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}", main_process)
         return 2
     except RuntimeError as error:
-        print(f"failed: {error}", file=sys.stderr)
+        _say(f"failed: {error}", main_process)
         return 1
     except KeyboardInterrupt:
         return 130
     metrics = result.metrics
-    print(f"top1 {metrics['top1']:.2f}% ({metrics['weights']}) in {metrics['seconds']:.1f} s: {result.run_dir}")
+    if main_process:
+        print(f"top1 {metrics['top1']:.2f}% ({metrics['weights']}) in {metrics['seconds']:.1f} s: {result.run_dir}")
     return 0
+
+
+def _say(text: str, main_process: bool) -> None:
+    """One process of several speaks for all."""
+    if main_process:
+        print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

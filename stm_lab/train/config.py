@@ -20,6 +20,8 @@ from stm_lab.validation import validated
 
 PRESETS = Path(__file__).parent / "presets"
 
+_WHERE = {"data_root", "device", "num_processes", "workers", "checkpoint_every", "tracker", "out"}
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -48,15 +50,19 @@ class TrainConfig(BaseModel):
     train_size: Count | None = None  # images, balanced over the classes; None: all
     validation_size: Count | None = None
     image_size: Annotated[int, Field(ge=MIN_IMAGE_SIZE)] | None = None  # pixels; None: the recipe's
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of a validation image's shorter side that is seen
     augmentation: Augmentation = Augmentation()
     mixup: NotNegative = 0.0  # alpha; 0 is off
     cutmix: NotNegative = 0.0  # alpha; 0 is off. With both on, each is used for half of the batches
-    mixup_prob: Share = 1.0  # share of batches that are mixed at all
+    mixup_prob: Share = 1.0  # share of steps that are mixed at all
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     # how
     epochs: Positive = 10  # may be a fraction
-    batch_size: Annotated[int, Field(ge=2)] = 128  # images per step; an incomplete last batch is left out
+    batch_size: Annotated[int, Field(ge=2)] = (
+        128  # images per step, of all processes; an incomplete last one is left out
+    )
+    accumulate: Count = 1  # parts of a step for each process; each has its own statistics in batch norm
     lr: Positive = 1e-3  # at the peak
     warmup_epochs: NotNegative = 1
     warmup_lr: NotNegative = 1e-6  # of the first step
@@ -68,8 +74,15 @@ class TrainConfig(BaseModel):
 
     # where: what does not change the result, but for rounding
     precision: Literal["no", "fp16", "bf16"] = "no"
+    channels_last: bool = False  # memory format of convolutions
+    compile: bool = False  # torch.compile: minutes at the start, faster steps after
+    grad_checkpointing: bool = False  # computes activations twice instead of keeping them
+    fused: bool = True  # AdamW as one kernel
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    num_processes: Count = 1  # on this machine, in child processes; for more see `accelerate launch`
     workers: Annotated[int, Field(ge=0)] = 0  # processes that prepare batches; 0: this one does
+    checkpoint_every: Count | None = None  # steps; there is one at the end of each epoch in any case
+    tracker: Literal["none", "tensorboard"] = "none"  # where Accelerate sends the rows, besides metrics.jsonl
     out: Folder | None = None  # the run's folder; None: one in `runs_dir()`, named after the run
 
     @model_validator(mode="after")
@@ -79,17 +92,24 @@ class TrainConfig(BaseModel):
         for name in ("warmup_lr", "min_lr"):
             if getattr(self, name) > self.lr:
                 raise ValueError(f"{name} = {getattr(self, name)} must not be above lr = {self.lr}")
-        if (self.mixup or self.cutmix) and self.batch_size % 2:
-            raise ValueError(f"batch_size = {self.batch_size} must be even, because mixup and cutmix pair its images")
+        paired = 2 if self.mixup or self.cutmix else 1
+        if self.batch_size % (paired * self.accumulate):
+            raise ValueError(
+                f"batch_size = {self.batch_size} must be a multiple of {paired * self.accumulate}: accumulate = "
+                f"{self.accumulate} parts" + (" of pairs, which mixup and cutmix mix" if paired == 2 else "")
+            )
         return self
 
     def run_dir(self) -> Path:
         """The absolute folder of this run: `out`, or `runs_dir()/train/<recipe>-<mixer>-<scale>-s<seed>-<hash>`."""
         if self.out is not None:
             return Path(self.out).expanduser().absolute()
-        result = self.model_dump(mode="json", exclude={"device", "workers", "data_root", "out"})
-        digest = hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(json.dumps(self.result_fields(), sort_keys=True).encode()).hexdigest()[:8]
         return runs_dir() / "train" / f"{Path(self.recipe).stem}-{self.mixer}-{self.scale}-s{self.seed}-{digest}"
+
+    def result_fields(self) -> dict[str, Any]:
+        """The fields that decide what comes out: all but those that say where and how it is computed."""
+        return self.model_dump(mode="json", exclude=_WHERE)
 
     def to_yaml(self) -> str:
         """Every field, as a file that `load_config` reads."""

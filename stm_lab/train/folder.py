@@ -1,25 +1,29 @@
-"""A training run's folder: `config.yaml  environment.json  metrics.jsonl  model.safetensors`.
+"""A training run's folder: `config.yaml  environment.json  metrics.jsonl  checkpoints/  model.safetensors`.
 
-What runs is written first, the weights last and in one go: a folder with weights is a finished run.
+What runs is written first, the weights last and in one go: a folder with weights is a finished run. One with
+checkpoints and no weights was interrupted, and goes on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from stm_lab import build_model, list_mixers
+from stm_lab import build_model, data, list_mixers
 from stm_lab.devices import resolve_device
 from stm_lab.environment import describe_environment
 from stm_lab.errors import UserError
+from stm_lab.mixers import get_mixer
 from stm_lab.plugins import load_plugins
 from stm_lab.train.config import TrainConfig, load_config
 
@@ -27,35 +31,93 @@ CONFIG, ENVIRONMENT, METRICS, WEIGHTS = "config.yaml", "environment.json", "metr
 
 
 class RunFolder:
-    """The folder that a run writes. Making one starts it afresh: what an earlier run left under these names goes.
+    """The folder that a run writes; making this object touches nothing.
 
-    Raises:
-        UserError: the folder cannot be made or written.
+    Attributes:
+        path: absolute.
+        checkpoints: the folder of the checkpoints.
+        identity: what decides the run's outcome: its configuration, its data, its plugins. A folder that holds a run
+            of another identity is refused.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device):
+    def __init__(self, config: TrainConfig):
+        self.config = config
         self.path = config.run_dir()
+        self.checkpoints = self.path / "checkpoints"
+        plugins = [hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest() for file in config.plugins]
+        self.identity = config.result_fields() | {
+            "data": data.fingerprint(config.recipe, data_root=config.data_root),
+            "plugins": plugins,
+        }
+        # what a notebook's cell defines may have changed since: such a run neither goes on nor counts as done
+        self._repeatable = get_mixer(config.mixer).__module__ != "__main__"
+
+    def is_finished(self) -> bool:
+        """Whether this very run is there, with its weights. Raises UserError if another run is."""
+        self._check_identity()
+        return self._repeatable and (self.path / WEIGHTS).is_file() and self._identity_there() is not None
+
+    def begin(self, device: torch.device, *, processes: int, afresh: bool) -> None:
+        """Make the folder, or go on in it; `afresh`: whatever run is there goes.
+
+        Raises UserError if the folder cannot be made or written, or holds another run.
+        """
+        afresh = afresh or not self._repeatable
         try:
+            if not afresh:
+                self._check_identity()
+            if afresh or self._identity_there() is None:
+                self._clear()
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / WEIGHTS).unlink(missing_ok=True)
-            (self.path / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
-            (self.path / METRICS).write_text("", encoding="utf-8")
-            environment = json.dumps(describe_environment(device), indent=1)
-            (self.path / ENVIRONMENT).write_text(f"{environment}\n", encoding="utf-8")
+            _replace(self.path / CONFIG, self.config.to_yaml())
+            environment = describe_environment(device) | {"processes": processes, "run": self.identity}
+            _replace(self.path / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
         except OSError as error:
             raise UserError(f"out = {str(self.path)!r}: {error.strerror}") from None
 
-    def add_row(self, row: Mapping[str, Any]) -> None:
-        """One more line of `metrics.jsonl`, on disk when this returns."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+    def _clear(self) -> None:
+        for name in (WEIGHTS, METRICS, ENVIRONMENT):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
-    def save_weights(self, model: nn.Module, **facts: Any) -> None:
-        """Write the state of `model` in one go, with what `load_run` has to know about it beside the configuration."""
+    def _identity_there(self) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8")).get("run")
+        except (OSError, ValueError):
+            return None
+
+    def _check_identity(self) -> None:
+        there = self._identity_there() if self._repeatable else None
+        if there is None or there == self.identity:
+            return
+        names = [name for name in self.identity if there.get(name) != self.identity[name]]
+        example = f"{names[0]} = {there.get(names[0])!r} there, {self.identity[names[0]]!r} here"
+        more = f", and {len(names) - 1} more" if len(names) > 1 else ""
+        raise UserError(
+            f"out = {str(self.path)!r} holds another run ({example}{more}); choose another folder, or --force to "
+            "replace it"
+        )
+
+    def write_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """All lines of `metrics.jsonl`, in one go."""
+        _replace(self.path / METRICS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+    def read_rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.path / METRICS).read_text(encoding="utf-8").splitlines()]
+
+    def save_weights(self, state: Mapping[str, torch.Tensor], **facts: Any) -> None:
+        """Write a model's state in one go, with what `load_run` has to know about it beside the configuration."""
         unfinished = self.path / f"{WEIGHTS}.part"
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(state, unfinished, metadata={name: str(fact) for name, fact in facts.items()})
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        # not save_file, whose files nobody else may read
+        unfinished.write_bytes(safetensors.torch.save(state, {name: str(fact) for name, fact in facts.items()}))
         os.replace(unfinished, self.path / WEIGHTS)
+
+
+def _replace(path: Path, text: str) -> None:
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 def model_of(config: TrainConfig, num_classes: int, image_size: int) -> nn.Module:
@@ -63,7 +125,9 @@ def model_of(config: TrainConfig, num_classes: int, image_size: int) -> nn.Modul
     options = {"img_size": image_size, **config.model_options}
     if config.drop_path_rate is not None:
         options["drop_path_rate"] = config.drop_path_rate
-    return build_model(config.mixer, config.scale, num_classes=num_classes, **options)
+    model = build_model(config.mixer, config.scale, num_classes=num_classes, **options)
+    model.set_grad_checkpointing(config.grad_checkpointing)
+    return model
 
 
 def load_run(folder: str | Path, *, device: str | torch.device = "cpu") -> nn.Module:

@@ -1,27 +1,29 @@
 """Training: one run is one `Trainer`, whose state is the model, its average, the optimizer and the steps done.
 
 Nothing random is carried from step to step: the order of the images, their views, mixing and drop path are functions
-of the seed and of the epoch or step.
+of the seed and of the epoch or step. So a checkpoint is that state, and a run that was killed goes on as if it had not
+been; and a step may be dealt out to any number of processes.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from timm.data import Mixup
+from accelerate.utils import DistributedType
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.distributed.checkpoint import state_dict as whole
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from stm_lab import data
 from stm_lab.data import rng
@@ -30,11 +32,18 @@ from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError
 from stm_lab.plugins import load_plugins
 from stm_lab.progress import progress
+from stm_lab.train import checkpoints, health
+from stm_lab.train.batches import Batches, load_splits, mixing
+from stm_lab.train.batchnorm import make_global
 from stm_lab.train.config import TrainConfig, load_config
-from stm_lab.train.folder import RunFolder, model_of
+from stm_lab.train.folder import RunFolder, load_run, model_of
+from stm_lab.train.launch import is_child, launch
 from stm_lab.train.optim import WarmupCosine, make_optimizer
 
-_ORDER, _STEP = 1, 2  # what a random number is for; views have their own streams
+_STEP = 2  # what a random number is for; orders and views have their own streams
+# of weights that may be sharded: whole, on the first process, or on all
+_WHOLE = whole.StateDictOptions(full_state_dict=True, cpu_offload=True)
+_EVERYWHERE = whole.StateDictOptions(full_state_dict=True)
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,13 @@ class Result:
         metrics: the last row, but `seconds` of the whole run, and the model's number of `parameters`.
         rows: one mapping an epoch, the lines of `metrics.jsonl`:
             `epoch`, `step`: how many are done; the last epoch may be a part of one.
-            `loss`, `grad_norm` (before clipping): means over the epoch's steps; `lr`: the last step's.
+            `loss`, `grad_norm` (before clipping): means over the epoch's steps; `grad_norm_max`; `lr`: the last step's.
             `images_per_second`, `data_wait`: of training; the latter is the share (0 to 1) of its time that went by
             waiting for the next batch.
             `weights`: "ema" or "raw", those that the run saves; `top1` (percent of the whole validation split) and
             `validation_loss` are theirs. `top1_raw` is that of the weights that the optimizer moves.
             `seconds`: wall time of the epoch and its evaluation.
+            `health`: sentences about what looks wrong, if anything does.
         run_dir: the absolute folder, for `load_run`.
     """
 
@@ -61,54 +71,91 @@ class Result:
     run_dir: Path
 
 
-def fit(config: str | Path | Mapping[str, Any] | TrainConfig, **overrides: Any) -> Result:
+def fit(config: str | Path | Mapping[str, Any] | TrainConfig, *, force: bool = False, **overrides: Any) -> Result:
     """Train one model: `fit("quick", mixer="swin", seed=1)`.
+
+    If the run's folder holds this very run, finished, that is the answer, and nothing is trained; if it holds a part of
+    it, the run goes on from the last checkpoint. (A mixer that was defined in a notebook's cell may have changed since,
+    so its runs start afresh.)
 
     Args:
         config: a preset's name, a YAML file, a mapping or a `TrainConfig`.
+        force: start afresh, whatever is there.
         **overrides: fields of `TrainConfig`, which come on top.
 
     Raises:
-        UserError: what is asked for does not exist or does not fit; nothing has been trained then.
-        RuntimeError: the loss is not finite any more.
+        UserError: what is asked for does not exist or does not fit, or the folder holds another run; nothing has been
+            trained then.
+        RuntimeError: the loss is not finite any more, or a checkpoint cannot be written.
     """
     config = load_config(config, **overrides)
     load_plugins(config.plugins)
-    return Trainer(config).run()
+    folder = RunFolder(config)
+    if not force and folder.is_finished():
+        print(f"{folder.path}: finished already; --force trains again")
+        return _finished(folder)
+    if config.num_processes > 1 and not is_child():
+        launch(config, force=force)
+        return _finished(folder)
+    return Trainer(config, force=force).run()
 
 
-class Batches(Sampler[list[int]]):
-    """Each epoch all rows in an order that depends on (seed, epoch) alone; an incomplete last batch is left out."""
+def _finished(folder: RunFolder) -> Result:
+    model = load_run(folder.path, device=folder.config.device)
+    rows = folder.read_rows()
+    return Result(model, _metrics(rows, model), rows, folder.path)
 
-    def __init__(self, size: int, batch_size: int, seed: int):
-        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, 0
 
-    def __len__(self) -> int:
-        return self.size // self.batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        draws = rng.words(self.seed, self.epoch, _ORDER, np.arange(self.size), count=1)[:, 0]
-        order = np.argsort(draws, kind="stable")
-        for step in range(len(self)):
-            yield order[step * self.batch_size : (step + 1) * self.batch_size].tolist()
+def _metrics(rows: list[dict[str, Any]], model: nn.Module) -> dict[str, Any]:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return rows[-1] | {"parameters": parameters, "seconds": sum(row["seconds"] for row in rows)}
 
 
 class Trainer:
-    """Everything that one run needs, ready to `run`. Raises UserError if the configuration does not fit its data."""
+    """Everything that one run needs, ready to `run`: from its start, or from its last checkpoint.
 
-    def __init__(self, config: TrainConfig):
+    Raises UserError if the configuration does not fit its data, the processes or the folder.
+    """
+
+    def __init__(self, config: TrainConfig, *, force: bool = False):
         self.config = config
         self.accelerator = _accelerator(config)
         self.device = self.accelerator.device
         recipe = data.load_recipe(config.recipe)
         self.label = f"{config.mixer} {config.scale} on {recipe.name}, seed {config.seed}"
-        num_classes, self.image_size = len(recipe.classes), config.image_size or recipe.image_size
-        torch.manual_seed(config.seed)
-        model = model_of(config, num_classes, self.image_size).to(self.device)
-        views, self.validation = _load_data(config, self.image_size)
-        self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
-        self.normalized = Normalize(model, self.device)
-        self.batches = Batches(len(views), config.batch_size, config.seed)
+        self.num_classes, self.image_size = len(recipe.classes), config.image_size or recipe.image_size
+        self._load_data()
+        self._make_model()
+        self.mix = mixing(config, self.num_classes)
+        self.steps = max(1, round(config.epochs * self.batches.steps))
+        warmup_steps = min(round(config.warmup_epochs * self.batches.steps), self.steps - 1)
+        self.learning_rate = WarmupCosine(self.steps, warmup_steps, config.warmup_lr, config.lr, config.min_lr)
+        self._check_every = 1 if self.device.type == "cpu" else 50  # steps; reading a loss waits for the device
+        self.step = 0  # steps done
+        self.rows: list[dict[str, Any]] = []  # of the epochs done
+        self.losses = self.norms = torch.zeros(0, device=self.device)  # of the steps of this epoch, so far
+        self._saved_at: int | None = None  # step of the last checkpoint
+        self.folder = RunFolder(config)
+        self._begin(force)
+
+    def _load_data(self) -> None:
+        config, world, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
+        parts = world * config.accumulate
+        paired = 2 if config.mixup or config.cutmix else 1
+        if config.batch_size % (parts * paired):
+            raise UserError(
+                f"batch_size = {config.batch_size} must be a multiple of {parts * paired}: {world} process(es), "
+                f"accumulate = {config.accumulate}" + (", and pairs to mix" if paired == 2 else "")
+            )
+        views, self.validation = load_splits(config, self.image_size, rank, world)
+        self.batches = Batches(
+            len(views),
+            config.batch_size,
+            config.seed,
+            parts=parts,
+            first=rank * config.accumulate,
+            count=config.accumulate,
+        )
         self.loader = DataLoader(
             views,
             batch_sampler=self.batches,
@@ -117,37 +164,72 @@ class Trainer:
             persistent_workers=config.workers > 0,
             pin_memory=self.device.type == "cuda",
         )
-        self.steps = max(1, round(config.epochs * len(self.batches)))
-        warmup_steps = min(round(config.warmup_epochs * len(self.batches)), self.steps - 1)
-        self.learning_rate = WarmupCosine(self.steps, warmup_steps, config.warmup_lr, config.lr, config.min_lr)
-        optimizer = make_optimizer(model, config.lr, config.weight_decay)
+
+    def _make_model(self) -> None:
+        config = self.config
+        torch.manual_seed(config.seed)
+        model = model_of(config, self.num_classes, self.image_size).to(self.device)
+        self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        model.to(memory_format=self.memory_format)
+        if self.accelerator.num_processes > 1:
+            make_global(model)
+        sharded = self.accelerator.distributed_type == DistributedType.FSDP
+        if sharded and config.ema_decay:
+            raise UserError("ema_decay needs whole weights, and FSDP shards them; set ema_decay=null")
+        self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
+        self.normalized = Normalize(model, self.device)
+        if config.compile:
+            model.compile()  # in place: names and copies of the weights stay as they are
+        optimizer = make_optimizer(model, config.lr, config.weight_decay, fused=config.fused)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.raw = self.accelerator.unwrap_model(self.model)  # the same weights, without what wraps the forward pass
-        self.mix = _mixing(config, num_classes)
-        self._check_every = 1 if self.device.type == "cpu" else 50  # steps; reading a loss waits for the device
-        self.step = 0  # steps done
-        self.folder = RunFolder(config, self.device)
+        # the same weights without what wraps the forward pass; sharded weights are gathered by what wraps them
+        self.raw = self.model if sharded else self.accelerator.unwrap_model(self.model)
 
     def run(self) -> Result:
         """Train to the end, one row an epoch; the weights are saved, and returned, once."""
-        rows: list[dict[str, Any]] = []
-        with progress(self.steps, self.label, unit="steps") as bar:
+        main = self.accelerator.is_main_process
+        with progress(self.steps, self.label, unit="steps", stream=None if main else io.StringIO()) as bar:
+            if self.step:
+                bar.say(f"{self.folder.path}: going on at step {self.step} of {self.steps}")
+                bar.update(self.step)
+            else:
+                self._tell(bar, health.before(self.config))
             while self.step < self.steps:
                 started = time.perf_counter()
                 row = self.train_epoch(bar) | self.evaluate() | {"seconds": time.perf_counter() - started}
-                self.folder.add_row(row)
-                rows.append(row)
-                bar.note = f"loss {row['loss']:.3f}, top1 {row['top1']:.1f}%"
+                self._end_epoch(row, bar)
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)  # the forward pass as it was
         model = self.averaged.eval()
-        self.folder.save_weights(
-            model, weights=self.weights, num_classes=model.num_classes, image_size=self.image_size
+        state = self._weights() if self.ema is None else model.state_dict()
+        if main:
+            facts = {"weights": self.weights, "num_classes": self.num_classes, "image_size": self.image_size}
+            self.folder.save_weights(state, **facts)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return Result(model, _metrics(self.rows, model), self.rows, self.folder.path)
+
+    def _end_epoch(self, row: dict[str, Any], bar: progress) -> None:
+        said = health.during(
+            self.config,
+            [*self.rows, row],
+            steps=self.steps,
+            classes=self.num_classes,
+            images=self.accelerator.num_processes * len(self.validation[1]),
         )
-        totals = {
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "seconds": sum(row["seconds"] for row in rows),
-        }
-        return Result(model, rows[-1] | totals, rows, self.folder.path)
+        if self.step == self.steps:
+            said += health.after(self.config, row["top1"])
+        self._tell(bar, said)
+        self.rows.append(row | ({"health": said} if said else {}))
+        self.losses = self.norms = torch.zeros(0, device=self.device)
+        if self.accelerator.is_main_process:
+            self.folder.write_rows(self.rows)
+        self.accelerator.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=self.step)
+        self._save()
+        bar.note = f"loss {row['loss']:.3f}, top1 {row['top1']:.1f}%"
+
+    def _tell(self, bar: progress, said: list[str]) -> None:
+        for sentence in said:
+            bar.say(f"health: {sentence}")
 
     @property
     def weights(self) -> str:
@@ -159,85 +241,164 @@ class Trainer:
         """The model with those weights."""
         return self.raw if self.ema is None else self.ema.module
 
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _begin(self, force: bool) -> None:
+        """Open the folder, and take up the state of its last checkpoint if there is one."""
+        if self.accelerator.is_main_process:
+            self.folder.begin(self.device, processes=self.accelerator.num_processes, afresh=force)
+            checkpoint = checkpoints.latest(self.folder.checkpoints)
+            self.folder.write_rows(checkpoint.facts["rows"] if checkpoint else [])
+        self.accelerator.wait_for_everyone()  # the others read what the first has found good
+        if self.config.tracker != "none":
+            self.accelerator.init_trackers("")
+        checkpoint = checkpoints.latest(self.folder.checkpoints)
+        if checkpoint is not None:
+            self._restore(checkpoint)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return whole.get_model_state_dict(self.model, options=_WHOLE)
+
+    def _save(self) -> None:
+        """Write a checkpoint. Raises RuntimeError if that fails."""
+        optimizer = whole.get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=_WHOLE)
+        states = optimizer.get("state", {})  # the first process has them all, the others none
+        groups = {
+            "model": self._weights(),
+            "ema": {} if self.ema is None else self.ema.module.state_dict(),
+            "optimizer": {f"{name}|{key}": value for name, state in states.items() for key, value in state.items()},
+            "epoch": {"losses": self.losses, "norms": self.norms},
+        }
+        tensors = {f"{group}.{name}": tensor for group, part in groups.items() for name, tensor in part.items()}
+        scaler = self.accelerator.scaler
+        facts = {"rows": self.rows, "scaler": scaler.state_dict() if scaler is not None else None}
+        if self.accelerator.is_main_process:
+            try:
+                checkpoints.save(self.folder.checkpoints, self.step, tensors, facts)
+            except OSError as error:
+                raise RuntimeError(f"{self.folder.checkpoints}: no checkpoint at step {self.step}: {error}") from error
+        self._saved_at = self.step
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self, checkpoint: checkpoints.Checkpoint) -> None:
+        self.step, self.rows = checkpoint.step, checkpoint.facts["rows"]
+        self._saved_at = self.step
+        self.losses, self.norms = (checkpoint.part("epoch")[name].to(self.device) for name in ("losses", "norms"))
+        whole.set_model_state_dict(self.model, checkpoint.part("model"), options=_EVERYWHERE)
+        if self.ema is not None:
+            self.ema.module.load_state_dict(checkpoint.part("ema"))
+        state: dict[str, dict[str, torch.Tensor]] = {}
+        for name, tensor in checkpoint.part("optimizer").items():
+            parameter, _, key = name.rpartition("|")
+            state.setdefault(parameter, {})[key] = tensor
+        optimizer = self.optimizer.optimizer
+        there = whole.get_optimizer_state_dict(self.model, optimizer, options=_EVERYWHERE)
+        whole.set_optimizer_state_dict(self.model, optimizer, there | {"state": state}, options=_EVERYWHERE)
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(checkpoint.facts["scaler"])
+
     # ---- one epoch --------------------------------------------------------------------------------------------------
 
     def train_epoch(self, bar: progress) -> dict[str, Any]:
         """Train to the end of the epoch or of the run; the part of the row that tells how it went."""
-        per_epoch = len(self.batches)
-        epoch = self.step // per_epoch
-        self.batches.epoch = epoch
+        per_epoch = self.batches.steps
+        epoch, start = divmod(self.step, per_epoch)
+        length = min(per_epoch, self.steps - epoch * per_epoch)
+        self.batches.epoch, self.batches.start = epoch, start
         self.loader.dataset.set_epoch(epoch)
-        length = min(per_epoch, self.steps - self.step)
         losses, norms = torch.zeros(2, length, device=self.device)  # read in one go: reading waits for the device
+        losses[:start], norms[:start] = self.losses, self.norms
         self.model.train()
         waited, started = 0.0, time.perf_counter()
-        batches = iter(self.loader)
-        for i in range(length):
+        batches, checked = iter(self.loader), start
+        for i in range(start, length):
             asked = time.perf_counter()
-            images, labels = next(batches)
+            parts = [next(batches) for _ in range(self.config.accumulate)]
             waited += time.perf_counter() - asked
-            losses[i], norms[i] = self.train_step(images, labels)
-            if (i + 1) % self._check_every == 0 or i + 1 == length:
-                self._check_finite(losses[: i + 1], epoch)
+            losses[i], norms[i] = self.train_step(parts)
+            due = self.config.checkpoint_every is not None and self.step % self.config.checkpoint_every == 0
+            if due or (i + 1) % self._check_every == 0 or i + 1 == length:
+                self._check_finite(losses, checked, i + 1)
+                checked = i + 1
                 bar.note = f"loss {losses[i].item():.3f}"
+            if due and i + 1 < length:  # the end of the epoch has its own
+                self.losses, self.norms = losses[: i + 1], norms[: i + 1]
+                self._save()
             bar.update()
         seconds = time.perf_counter() - started
+        counted = norms[norms.isfinite()]  # fp16 skips steps that overflow
         return {
             "epoch": self.step / per_epoch,
             "step": self.step,
             "loss": losses.mean().item(),
             "lr": self.learning_rate(self.step - 1),
-            "grad_norm": norms[norms.isfinite()].mean().nan_to_num().item(),  # fp16 skips steps that overflow
-            "images_per_second": length * self.config.batch_size / seconds,
+            "grad_norm": counted.mean().nan_to_num().item(),
+            "grad_norm_max": counted.max().item() if len(counted) else 0.0,
+            "images_per_second": (length - start) * self.config.batch_size / seconds,
             "data_wait": waited / seconds,
         }
 
-    def train_step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step on images (B, 3, S, S) in [0, 1] and labels (B,). Loss and gradient norm, on the device."""
+    def train_step(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """One step on this process's parts of it: images (B, 3, S, S) in [0, 1] and labels (B,) each.
+
+        Returns the mean loss over these parts, and the norm of the whole step's gradient, on the device.
+        """
         lr = self.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         seed = int(rng.words(self.config.seed, self.step, _STEP, count=1)[0, 0]) >> 32
-        torch.manual_seed(seed)  # for drop path
-        images = self.normalized(images.to(self.device, non_blocking=True))
-        targets = labels.to(self.device, non_blocking=True)
-        if self.mix is not None:
-            with seeded(seed):
-                images, targets = self.mix(images, targets)  # targets: (B, classes), smoothed already
-            smoothing = 0.0
-        else:
-            smoothing = self.config.label_smoothing
-        loss = F.cross_entropy(self.model(images), targets, label_smoothing=smoothing)
-        self.accelerator.backward(loss)
+        losses = []
+        for k, (images, labels) in enumerate(parts):
+            torch.manual_seed(seed + self.batches.first + k)  # for drop path, which draws for each image
+            if k + 1 < len(parts):
+                with self.accelerator.no_sync(self.model):
+                    losses.append(self._backward(images, labels, seed, len(parts)))
+            else:
+                losses.append(self._backward(images, labels, seed, len(parts)))
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_grad or math.inf)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.raw, step=self.step)
-        return loss.detach(), norm
+        return torch.stack(losses).mean(), norm
 
-    def _check_finite(self, losses: torch.Tensor, epoch: int) -> None:
-        """Raise RuntimeError, naming the first step whose loss is not finite."""
-        wrong = (~losses.isfinite()).nonzero()
+    def _backward(self, images: torch.Tensor, labels: torch.Tensor, seed: int, parts: int) -> torch.Tensor:
+        images = self.normalized(images.to(self.device, non_blocking=True)).contiguous(memory_format=self.memory_format)
+        targets = labels.to(self.device, non_blocking=True)
+        if self.mix is not None:
+            with seeded(seed):  # the same for all parts of a step
+                images, targets = self.mix(images, targets)  # targets: (B, classes), smoothed already
+            smoothing = 0.0
+        else:
+            smoothing = self.config.label_smoothing
+        loss = F.cross_entropy(self.model(images), targets, label_smoothing=smoothing)
+        self.accelerator.backward(loss / parts)
+        return loss.detach()
+
+    def _check_finite(self, losses: torch.Tensor, start: int, stop: int) -> None:
+        """Make this epoch's losses [start, stop) those of all processes. Raise RuntimeError if one is not finite."""
+        losses[start:stop] = self.accelerator.reduce(losses[start:stop], "mean")
+        wrong = (~losses[start:stop].isfinite()).nonzero()
         if len(wrong):
-            step = epoch * len(self.batches) + int(wrong[0])
+            i = start + int(wrong[0])
+            step = self.batches.epoch * self.batches.steps + i
             raise RuntimeError(
-                f"the loss is {losses[wrong[0]].item()} at step {step} of {self.steps}, learning rate "
-                f"{self.learning_rate(step):.3g}; a lower lr, a longer warm-up or a smaller clip_grad may help"
+                health.diverged(losses[i].item(), step, self.steps, self.learning_rate(step), self._saved_at)
             )
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, Any]:
         """The part of the row that tells how good the weights are, on the whole validation split."""
+        models = [self.raw] if self.ema is None else [self.ema.module, self.raw]
         with self.accelerator.autocast():
-            top1, loss = evaluate(self.averaged, *self.validation)
-            top1_raw = top1 if self.ema is None else evaluate(self.raw, *self.validation)[0]
-        return {"weights": self.weights, "top1": top1, "validation_loss": loss, "top1_raw": top1_raw}
+            counts = torch.stack([_count(model, *self.validation, self.normalized, 256) for model in models])
+        counts = self.accelerator.reduce(counts, "sum")  # (models, 3): correct answers, loss, images
+        top1, loss = (counts[:, 0] / counts[:, 2] * 100).tolist(), (counts[:, 1] / counts[:, 2]).tolist()
+        return {"weights": self.weights, "top1": top1[0], "validation_loss": loss[0], "top1_raw": top1[-1]}
 
 
-@torch.inference_mode()
 def evaluate(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, batch_size: int = 256
 ) -> tuple[float, float]:
@@ -248,16 +409,25 @@ def evaluate(
         images: uint8 (N, 3, S, S), as `stm_lab.data.to_tensors` gives them; normalised here as the model wants them.
         labels: int64 (N,).
     """
-    device = next(model.parameters()).device
-    normalized = Normalize(model, device)
+    normalized = Normalize(model, next(model.parameters()).device)
+    correct, loss, number = _count(model, images, labels, normalized, batch_size).tolist()
+    return 100 * correct / number, loss / number
+
+
+@torch.inference_mode()
+def _count(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, normalized: Normalize, batch_size: int
+) -> torch.Tensor:
+    """Correct answers, summed cross-entropy and number of images: (3,) on the model's device."""
+    device = normalized.mean.device
     model.eval()
-    correct = loss = torch.zeros((), device=device)
+    counts = torch.zeros(3, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
     for some, targets in zip(images.split(batch_size), labels.split(batch_size), strict=True):
         logits = model(normalized(some.to(device))).float()
         targets = targets.to(device)
-        correct = correct + (logits.argmax(1) == targets).sum()
-        loss = loss + F.cross_entropy(logits, targets, reduction="sum")
-    return 100 * correct.item() / len(labels), loss.item() / len(labels)
+        loss = F.cross_entropy(logits, targets, reduction="sum")
+        counts += torch.stack([(logits.argmax(1) == targets).sum(), loss, loss.new_tensor(len(targets))])
+    return counts
 
 
 class Normalize:
@@ -281,30 +451,11 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     try:
-        return Accelerator(cpu=device.type == "cpu", mixed_precision=config.precision)
+        return Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision=config.precision,
+            log_with=None if config.tracker == "none" else config.tracker,
+            project_dir=config.run_dir(),
+        )
     except ValueError as error:
         raise UserError(f"precision = {config.precision!r}: {error}") from None
-
-
-def _load_data(config: TrainConfig, image_size: int) -> tuple[TrainingViews, tuple[torch.Tensor, torch.Tensor]]:
-    """Training views, and all validation images and labels in memory."""
-    train, validation = (
-        data.take(data.load(config.recipe, split, data_root=config.data_root), size)
-        for split, size in (("train", config.train_size), ("validation", config.validation_size))
-    )
-    if config.batch_size > len(train):
-        raise UserError(f"batch_size = {config.batch_size} is more than the {len(train)} training images")
-    views = TrainingViews(train, image_size=image_size, augmentation=config.augmentation, seed=config.seed)
-    return views, data.to_tensors(validation, image_size)
-
-
-def _mixing(config: TrainConfig, num_classes: int) -> Mixup | None:
-    if not (config.mixup or config.cutmix):
-        return None
-    return Mixup(
-        mixup_alpha=config.mixup,
-        cutmix_alpha=config.cutmix,
-        prob=config.mixup_prob,
-        label_smoothing=config.label_smoothing,
-        num_classes=num_classes,
-    )

@@ -10,12 +10,12 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 
-def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW (betas .9 and .999, eps 1e-8), fused: one pass over all parameters, not a dozen small operations for each.
+def make_optimizer(model: nn.Module, lr: float, weight_decay: float, *, fused: bool = True) -> torch.optim.Optimizer:
+    """AdamW (betas .9 and .999, eps 1e-8). Fused: one pass over all parameters, not a dozen small operations for each.
 
     timm's factory makes two groups: 1-D parameters, biases and what `model.no_weight_decay()` names do not decay.
     """
-    return create_optimizer_v2(model, "adamw", lr=lr, weight_decay=weight_decay, fused=True)
+    return create_optimizer_v2(model, "adamw", lr=lr, weight_decay=weight_decay, fused=fused)
 
 
 @dataclass(frozen=True)

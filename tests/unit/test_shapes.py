@@ -229,9 +229,12 @@ def test_linear_probes_find_little(features):
     assert probe(features, 1500, 1000, 1e-3) <= 0.2
 
 
+PROBES = [(raw_pixels, 1e-5), (colours, 1e-2), (textures, 1e-2), (spectrum, 1e-2)]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
-@pytest.mark.parametrize(("features", "regularisation"), [(raw_pixels, 1e-5), (colours, 1e-2), (textures, 1e-2), (spectrum, 1e-2)])
+@pytest.mark.parametrize(("features", "regularisation"), PROBES)
 def test_linear_probes_find_little_in_thousands_of_images(features, regularisation):
     assert probe(features, 6000, 2000, regularisation) <= 0.2
 

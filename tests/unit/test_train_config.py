@@ -14,7 +14,7 @@ def test_presets_are_whole_and_say_how_they_are_run(preset):
     config = load_config(preset)
     assert isinstance(config, TrainConfig)
     head = (load_config.__globals__["PRESETS"] / f"{preset}.yaml").read_text()
-    assert re.search(rf"^# .*python -m stm_lab.train {preset}\b", head, re.MULTILINE)
+    assert re.search(rf"^# .*-m stm_lab.train {preset}\b", head, re.MULTILINE)
 
 
 def test_overrides_reach_nested_fields_and_leave_the_rest():
@@ -79,7 +79,7 @@ WRONG = {
     "infinite": ({"epochs": float("inf")}, "epochs = inf"),
     "warm-up too long": ({"epochs": 2, "warmup_epochs": 2}, "warmup_epochs = 2.0 must be less than epochs = 2.0"),
     "rates crossed": ({"lr": 1e-6, "min_lr": 1e-3}, "must not be above lr"),
-    "odd batch": ({"batch_size": 3, "mixup": 0.8}, "batch_size = 3 must be even"),
+    "odd batch": ({"batch_size": 3, "mixup": 0.8}, "batch_size = 3 must be a multiple of 2"),
     "augmentation is no mapping": ({"augmentation": "strong"}, "augmentation = 'strong'"),
 }
 

@@ -14,7 +14,8 @@ from stm_lab import data
 from stm_lab.errors import UserError
 from stm_lab.train import __main__ as command
 from stm_lab.train import evaluate, fit, list_presets, load_config, load_run
-from stm_lab.train.loop import Batches, Trainer
+from stm_lab.train.batches import Batches
+from stm_lab.train.loop import Trainer
 
 RECIPE = """
 title: a few shapes
@@ -80,7 +81,7 @@ def test_an_epoch_is_a_permutation_of_its_own(size, batch_size):
 def test_one_configuration_gives_one_result_bit_for_bit(short, mixer):
     first = fit(short, mixer=mixer)
     torch.rand(3)  # whatever was drawn in between
-    second = fit(short, mixer=mixer)
+    second = fit(short, mixer=mixer, force=True)
     assert_same(weights(first.model), weights(second.model))
     times = {"seconds", "images_per_second", "data_wait"}
     for one, other in zip(first.rows, second.rows, strict=True):
@@ -88,17 +89,17 @@ def test_one_configuration_gives_one_result_bit_for_bit(short, mixer):
 
 
 def test_workers_change_nothing(short):
-    assert_same(weights(fit(short).model), weights(fit(short, workers=2).model))
+    assert_same(weights(fit(short).model), weights(fit(short, workers=2, force=True).model))
 
 
 def test_another_seed_is_another_run(short):
-    one, other = weights(fit(short).model), weights(fit(short, seed=1).model)
+    one, other = weights(fit(short).model), weights(fit(short, seed=1, force=True).model)
     assert not torch.equal(one["head.fc.weight"], other["head.fc.weight"])
 
 
 def test_mixers_of_one_seed_see_the_same_images_in_the_same_order(short):
     """What makes their results comparable in pairs."""
-    orders = [list(Trainer(load_config(short, mixer=mixer)).batches) for mixer in ("identity", "convnext")]
+    orders = [list(Trainer(load_config(short, mixer=mixer), force=True).batches) for mixer in ("identity", "convnext")]
     assert orders[0] == orders[1]
 
 
@@ -129,7 +130,7 @@ def test_a_step_is_adamw_on_the_smoothed_cross_entropy(short):
     optimizer.step()
 
     trainer.model.train()
-    got_loss, got_norm = trainer.train_step(images, labels)
+    got_loss, got_norm = trainer.train_step([(images, labels)])
     assert got_loss == pytest.approx(loss.item(), rel=1e-5)
     assert got_norm == pytest.approx(norm.item(), rel=1e-4)
     for (name, expected), got in zip(model.named_parameters(), trainer.raw.parameters(), strict=True):
@@ -141,10 +142,10 @@ def test_average_is_of_its_own_run_and_warmed_up(short):
     trainer = Trainer(load_config(short, ema_decay=0.9999))
     trainer.model.train()
     start = weights(trainer.raw)["head.fc.weight"]
-    trainer.train_step(torch.rand(16, 3, 64, 64), torch.arange(16) % 10)
+    trainer.train_step([(torch.rand(16, 3, 64, 64), torch.arange(16) % 10)])
     assert_same(weights(trainer.ema.module), weights(trainer.raw))
     for _ in range(20):
-        trainer.train_step(torch.rand(16, 3, 64, 64), torch.arange(16) % 10)
+        trainer.train_step([(torch.rand(16, 3, 64, 64), torch.arange(16) % 10)])
     raw, ema = weights(trainer.raw)["head.fc.weight"], weights(trainer.ema.module)["head.fc.weight"]
     assert not torch.equal(raw, ema)
     assert (ema - start).norm() > 0.5 * (raw - start).norm()
@@ -157,7 +158,7 @@ def test_it_learns(short):
     trainer.model.train()
     for _ in range(40):
         brightness = (labels * 0.3 + 0.1)[:, None, None, None]
-        trainer.train_step(brightness + 0.1 * torch.rand(16, 3, 64, 64), labels)
+        trainer.train_step([(brightness + 0.1 * torch.rand(16, 3, 64, 64), labels)])
     images = ((labels * 0.3 + 0.1)[:, None, None, None] + 0.1 * torch.rand(16, 3, 64, 64)) * 255
     for model in (trainer.raw, trainer.averaged):
         assert evaluate(model, images.to(torch.uint8), labels)[0] > 90
@@ -177,13 +178,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(short, monkeypatch):
     trainer = Trainer(load_config(short, ema_decay=None))
     step = trainer.train_step
 
-    def poisoned(images, labels):
+    def poisoned(parts):
         if trainer.step == 3:
-            images = images * float("nan")
-        return step(images, labels)
+            parts = [(images * float("nan"), labels) for images, labels in parts]
+        return step(parts)
 
     monkeypatch.setattr(trainer, "train_step", poisoned)
-    with pytest.raises(RuntimeError, match=r"the loss is nan at step 3 of 5, learning rate \d"):
+    with pytest.raises(RuntimeError, match=r"nan at step 3 of 5, learning rate \d.* the checkpoint of step 2 is good"):
         trainer.run()
     assert len((trainer.folder.path / "metrics.jsonl").read_text().splitlines()) == 1
     assert not (trainer.folder.path / "model.safetensors").exists()
@@ -212,7 +213,7 @@ def test_rows_agree_with_the_saved_weights_on_the_whole_split(short, shapes):
     assert top1 == result.rows[-1]["top1"] == result.metrics["top1"]
     assert loss == pytest.approx(result.rows[-1]["validation_loss"], rel=1e-5)
     assert result.metrics["weights"] == "ema"
-    raw = fit(short, ema_decay=None)
+    raw = fit(short, ema_decay=None, force=True)
     assert raw.metrics["weights"] == "raw"
     assert raw.metrics["top1"] == raw.metrics["top1_raw"]
 
@@ -223,7 +224,7 @@ def test_rows_agree_with_the_saved_weights_on_the_whole_split(short, shapes):
 def test_the_folder_holds_the_run(short):
     result = fit(short)
     assert {path.name for path in result.run_dir.iterdir()} == {
-        "config.yaml", "environment.json", "metrics.jsonl", "model.safetensors"
+        "checkpoints", "config.yaml", "environment.json", "metrics.jsonl", "model.safetensors"
     }  # fmt: skip
     assert [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()] == result.rows
     assert [row["epoch"] for row in result.rows] == [1, 2, 2.5]
@@ -251,9 +252,10 @@ def test_options_of_the_design_are_part_of_the_run(short):
     assert sum("bias_table" in name for name in load_run(result.run_dir).state_dict()) == 4
 
 
-def test_a_new_run_leaves_nothing_of_the_one_before(short, monkeypatch):
+def test_a_forced_run_leaves_nothing_of_the_one_before(short):
     folder = fit(short).run_dir
-    Trainer(load_config(short, lr=1e-4))
+    Trainer(load_config(short, lr=1e-4), force=True)
+    assert not list(folder.glob("checkpoints/*"))
     assert not (folder / "model.safetensors").exists()
     assert (folder / "metrics.jsonl").read_text() == ""
     with pytest.raises(UserError, match="not finished"):
@@ -338,5 +340,6 @@ def test_command_line(short, tmp_path, capsys):
 @pytest.mark.parametrize("preset", list_presets())
 def test_presets_run(shapes, tmp_path, preset):
     tiny = {"train_size": 16, "validation_size": 10, "batch_size": 8, "epochs": 1, "warmup_epochs": 0.5, "workers": 0}
+    tiny |= {"image_size": 64, "precision": "no"}  # a CPU has no fp16
     result = fit(preset, **tiny, recipe=shapes, scale="nano", mixer="pvt", device="cpu", out=str(tmp_path / "run"))
     assert load_run(result.run_dir).num_classes == 10

@@ -16,9 +16,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "numbers" / "lr_sche
 def test_learning_rate_is_the_published_one():
     args = GOLDEN["args"]
     per_epoch = args["niter_per_ep"]
-    rate = WarmupCosine(
-        GOLDEN["length"], args["warmup_epochs"] * per_epoch, args["start"], args["base"], args["final"]
-    )
+    rate = WarmupCosine(GOLDEN["length"], args["warmup_epochs"] * per_epoch, args["start"], args["base"], args["final"])
     for step, expected in GOLDEN["values"].items():
         assert rate(int(step)) == pytest.approx(expected, rel=1e-12), step
 

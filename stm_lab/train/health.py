@@ -1,0 +1,135 @@
+"""A run watches itself: pure functions of its configuration and rows, which say what is wrong and what to try.
+
+The thresholds are rules of thumb. Those of the last check are measured: `bands.yaml` holds the accuracies of earlier
+runs, and is made from their folders by
+
+    python -m stm_lab.train.health RUN...  >  stm_lab/train/bands.yaml
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stm_lab import yaml12
+from stm_lab.train.config import TrainConfig, load_config
+
+BANDS = Path(__file__).parent / "bands.yaml"
+
+PATIENCE = 0.3  # share of the schedule after which a run should be better than chance
+SURE = 3  # standard deviations
+EXPLODED = 20  # times the usual norm of the gradient
+ODD_LR = 25  # times, or one part in, the published learning rate scaled to the batch
+NARROWEST_BAND = 3.0  # points of accuracy to either side, for machines and versions differ
+
+Row = Mapping[str, Any]
+
+
+def before(config: TrainConfig) -> list[str]:
+    """What looks odd before the first step."""
+    usual = 1e-3 * math.sqrt(config.batch_size / 1024)  # the published 1e-3 at 1024; AdamW goes with the square root
+    if config.lr > ODD_LR * usual or config.lr < usual / ODD_LR:
+        high = config.lr > usual
+        return [
+            f"lr = {config.lr:g} is very {'high' if high else 'low'} for batch_size = {config.batch_size} (about "
+            f"{usual:.1g} would be usual): {'the loss may jump or stick' if high else 'little may be learnt'}; "
+            f"try lr={usual:.1g}"
+        ]
+    return []
+
+
+def during(config: TrainConfig, rows: Sequence[Row], *, steps: int, classes: int, images: int) -> list[str]:
+    """What looks wrong after an epoch. `steps`: of the whole run; `images`: of the validation split."""
+    return [*_no_better_than_chance(config, rows, steps, classes, images), *_exploding(rows)]
+
+
+def _no_better_than_chance(
+    config: TrainConfig, rows: Sequence[Row], steps: int, classes: int, images: int
+) -> list[str]:
+    last, before_last = rows[-1], rows[-2] if len(rows) > 1 else None
+    if last["step"] < PATIENCE * steps or (before_last and before_last["step"] >= PATIENCE * steps):
+        return []  # said once, when the time comes
+    chance = 1 / classes
+    limit = 100 * (chance + SURE * math.sqrt(chance * (1 - chance) / images))
+    best = max(last["top1"], last["top1_raw"])
+    if best > limit:
+        return []
+    return [
+        f"after {100 * last['step'] / steps:.0f}% of the schedule top-1 is {best:.1f}%, which is chance "
+        f"({100 * chance:.1f}%) within its noise: either the labels do not belong to the images, or the learning rate "
+        f"({config.lr:g}) is wrong - try lr={config.lr / 5:.1g} and lr={config.lr * 3:.1g} - or this is too short "
+        "for what is asked"
+    ]
+
+
+def _exploding(rows: Sequence[Row]) -> list[str]:
+    earlier = [row["grad_norm"] for row in rows[:-1]]
+    if not earlier:
+        return []
+    usual, largest = statistics.median(earlier), rows[-1]["grad_norm_max"]
+    if largest <= EXPLODED * usual or usual == 0:
+        return []
+    return [
+        f"the gradient's norm reached {largest:.3g}, {largest / usual:.0f} times the usual: the run is about to "
+        "diverge, or one batch is very odd; a lower lr, a longer warm-up or a smaller clip_grad may help"
+    ]
+
+
+def diverged(loss: float, step: int, steps: int, lr: float, kept: int | None) -> str:
+    """What is said when the loss is not finite at `step`; `kept`: the step of the last good checkpoint."""
+    rest = "there is no checkpoint yet" if kept is None else f"the checkpoint of step {kept} is good, and kept"
+    return (
+        f"the loss is {loss} at step {step} of {steps}, learning rate {lr:.3g}; a lower lr, a longer warm-up or a "
+        f"smaller clip_grad may help; {rest}"
+    )
+
+
+def after(config: TrainConfig, top1: float) -> list[str]:
+    """What looks odd about the outcome, where earlier runs of this configuration are on record."""
+    band = yaml12.read_mapping(BANDS).get(_key(config))
+    if band is None:
+        return []
+    width = max(SURE * band["spread"], NARROWEST_BAND)
+    if abs(top1 - band["mean"]) <= width:
+        return []
+    return [
+        f"top-1 is {top1:.1f}%, while {band['runs']} earlier run(s) of {config.mixer} {config.scale} on "
+        f"{config.recipe} reached {band['mean']:.1f}%, give or take {width:.1f}: other data, "
+        "other versions, or a change of the code"
+    ]
+
+
+def _key(config: TrainConfig) -> str:
+    fields = {name: value for name, value in config.result_fields().items() if name != "seed"}
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{Path(config.recipe).stem}-{config.mixer}-{config.scale}-{digest}"
+
+
+def record(folders: Sequence[str | Path]) -> dict[str, dict[str, float]]:
+    """The bands of finished runs: mean and standard deviation (0 for a single run) of top-1, percent."""
+    reached = defaultdict(list)
+    for folder in map(Path, folders):
+        last = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        reached[_key(load_config(folder / "config.yaml"))].append(json.loads(last)["top1"])
+    return {
+        key: {
+            "mean": round(statistics.mean(values), 2),
+            "spread": round(statistics.stdev(values), 2) if len(values) > 1 else 0.0,
+            "runs": len(values),
+        }
+        for key, values in sorted(reached.items())
+    }
+
+
+if __name__ == "__main__":
+    print("# top-1 (percent) of earlier runs by configuration: see health.py")
+    print(yaml.safe_dump(record(sys.argv[1:])), end="")

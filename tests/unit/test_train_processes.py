@@ -1,0 +1,155 @@
+"""However a step is dealt out - to processes, in parts - the training stays."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from stm_lab import data
+from stm_lab.errors import UserError
+from stm_lab.train import fit, load_config, load_run, loop
+from stm_lab.train.batches import Batches
+from stm_lab.train.folder import model_of
+
+RECIPE = """
+title: a few shapes
+question: does the loop go round in two processes?
+licence: Apache-2.0
+homepage: https://example.org
+image_size: 64
+counts: {train: 64, validation: 50}
+source: {kind: generator, name: shapes, seed: 7}
+classes: [%s]
+"""
+# The order in which numbers are added up differs, and AdamW divides by small square roots; more steps, more difference.
+TOLERANCE = 2e-4
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    path = folder / "few.yaml"
+    path.write_text(RECIPE % ", ".join(data.load_recipe("shapes").classes))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STM_LAB_DATA", str(folder))
+        yield str(path)
+
+
+@pytest.fixture(scope="module")
+def short(few):
+    """Eight steps; no drop path, whose draws are by place in the batch. An odd number of validation images."""
+    return {
+        "mixer": "swin", "recipe": few, "epochs": 2, "batch_size": 16, "warmup_epochs": 0.5, "validation_size": 49,
+        "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "drop_path_rate": 0.0, "ema_decay": 0.9, "device": "cpu",
+        "augmentation": {"flip": True, "crop": "pad", "erasing": 0.3}, "lr": 1e-4,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alone(short, tmp_path_factory):
+    return fit(short, out=str(tmp_path_factory.mktemp("alone")))
+
+
+def assert_alike(rows, weights, alone):
+    for row, expected in zip(rows, alone.rows, strict=True):
+        for name in ("loss", "grad_norm", "validation_loss"):
+            assert row[name] == pytest.approx(expected[name], rel=TOLERANCE), name
+        assert abs(row["top1"] - expected["top1"]) <= 100 / 49 + 1e-9  # at most one image on the edge
+        assert row["step"] == expected["step"]
+    for (name, one), other in zip(weights.items(), alone.model.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=2e-4, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("processes", "accumulate", "batch_size"),
+    [(1, 1, 24), (1, 4, 24), (2, 1, 40), (2, 2, 24), (2, 2, 40), (4, 2, 16), (4, 2, 48)],
+)
+def test_all_parts_of_a_step_are_the_step_and_mixing_pairs_the_same_images(processes, accumulate, batch_size):
+    """Mixing pairs a part's i-th image with its i-th from the back."""
+    whole = list(Batches(100, batch_size, seed=0))
+    parts = processes * accumulate
+    dealt = [
+        list(Batches(100, batch_size, seed=0, parts=parts, first=rank * accumulate, count=accumulate))
+        for rank in range(processes)
+    ]
+    for step, batch in enumerate(whole):
+        mine = [part for rank in dealt for part in rank[step * accumulate : (step + 1) * accumulate]]
+        assert sorted(row for part in mine for row in part) == sorted(batch)
+        assert {len(part) for part in mine} == {batch_size // parts}
+        pairs = {frozenset(pair) for part in mine for pair in zip(part, part[::-1], strict=True)}
+        assert pairs == {frozenset(pair) for pair in zip(batch, batch[::-1], strict=True)}
+
+
+def test_an_epoch_can_start_in_its_middle():
+    whole = Batches(100, 12, seed=0, parts=2, first=1, count=1)
+    everything = list(whole)
+    whole.start = 3
+    assert list(whole) == everything[3:]
+    assert len(whole) == len(everything) - 3
+
+
+def test_accumulation_gives_the_same_curve_but_for_batch_norm(short, tmp_path, monkeypatch):
+    """The head's batch norm sees one part at a time; with a norm within each image all stays."""
+
+    def without(config, *sizes):
+        model = model_of(config, *sizes)
+        model.head.norm = torch.nn.GroupNorm(1, model.head_hidden_size)
+        return model
+
+    monkeypatch.setattr(loop, "model_of", without)
+    whole, dealt = (loop.Trainer(load_config(short, out=str(tmp_path / str(n)), accumulate=n)).run() for n in (1, 4))
+    assert_alike(dealt.rows, dealt.model.state_dict(), whole)
+
+
+def test_accumulation_with_batch_norm_stays_near(short, alone, tmp_path):
+    run = fit(short, out=str(tmp_path), accumulate=2)
+    for row, expected in zip(run.rows, alone.rows, strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=0.02)
+
+
+def torchrun(config, folder, processes=2):
+    path = folder.parent / f"{folder.name}.yaml"
+    path.write_text(load_config(config, out=str(folder)).to_yaml())
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    command += ["--master-port", str(port), "-m", "stm_lab.train", str(path)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_curve_of_one(short, alone, tmp_path):
+    run = torchrun(short, tmp_path / "run")
+    assert run.returncode == 0, run.stderr
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["processes"] == 2
+    assert run.stdout.count("top1 ") == 1  # one process speaks
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert_alike(rows, load_run(tmp_path / "run").state_dict(), alone)
+
+
+@pytest.mark.slow
+def test_processes_of_a_notebook_are_children(short, alone, tmp_path, capfd):
+    run = fit(short, out=str(tmp_path / "run"), num_processes=2)
+    assert_alike(run.rows, run.model.state_dict(), alone)
+    assert json.loads((run.run_dir / "environment.json").read_text())["processes"] == 2
+    assert "8/8 (100%) steps" in capfd.readouterr().out
+    with pytest.raises(UserError, match=r"batch_size = 18 must be a multiple of 4: 2 process\(es\)"):
+        fit(short, out=str(tmp_path / "other"), num_processes=2, batch_size=18)
+
+
+def test_what_cannot_be_dealt_out_is_refused(short, tmp_path):
+    with pytest.raises(UserError, match=r"batch_size = 20 must be a multiple of 8: accumulate = 4"):
+        fit(short, out=str(tmp_path), batch_size=20, accumulate=4)
+
+
+def test_evaluation_shares_hold_each_image_once():
+    rows = np.arange(49)
+    shares = [rows[rank::4] for rank in range(4)]  # as load_splits selects
+    assert sorted(np.concatenate(shares)) == rows.tolist()

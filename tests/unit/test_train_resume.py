@@ -1,0 +1,252 @@
+"""A run that is interrupted, anywhere and however often, ends as the one that is not: bit for bit."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stm_lab import data
+from stm_lab.errors import UserError
+from stm_lab.train import checkpoints, fit, load_config
+from stm_lab.train.loop import Trainer
+
+RECIPE = """
+title: a few shapes
+question: does the loop go on?
+licence: Apache-2.0
+homepage: https://example.org
+image_size: 64
+counts: {train: 48, validation: 50}
+source: {kind: generator, name: shapes, seed: 7}
+classes: [%s]
+"""
+TIMES = {"seconds", "images_per_second", "data_wait"}
+STEPS = 7
+
+
+class Killed(BaseException):
+    """What stops a run in the middle of anything; nothing may catch it."""
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    path = folder / "few.yaml"
+    path.write_text(RECIPE % ", ".join(data.load_recipe("shapes").classes))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STM_LAB_DATA", str(folder))
+        yield str(path)
+
+
+@pytest.fixture(scope="module")
+def short(few):
+    """Seven steps in three and a half epochs, with everything on that is random."""
+    return {
+        "mixer": "identity", "recipe": few, "epochs": 3.5, "batch_size": 16, "warmup_epochs": 0.5, "train_size": 40,
+        "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "drop_path_rate": 0.2, "ema_decay": 0.9, "device": "cpu",
+        "augmentation": {"flip": True, "crop": "pad", "erasing": 0.3}, "checkpoint_every": 1,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(short, tmp_path_factory):
+    """The run that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    fit(short, out=str(folder))
+    return folder
+
+
+def assert_ends_alike(folder, whole):
+    """Weights, their average, the optimizer's state and the metrics, but for times, to the last bit."""
+    for one, other in zip(sorted(folder.glob("**/*.safetensors")), sorted(whole.glob("**/*.safetensors")), strict=True):
+        first, second = load_file(one), load_file(other)
+        assert first.keys() == second.keys()
+        for name in first:
+            assert torch.equal(first[name], second[name]), name
+    rows = [
+        [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in path.read_text().splitlines()]
+        for path in (folder / "metrics.jsonl", whole / "metrics.jsonl")
+    ]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 4
+
+
+def kill_at_step(patch, step):
+    original = Trainer.train_step
+
+    def train_step(self, parts):
+        if self.step == step:
+            raise Killed
+        return original(self, parts)
+
+    patch.setattr(Trainer, "train_step", train_step)
+
+
+@pytest.mark.parametrize("every", [1, 3, None])
+@pytest.mark.parametrize("steps", [[0], [1], [4], [6], [2, 3, 5]])
+def test_killed_at_any_step(short, whole, tmp_path, every, steps):
+    for step in steps:
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at_step(patch, step)
+            with pytest.raises(Killed):
+                fit(short, out=str(tmp_path), checkpoint_every=every)
+    assert not (tmp_path / "model.safetensors").exists()
+    fit(short, out=str(tmp_path))
+    assert_ends_alike(tmp_path, whole)
+
+
+@pytest.mark.parametrize("when", ["open", "half", "all but one", "written", "renamed"])
+@pytest.mark.parametrize("step", [1, 4])
+def test_killed_while_a_checkpoint_is_written(short, whole, tmp_path, when, step):
+    write = checkpoints._write
+
+    def dying(path, contents):
+        if f"step-{step:08d}" not in path.name:
+            return write(path, contents)
+        count = {"open": 0, "half": len(contents) // 2, "all but one": len(contents) - 1}.get(when, len(contents))
+        path.with_suffix(".part").write_bytes(contents[:count])
+        if when == "renamed":
+            path.with_suffix(".part").rename(path)
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "_write", dying)
+        with pytest.raises(Killed):
+            fit(short, out=str(tmp_path))
+    fit(short, out=str(tmp_path))
+    assert_ends_alike(tmp_path, whole)
+    assert not list(tmp_path.glob("checkpoints/*.part"))
+
+
+def interrupted(short, folder, step=5):
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at_step(patch, step)
+        with pytest.raises(Killed):
+            fit(short, out=str(folder))
+    return sorted(folder.glob("checkpoints/*"))
+
+
+def test_the_last_two_are_kept(short, whole, tmp_path):
+    assert [path.name[:13] for path in interrupted(short, tmp_path)] == ["step-00000004", "step-00000005"]
+    assert [path.name[:13] for path in sorted(whole.glob("checkpoints/*"))] == ["step-00000006", "step-00000007"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped header", "flipped weight", "empty"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_damaged_checkpoints_are_passed_over_with_a_warning(short, whole, tmp_path, damage, number):
+    for path in interrupted(short, tmp_path)[-number:]:
+        contents = bytearray(path.read_bytes())
+        if damage.startswith("flipped"):
+            contents[20 if damage.endswith("header") else -100] ^= 1
+        path.write_bytes(contents[: {"cut": len(contents) // 2, "empty": 0}.get(damage)])
+    with pytest.warns(UserWarning, match=r"step-00000005-\w+\.safetensors is damaged"):
+        fit(short, out=str(tmp_path))
+    assert_ends_alike(tmp_path, whole)
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_was_good(short, whole, tmp_path, monkeypatch):
+    def full(path, contents):
+        path.with_suffix(".part").write_bytes(contents[:1000])
+        raise OSError(28, "No space left on device")
+
+    interrupted(short, tmp_path, step=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_write", full)
+        with pytest.raises(RuntimeError, match=r"no checkpoint at step 4: .*No space left"):
+            fit(short, out=str(tmp_path))
+    fit(short, out=str(tmp_path))
+    assert_ends_alike(tmp_path, whole)
+
+
+def test_a_finished_run_is_not_trained_again(short, whole, monkeypatch, capsys):
+    monkeypatch.setattr(Trainer, "train_step", None)
+    result = fit(short, out=str(whole))
+    assert "finished already" in capsys.readouterr().out
+    assert result.rows == [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert result.metrics["parameters"] == sum(p.numel() for p in result.model.parameters())
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_another_run_is_not_overwritten(short, tmp_path, finished):
+    if finished:
+        fit(short, out=str(tmp_path))
+    else:
+        interrupted(short, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.glob("**/*") if path.is_file()}
+    with pytest.raises(UserError, match=r"holds another run \(lr = 0.001 there, 0.002 here\)"):
+        fit(short, out=str(tmp_path), lr=2e-3)
+    assert {path: path.read_bytes() for path in tmp_path.glob("**/*") if path.is_file()} == before
+    assert fit(short, out=str(tmp_path), lr=2e-3, force=True).rows[-1]["step"] == STEPS
+
+
+def test_where_a_run_is_computed_is_no_other_run(short, whole):
+    assert fit(short, out=str(whole), workers=1, checkpoint_every=None).run_dir == whole
+
+
+# ---- real kills ------------------------------------------------------------------------------------------------------
+
+
+def start(path):
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # the same sums in the same order
+    command = [sys.executable, "-m", "stm_lab.train", str(path)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def kill_until_finished(config, folder, delays):
+    """Start, kill (after the first new checkpoint, and a delay in seconds), and so on; then let it end."""
+    path = folder.parent / f"{folder.name}.yaml"
+    path.write_text(load_config(config, out=str(folder)).to_yaml())
+    killed = 0
+    for delay in delays:
+        child, there = start(path), set(folder.glob("checkpoints/*.safetensors"))
+        while child.poll() is None and set(folder.glob("checkpoints/*.safetensors")) == there:
+            time.sleep(0.005)
+        time.sleep(delay)
+        child.send_signal(signal.SIGKILL)
+        killed += child.wait() == -signal.SIGKILL
+    assert start(path).wait() == 0
+    return killed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_three_real_kills(short, tmp_path):
+    assert kill_until_finished(short, tmp_path / "whole", []) == 0
+    assert kill_until_finished(short, tmp_path / "run", [0, 0.02, 0.05]) >= 2
+    assert_ends_alike(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_twenty_random_kills(few, tmp_path):
+    longer = {
+        "mixer": "swin", "recipe": few, "epochs": 40, "batch_size": 16, "warmup_epochs": 1, "mixup": 0.8,
+        "drop_path_rate": 0.2, "ema_decay": 0.9, "device": "cpu", "checkpoint_every": 2,
+        "augmentation": {"flip": True, "crop": "pad", "erasing": 0.3},
+    }  # fmt: skip
+    kill_until_finished(longer, tmp_path / "whole", [])
+    delays = [random.Random(0).uniform(0, 0.5) for _ in range(20)]
+    killed = kill_until_finished(longer, tmp_path / "run", delays)
+    assert killed >= 15
+    rows = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("run", "whole")]
+    assert len(rows[0]) == len(rows[1]) == 40
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(first[name], second[name]) for name in second)
+    for one, other in zip(*rows, strict=True):
+        a, b = ({k: v for k, v in json.loads(line).items() if k not in TIMES} for line in (one, other))
+        assert a == b
+
+
+def test_no_warnings_without_damage(short, tmp_path):
+    interrupted(short, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert checkpoints.latest(tmp_path / "checkpoints").step == 5
