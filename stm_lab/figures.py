@@ -46,29 +46,77 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     return {name: MIXER_COLOURS.get(name) or others[name] for name in names}
 
 
-def training_curves(rows: Sequence[Mapping]) -> Figure:
+def training_curves(rows: Sequence[Mapping], by: str = "mixer") -> Figure:
     """Accuracy and loss by epoch: thin lines are seeds, the bold one is their mean.
 
-    rows: dictionaries with mixer, seed, epoch, top1 (percent) and loss; None where a value was not measured.
+    rows: dictionaries with seed, epoch, top1 (percent) and loss, None where a value was not measured, and with what
+    the curves are told apart `by`: the mixer, or the name of a setting.
     Raises UserError for no rows or one that lacks a key.
     """
-    runs = _grouped(rows, ("mixer", "seed", "epoch", "top1", "loss"), by=("mixer", "seed"))
-    colour = colours(mixer for mixer, _ in runs)
+    runs = _grouped(rows, (by, "seed", "epoch", "top1", "loss"), by=(by, "seed"))
+    colour = colours(name for name, _ in runs)
     figure = Figure(figsize=(9.5, 3.6), dpi=120, layout="constrained")
     panels = zip(figure.subplots(1, 2), ("top1", "loss"), ("top-1 accuracy (%)", "training loss"), strict=True)
     for axes, key, label in panels:
-        for mixer, style in _styles(colour).items():
+        for group, style in _styles(colour).items():
             curves = []
-            for run in (run for (name, _), run in runs.items() if name == mixer):
+            for run in (run for (name, _), run in runs.items() if name == group):
                 curves.append({row["epoch"]: row[key] for row in run if row[key] is not None})
                 if len(curves[-1]):
                     axes.plot(*zip(*sorted(curves[-1].items()), strict=True), **style, linewidth=0.8, alpha=0.45)
             epochs = sorted(set.intersection(*map(set, curves)))  # of the epochs that every seed has
             mean = [np.mean([curve[epoch] for curve in curves]) for epoch in epochs]
-            axes.plot(epochs, mean, **style, linewidth=2.2, label=mixer)
+            axes.plot(epochs, mean, **style, linewidth=2.2, label=group)
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _plain(axes)
+    _legend_beside(figure, axes)
+    return figure
+
+
+def run_curves(rows: Sequence[Mapping], *, epochs: float | None = None, chance: float | None = None) -> Figure:
+    """One run by epoch, whole or still going on: its losses, its accuracies, and the norm of its gradient.
+
+    rows: those of a `stm_lab.train.Result`. `epochs`: where the axis ends, so that it stays while the curves grow.
+    chance: the accuracy of a guess, in percent.
+    Raises UserError for no rows or one that lacks a key.
+    """
+    panels = {
+        "cross-entropy": {"loss": "training", "validation_loss": "validation"},
+        "top-1 accuracy on validation (%)": {"top1": "saved weights", "top1_raw": "last step's weights"},
+        "norm of the gradient": {"grad_norm": "mean", "grad_norm_max": "largest"},
+    }
+    keys = [key for lines in panels.values() for key in lines]
+    (rows,) = _grouped(rows, ("epoch", *keys), by=()).values()
+    figure = Figure(figsize=(11, 3.2), dpi=120, layout="constrained")
+    for axes, (label, lines) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for (key, name), colour, line in zip(lines.items(), ("#0072B2", "#D55E00"), ("o-", "s--"), strict=True):
+            values = [row[key] for row in rows]
+            axes.plot([row["epoch"] for row in rows], values, line, color=colour, markersize=4, label=name)
+        if chance is not None and "top1" in lines:
+            axes.axhline(chance, color="0.4", linestyle=":", linewidth=1.5, label="chance")
+        axes.set(xlabel="epoch", ylabel=label, xlim=(0, epochs))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _plain(axes)
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def learning_rates(schedules: Mapping[str, Sequence[float]]) -> Figure:
+    """Learning rates over the whole of a run, long or short: schedules hold that of each step, by name.
+
+    Raises UserError for no schedules.
+    """
+    if not schedules:
+        raise UserError("learning_rates: no schedules")
+    figure = Figure(figsize=(7.5, 3.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for (name, rates), line in zip(schedules.items(), itertools.cycle(("-", "--", ":")), strict=False):
+        share = 100 * np.arange(len(rates)) / max(len(rates) - 1, 1)
+        axes.plot(share, rates, line, color=colours(schedules)[name], linewidth=2.2, label=name)
+    axes.set(xlabel="steps done (% of the run)", ylabel="learning rate", xlim=(0, 100))
+    axes.set_ylim(bottom=0)
+    _plain(axes)
     _legend_beside(figure, axes)
     return figure
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ _STEP = 2  # what a random number is for; orders and views have their own stream
 _WHOLE = whole.StateDictOptions(full_state_dict=True, cpu_offload=True)
 _EVERYWHERE = whole.StateDictOptions(full_state_dict=True)
 
+OnRow = Callable[[list[dict[str, Any]]], object]  # what follows a run: called with its rows so far
+
 
 @dataclass(frozen=True)
 class Result:
@@ -71,7 +73,13 @@ class Result:
     run_dir: Path
 
 
-def fit(config: str | Path | Mapping[str, Any] | TrainConfig, *, force: bool = False, **overrides: Any) -> Result:
+def fit(
+    config: str | Path | Mapping[str, Any] | TrainConfig,
+    *,
+    force: bool = False,
+    on_row: OnRow | None = None,
+    **overrides: Any,
+) -> Result:
     """Train one model: `fit("quick", mixer="swin", seed=1)`.
 
     If the run's folder holds this very run, finished, that is the answer, and nothing is trained; if it holds a part of
@@ -81,6 +89,8 @@ def fit(config: str | Path | Mapping[str, Any] | TrainConfig, *, force: bool = F
     Args:
         config: a preset's name, a YAML file, a mapping or a `TrainConfig`.
         force: start afresh, whatever is there.
+        on_row: called with all rows so far after each epoch, once its checkpoint is written, and at the start if some
+            are there: the run goes on, or is finished. On the main process only.
         **overrides: fields of `TrainConfig`, which come on top.
 
     Raises:
@@ -90,14 +100,19 @@ def fit(config: str | Path | Mapping[str, Any] | TrainConfig, *, force: bool = F
     """
     config = load_config(config, **overrides)
     load_plugins(config.plugins)
+    if on_row is not None and config.num_processes > 1:
+        raise UserError("on_row cannot follow child processes; set num_processes = 1, or read the run's metrics.jsonl")
     folder = RunFolder(config)
     if not force and folder.is_finished():
         print(f"{folder.path}: finished already; --force trains again")
-        return _finished(folder)
+        result = _finished(folder)
+        if on_row is not None:
+            on_row(list(result.rows))
+        return result
     if config.num_processes > 1 and not is_child():
         launch(config, force=force)
         return _finished(folder)
-    return Trainer(config, force=force).run()
+    return Trainer(config, force=force).run(on_row=on_row)
 
 
 def _finished(folder: RunFolder) -> Result:
@@ -185,19 +200,23 @@ class Trainer:
         # the same weights without what wraps the forward pass; sharded weights are gathered by what wraps them
         self.raw = self.model if sharded else self.accelerator.unwrap_model(self.model)
 
-    def run(self) -> Result:
-        """Train to the end, one row an epoch; the weights are saved, and returned, once."""
+    def run(self, *, on_row: OnRow | None = None) -> Result:
+        """Train to the end, one row an epoch; the weights are saved, and returned, once. `on_row`: as for `fit`."""
         main = self.accelerator.is_main_process
+        follow = on_row if main and on_row is not None else lambda rows: None
         with progress(self.steps, self.label, unit="steps", stream=None if main else io.StringIO()) as bar:
             if self.step:
                 bar.say(f"{self.folder.path}: going on at step {self.step} of {self.steps}")
                 bar.update(self.step)
             else:
                 self._tell(bar, health.before(self.config))
+            if self.rows:
+                follow(list(self.rows))
             while self.step < self.steps:
                 started = time.perf_counter()
                 row = self.train_epoch(bar) | self.evaluate() | {"seconds": time.perf_counter() - started}
                 self._end_epoch(row, bar)
+                follow(list(self.rows))
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)  # the forward pass as it was
         model = self.averaged.eval()
         state = self._weights() if self.ema is None else model.state_dict()

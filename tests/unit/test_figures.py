@@ -21,6 +21,11 @@ ROWS = [
     for seed in (0, 1, 2)
     for epoch in (1, 2, 3)
 ]
+RUN = [
+    {"epoch": epoch, "top1": 20.0, "top1_raw": 10.0 * epoch, "loss": 2.0, "validation_loss": 2.1, "grad_norm": 3.0,
+     "grad_norm_max": 9.0}
+    for epoch in (1, 2, 2.5)
+]  # fmt: skip
 LAST = [row for row in ROWS if row["epoch"] == 3]
 
 
@@ -41,6 +46,8 @@ def lines(axes, width):
 
 DRAWINGS = {
     "training_curves": (figures.training_curves, [ROWS]),
+    "run_curves": (figures.run_curves, [RUN]),
+    "learning_rates": (figures.learning_rates, [{"short": [0.0, 1.0, 0.5], "one step": [1.0]}]),
     "receptive_fields": (figures.receptive_fields, [{name: bump() for name in MIXERS}]),
     "consistency_curves": (figures.consistency_curves, [{"halo": (np.arange(3), np.full((2, 3), 50.0))}]),
     "accuracy_dots": (figures.accuracy_dots, [LAST]),
@@ -95,6 +102,30 @@ def test_a_seed_that_is_behind_shortens_the_mean():
     accuracy, loss = figures.training_curves(rows).axes
     assert lines(accuracy, 2.2)[0].get_xdata().tolist() == [1, 2]
     assert lines(loss, 2.2)[0].get_xdata().tolist() == [1, 2, 3]
+
+
+def test_training_curves_are_told_apart_by_any_column():
+    rows = [{**row, "lr": 0.1 * (row["mixer"] == "halo")} for row in ROWS if row["mixer"] != "identity"]
+    figure = figures.training_curves(rows, by="lr")
+    assert legend(figure) == ["0.1", "0.0"]
+    np.testing.assert_allclose(lines(figure.axes[0], 2.2)[0].get_ydata(), [11, 21, 31])
+
+
+def test_run_curves_show_all_of_a_run_on_an_axis_that_stays():
+    losses, accuracies, gradient = figures.run_curves(RUN, epochs=4, chance=10).axes
+    assert all(axes.get_xlim() == (0, 4) for axes in (losses, accuracies, gradient))
+    assert [line.get_label() for line in accuracies.lines] == ["saved weights", "last step's weights", "chance"]
+    assert accuracies.lines[1].get_xdata().tolist() == [1, 2, 2.5]
+    assert accuracies.lines[1].get_ydata().tolist() == [10, 20, 25]
+    assert [line.get_label() for line in gradient.lines] == ["mean", "largest"]
+
+
+def test_learning_rates_of_long_and_short_runs_share_an_axis():
+    figure = figures.learning_rates({"short": [0, 2, 1], "long": np.linspace(0, 1, 101)})
+    short, long = figure.axes[0].lines
+    assert short.get_xdata().tolist() == [0, 50, 100]
+    assert (long.get_xdata()[0], long.get_xdata()[-1]) == (0, 100)
+    assert legend(figure) == ["short", "long"]
 
 
 def test_receptive_fields_share_one_scale():
@@ -160,6 +191,10 @@ def test_image_grid_takes_tensors_and_pictures():
     ("draw", "message"),
     [
         (lambda: figures.training_curves([]), "no rows"),
+        (lambda: figures.training_curves(ROWS, by="lr"), "row 0: no 'lr'"),
+        (lambda: figures.run_curves([]), "no rows"),
+        (lambda: figures.run_curves([{"epoch": 1}]), "row 0: no 'loss'"),
+        (lambda: figures.learning_rates({}), "no schedules"),
         (lambda: figures.training_curves([{**ROWS[0], "seed": 1}, {"mixer": "halo"}]), "row 1: .*'seed'"),
         (lambda: figures.accuracy_dots(LAST, baseline="identiti"), "did you mean 'identity'"),
         (lambda: figures.receptive_fields({}), "no maps"),

@@ -1,0 +1,55 @@
+"""A figure in a notebook that grows with what it shows, in its place."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from IPython.display import HTML, display
+
+from stm_lab.progress import is_watched
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class LiveFigure:
+    """Draws the rows of a run anew after each epoch, where the picture before them was.
+
+        with LiveFigure(figures.run_curves) as live:
+            train.fit("quick", on_row=live)
+        lab.save(live.figure, "training")
+
+    Where nobody watches, in a notebook that is executed in batch, the last figure alone is shown, once, so that the
+    file holds one picture either way. The cell should not end in the figure, which would show it again.
+
+    Args:
+        draw: a pure function from rows to a figure.
+        watched: whether somebody sees the cell's output as it is made; default: by `is_watched`.
+
+    Attributes:
+        figure: the last one drawn; None before the first rows.
+    """
+
+    def __init__(self, draw: Callable[[list[dict[str, Any]]], Figure], *, watched: bool | None = None):
+        self.figure: Figure | None = None
+        self._draw = draw
+        self._watched = is_watched(sys.stdout) if watched is None else watched
+        self._handle = None
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Show these rows in the place of the ones before."""
+        self.figure = self._draw(list(rows))
+        if self._handle is not None:
+            self._handle.update(self.figure)
+
+    def __enter__(self) -> LiveFigure:
+        if self._watched:
+            # a place above whatever the run prints, which would otherwise be cut in two by the first picture
+            self._handle = display(HTML("<i>The curves come with the first epoch.</i>"), display_id=True)
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._handle is None and self.figure is not None:
+            display(self.figure)
