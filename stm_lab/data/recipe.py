@@ -23,7 +23,7 @@ class GeneratorSource(_Part):
     """Images drawn by a program of ours, as many as the recipe's counts say."""
 
     kind: Literal["generator"]
-    name: Literal["shapes"]
+    name: Literal["shapes", "shape-pairs"]
     seed: int = Field(0, ge=0, lt=2**63)
 
 

@@ -23,7 +23,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
 from stm_lab import paths
-from stm_lab.data import folders, shapes, shards
+from stm_lab.data import folders, shape_pairs, shapes, shards
 from stm_lab.data.recipe import HubSource, Recipe, Source
 from stm_lab.errors import UserError, check_known, nearest
 
@@ -143,7 +143,7 @@ def _features(recipe: Recipe) -> Features:
 # ---- drawn by a program of ours --------------------------------------------------------------------------------------
 
 # name in recipes -> module with VERSION, IMAGE_SIZE, FEATURES (the columns) and examples(seed, split, start, stop)
-GENERATORS = {"shapes": shapes}
+GENERATORS = {"shapes": shapes, "shape-pairs": shape_pairs}
 
 
 def _read_generator(recipe: Recipe, split: str, source: Source, folder: None) -> Dataset:

@@ -42,6 +42,7 @@ class TrainConfig(BaseModel):
     scale: str = "nano"
     model_options: dict[str, Any] = {}  # overrides of the design, as `build_model` takes them
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: the design's own
+    weights: str = "none"  # to start from: none, "pretrained", a run's folder, or a checkpoint's file
     plugins: Annotated[tuple[str, ...], Field(strict=False)] = ()  # files that register mixers
 
     # on what

@@ -44,10 +44,11 @@ class RunFolder:
         self.config = config
         self.path = config.run_dir()
         self.checkpoints = self.path / "checkpoints"
-        plugins = [hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest() for file in config.plugins]
+        start = _weights_file(config)
         self.identity = config.result_fields() | {
             "data": data.fingerprint(config.recipe, data_root=config.data_root),
-            "plugins": plugins,
+            "plugins": [_sha256(Path(file).expanduser()) for file in config.plugins],
+            "weights": config.weights if start is None else _sha256(start),
         }
         # what a notebook's cell defines may have changed since: such a run neither goes on nor counts as done
         self._repeatable = get_mixer(config.mixer).__module__ != "__main__"
@@ -120,12 +121,35 @@ def _replace(path: Path, text: str) -> None:
     os.replace(unfinished, path)
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _weights_file(config: TrainConfig) -> Path | None:
+    """The file that a run starts from, if that is a path. Raises UserError if there is none."""
+    if config.weights in ("none", "pretrained"):
+        return None
+    path = Path(config.weights).expanduser()
+    path = path / WEIGHTS if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(
+            f"weights = {config.weights!r}: no such file; expected 'none', 'pretrained', the folder of a finished run, "
+            "or a checkpoint's file"
+        )
+    return path
+
+
 def model_of(config: TrainConfig, num_classes: int, image_size: int) -> nn.Module:
-    """The untrained model of a configuration. Raises UserError for a mixer, scale or option that is not there."""
+    """The model that a run starts from. Raises UserError for a mixer, scale, option or weights that are not there."""
     options = {"img_size": image_size, **config.model_options}
     if config.drop_path_rate is not None:
         options["drop_path_rate"] = config.drop_path_rate
-    model = build_model(config.mixer, config.scale, num_classes=num_classes, **options)
+    pretrained = config.weights == "pretrained"
+    model = build_model(config.mixer, config.scale, num_classes=num_classes, pretrained=pretrained, **options)
+    start = _weights_file(config)
+    if start is not None:
+        model.load_pretrained(start)
     model.set_grad_checkpointing(config.grad_checkpointing)
     return model
 
@@ -149,7 +173,8 @@ def load_run(folder: str | Path, *, device: str | torch.device = "cpu") -> nn.Mo
         with safe_open(folder / WEIGHTS, "pt") as file:
             facts = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a handle, not a dict)
-        model = model_of(config, int(facts["num_classes"]), int(facts["image_size"]))
+        untrained = config.model_copy(update={"weights": "none"})
+        model = model_of(untrained, int(facts["num_classes"]), int(facts["image_size"]))
         model.load_state_dict(state)
     except (SafetensorError, KeyError, ValueError) as error:
         if isinstance(error, UserError):
