@@ -7,6 +7,7 @@ tokens are (B, H, W, C), which is the same memory in channels_last order, so tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -255,6 +256,12 @@ class UnifiedBackbone(nn.Module):
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
             self.num_classes, self.head = 0, PrunedHead()
         return take
+
+    def load_pretrained(self, path: str | Path) -> None:
+        """timm's hook for `pretrained=True` with a cfg that says `custom_load`."""
+        from .published import load_pretrained  # here, because that module stands on this one
+
+        load_pretrained(self, path)
 
     def get_classifier(self) -> nn.Module:
         return self.head.fc

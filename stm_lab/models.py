@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
+from urllib.error import URLError
 
 import timm
 from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs, register_model
@@ -10,7 +12,7 @@ from torch import nn
 
 from .backbone import UnifiedBackbone
 from .designs import NETWORKS, Design, list_scales, unified
-from .errors import check_known
+from .errors import UserError, check_known
 from .mixers import get_mixer
 from .mixers.registry import on_register
 
@@ -19,7 +21,11 @@ default_cfgs = {}  # where timm looks for the pretrained cfgs of what is registe
 # arguments of create_model that timm's builder takes; all others are the model's or the design's
 _TIMM_ARGS = {"pretrained_cfg", "pretrained_cfg_overlay", "features_only", "out_indices", "feature_cls", "cache_dir"}
 _MODEL_ARGS = set(inspect.signature(UnifiedBackbone).parameters) - {"design"}
-_PUBLISHED = {"halo", "pvt", "swin", "convnext", "dcn_v3"}  # with weights from the paper's authors, micro to base
+# with weights from the paper's authors, micro to base, under these names
+_PUBLISHED = {"halo": "halonet", "pvt": "pvt", "swin": "swin", "convnext": "convnext", "dcn_v3": "internimage"}
+_ADDRESS = "https://github.com/OpenGVLab/STM-Evaluation/releases/download/cls-ckpt/unified_{family}_{scale}.pth"
+_OURS = ("halo", "pvt", "pvt_v2", "swin", "convnext", "dcn_v3", "identity", "pooling")  # nano, trained on `shapes`
+WEIGHTS = Path(__file__).parent / "weights"
 
 
 def build_model(
@@ -37,13 +43,15 @@ def build_model(
         mixer: a name of `list_mixers()`.
         scale: a name of `list_scales()`.
         design: "unified", the paper's common architecture.
-        pretrained: load the weights that `pretrained_cfg` points to; none are hosted yet, see `load_published`.
+        pretrained: load trained weights: at nano ours, of `shapes`, which come with the package; from micro to base
+            the paper's, of ImageNet-1k, which are fetched from its authors and converted.
         num_classes: None takes the cfg's: 1000, and 10 at nano.
         **design_overrides: fields of the design (`depths=(2, 2, 2, 2)`), options of its mixer (`window=8`), or
             arguments of `UnifiedBackbone` (`in_chans=1`).
 
     Returns a model of images (B, 3, H, W) -> logits (B, num_classes), H and W >= 32.
-    Raises UserError, naming the nearest, for any name that is not there.
+    Raises UserError, naming the nearest, for any name that is not there; if there are no trained weights of that model,
+    or they cannot be fetched.
     """
     check_known("design", design, NETWORKS)
     get_mixer(mixer)
@@ -56,22 +64,43 @@ def _create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn
     for key in kwargs:
         check_known("option", key, _TIMM_ARGS | _MODEL_ARGS | design.overridable(), where=f"{name}: ")
     own = {key: kwargs.pop(key) for key in list(kwargs) if key in _TIMM_ARGS | _MODEL_ARGS}
-    return build_model_with_cfg(
-        UnifiedBackbone,
-        name,
-        pretrained,
-        design=design.override(**kwargs),
-        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
-        **own,
-    )
+    overlay = own.pop("pretrained_cfg_overlay", None) or {}
+    if overlay.keys() & {"file", "url"}:
+        overlay = {"custom_load": True, **overlay}  # timm would read the file itself, with its own names
+    try:
+        return build_model_with_cfg(
+            UnifiedBackbone,
+            name,
+            pretrained,
+            design=design.override(**kwargs),
+            feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
+            pretrained_cfg_overlay=overlay,
+            **own,
+        )
+    except URLError as error:
+        raise UserError(
+            f"{name}: its weights cannot be fetched ({error.reason}); get {timm.get_pretrained_cfg(name).url} by other "
+            "means and give pretrained_cfg_overlay={'file': path}"
+        ) from error
+    except RuntimeError as error:
+        if "No pretrained weights exist" not in str(error):
+            raise
+        known = ", ".join(timm.list_pretrained("unified_*"))
+        raise UserError(f"{name}: there are no trained weights of it, but of {known}") from error
 
 
 def _pretrained_cfg(mixer: str, scale: str) -> tuple[str, PretrainedCfg]:
     """The tag of a model's weights and its cfg. Images as the paper has them, or 64x64 at nano."""
-    size, pool, tag, classes = (64, 2, "shapes", 10) if scale == "nano" else (224, 7, "", 1000)
-    if mixer in _PUBLISHED and scale in ("micro", "tiny", "small", "base"):
+    size, pool, classes = (64, 2, 10) if scale == "nano" else (224, 7, 1000)
+    tag, source = "", {}
+    if scale == "nano" and mixer in _OURS:
+        tag = "shapes"
+        source = {"file": str(WEIGHTS / f"unified_{mixer}_nano.shapes.safetensors"), "custom_load": True}
+    elif scale in ("micro", "tiny", "small", "base") and mixer in _PUBLISHED:
         tag = "in1k"
+        source = {"url": _ADDRESS.format(family=_PUBLISHED[mixer], scale=scale), "custom_load": True}
     cfg = PretrainedCfg(
+        **source,
         input_size=(3, size, size),
         min_input_size=(3, 32, 32),
         pool_size=(pool, pool),

@@ -1,7 +1,7 @@
-"""Published checkpoints in our models (OpenGVLab/STM-Evaluation, commit b62c4714): names translated, nothing executed.
+"""Checkpoints in our models, those of OpenGVLab/STM-Evaluation (commit b62c4714) and our own; nothing is executed.
 
-A file is read (`read_checkpoint`), its weights picked out (`_unwrap`), renamed (`_translate`), brought to the model's
-shapes where only the image or window size differs (`_fit`), and loaded if, and only if, everything fits.
+A file is read (`read_checkpoint`), its weights picked out (`_unwrap`), renamed (`_by_our_names`), brought to the shapes
+of the model where only the image or window size differs (`_fit`), and loaded if, and only if, everything fits.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from timm.models import adapt_input_conv
 from torch import nn
 
 from .backbone import UnifiedBackbone, resize_embedding
@@ -48,13 +49,14 @@ _RENAMES = [
     (r"\.attn\.", ".mixer."),
 ]
 _REBUILT = (".attn.relative_position_index", ".attn_mask")  # buffers without information
-_SIGNS = {  # a published name that only one family has; pvt_v2's is asked for before pvt's
+_EMBEDDING = "position_embedding.weight"  # the one entry whose layout differs
+_SIGNS = {  # one of our names that only one family has; pvt_v2's is asked for before pvt's
     "halo": ".height_rel",
     "swin": ".relative_position_bias_table",
-    "convnext": ".dw_input_proj.",
-    "dcn_v3": ".sampling_offsets.",
-    "pvt_v2": ".mlp.dwconv.dwconv.",
-    "pvt": ".attn.sr.",
+    "convnext": ".mixer.proj_in.",
+    "dcn_v3": ".mixer.offsets.",
+    "pvt_v2": ".mlp.conv.",
+    "pvt": ".mixer.reduce.",
 }
 
 
@@ -88,8 +90,42 @@ def load_published(
     """
     checkpoint = source if isinstance(source, Mapping) else read_checkpoint(source)
     where = "the state dict" if isinstance(source, Mapping) else str(source)
-    published = _unwrap(checkpoint, use_ema, where)
+    _load(model, _by_our_names(_unwrap(checkpoint, use_ema, where)), where)
+    return model
+
+
+def load_pretrained(model: UnifiedBackbone, path: str | Path) -> None:
+    """Load a file for `pretrained=True`, in place: one of the published code, or one of ours (names as they are).
+
+    As timm does for its own, the classifier is left as it is where the number of classes differs, and the stem's
+    weights are summed or repeated where `in_chans` does. All else is strict.
+
+    Raises UserError as `load_published` does.
+    """
+    weights = _unwrap(read_checkpoint(path), True, str(path))
+    ours = model.state_dict()
+    found = weights if "stem.0.weight" in weights else _by_our_names(weights)
+    found = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
+    fc = found.get("head.fc.weight")
+    if fc is not None and model.num_classes != len(fc):
+        found = {name: tensor for name, tensor in found.items() if not name.startswith("head.fc.")}
+        found |= {name: tensor for name, tensor in ours.items() if name.startswith("head.fc.")}
+    stem = found.get("stem.0.weight")
+    if stem is not None and stem.shape[1] != model.in_chans:
+        found["stem.0.weight"] = adapt_input_conv(model.in_chans, stem)
+    _load(model, found, str(path))
+
+
+def _by_our_names(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     found = {_translate(name): tensor for name, tensor in published.items() if not name.endswith(_REBUILT)}
+    return {
+        name: tensor.permute(0, 2, 3, 1) if name.endswith(_EMBEDDING) and tensor.ndim == 4 else tensor
+        for name, tensor in found.items()  # (1, C, H, W) -> (1, H, W, C)
+    }
+
+
+def _load(model: UnifiedBackbone, found: Mapping[str, torch.Tensor], where: str) -> None:
+    """Load what was found, under our names, if and only if everything fits."""
     ours = model.state_dict()
     fitted = {name: _fit(name, tensor, ours[name], model) for name, tensor in found.items() if name in ours}
 
@@ -100,12 +136,11 @@ def load_published(
     )
     if missing or unexpected or misshapen:
         mixer = model.design.mixer
-        family = next((family for family, sign in _SIGNS.items() if any(sign in name for name in published)), None)
+        family = next((family for family, sign in _SIGNS.items() if any(sign in name for name in found)), None)
         hint = f", it looks like one of mixer {family!r}" if family and family != mixer else ""
         what = f"{where} does not fit this model of mixer {mixer!r}{hint}"
         raise CheckpointMismatch(what, missing, unexpected, misshapen)
     model.load_state_dict(fitted)
-    return model
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, object]:
@@ -158,10 +193,10 @@ def _translate(name: str) -> str:
 
 def _fit(name: str, tensor: torch.Tensor, target: torch.Tensor, model: nn.Module) -> torch.Tensor | None:
     """The tensor in the shape that the model wants, or None if that is more than a change of size."""
-    if name.endswith("position_embedding.weight") and tensor.ndim == 4 and tensor.shape[1] == target.shape[3]:
-        return resize_embedding(tensor.permute(0, 2, 3, 1), *target.shape[1:3])  # (1, C, H, W) -> (1, H', W', C)
     if tensor.shape == target.shape:
         return tensor
+    if name.endswith(_EMBEDDING) and tensor.ndim == 4 and tensor.shape[3] == target.shape[3]:
+        return resize_embedding(tensor, *target.shape[1:3])  # (1, H, W, C) -> (1, H', W', C)
     if name.endswith(("height_rel", "width_rel")) and tensor.shape[1:] == target.shape[1:]:
         size = (len(target),)
         return F.interpolate(tensor.t()[None], size, mode="linear", align_corners=True)[0].t()  # (2w-1, d)

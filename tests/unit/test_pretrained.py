@@ -1,0 +1,150 @@
+"""`pretrained=True`: the weights that come with the package, and the published files, through timm's own doors."""
+
+import argparse
+import json
+import pickle
+import urllib.error
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from filler import fill
+
+import stm_lab
+from stm_lab import UserError, build_model, data, load_published
+from stm_lab.models import _OURS, _PUBLISHED, WEIGHTS
+from stm_lab.train import evaluate
+from stm_lab.train.weights import ROWS
+
+MANIFESTS = Path(__file__).parents[1] / "golden" / "manifests"
+NAMES = [f"unified_{mixer}_nano" for mixer in _OURS]
+IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module", params=sorted(_PUBLISHED))
+def published(request, tmp_path_factory):
+    """A file of the published form, with optimizer and arguments beside, and the model that it is of."""
+    state = fill(json.loads((MANIFESTS / f"unified_{request.param}_micro.json").read_text()))
+    path = tmp_path_factory.mktemp("published") / "checkpoint.pth"
+    torch.save({"model": state, "optimizer": {"state": {}}, "args": argparse.Namespace(lr=1e-3), "epoch": 299}, path)
+    model = load_published(build_model(request.param, "micro", num_classes=1000), state).eval()
+    return f"unified_{request.param}_micro", str(path), model
+
+
+# ---- what comes with the package -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_weights_are_small_and_load_without_a_network(name, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", None)
+    path = WEIGHTS / f"{name}.shapes.safetensors"
+    assert path.stat().st_size < 2e6
+    model = timm.create_model(f"{name}.shapes", pretrained=True).eval()
+    fresh = timm.create_model(name).eval()
+    assert not torch.equal(model(IMAGES), fresh(IMAGES))
+    assert model.pretrained_cfg["tag"] == "shapes"
+    assert torch.equal(build_model(name.split("_", 1)[1].rsplit("_", 1)[0], "nano", pretrained=True)(IMAGES).detach(),
+                       model.train()(IMAGES).detach())  # fmt: skip
+
+
+def test_every_shipped_file_has_the_row_that_made_it():
+    rows = {row["name"]: row for row in map(json.loads, ROWS.read_text().splitlines())}
+    assert {path.name.removesuffix(".safetensors") for path in WEIGHTS.glob("*.safetensors")} == rows.keys()
+    assert rows.keys() == {f"{name}.shapes" for name in NAMES}
+    for row in rows.values():
+        assert abs(row["top1_float16"] - row["metrics"]["top1"]) < 0.5
+        assert row["data"] == data.fingerprint("shapes")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_weights_reach_what_their_row_says(name):
+    row = next(row for row in map(json.loads, ROWS.read_text().splitlines()) if row["name"] == f"{name}.shapes")
+    model = timm.create_model(name, pretrained=True)
+    top1, _ = evaluate(model, *data.to_tensors(data.load("shapes", "validation"), 64))
+    assert top1 == pytest.approx(row["top1_float16"], abs=0.3)  # float32 sums differ between machines
+    assert top1 > 30  # chance is 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_classes_channels_and_sizes(name):
+    whole = timm.create_model(name, pretrained=True).eval()
+    other = timm.create_model(name, pretrained=True, num_classes=3, in_chans=1, img_size=96).eval()
+    assert other(IMAGES[:, :1]).shape == (2, 3)
+    # a grey image as one channel is what three equal channels are
+    grey = IMAGES[:, :1].expand(-1, 3, -1, -1)
+    torch.testing.assert_close(other.stem[0](IMAGES[:, :1]), whole.stem[0](grey), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(other.head.conv.weight, whole.head.conv.weight)
+    headless = timm.create_model(name, pretrained=True, num_classes=0).eval()
+    torch.testing.assert_close(headless(IMAGES), whole.forward_head(whole.forward_features(IMAGES), pre_logits=True))
+    maps = timm.create_model(name, pretrained=True, features_only=True).eval()(IMAGES)
+    torch.testing.assert_close(maps[-1], whole.forward_features(IMAGES))
+
+
+# ---- published files -------------------------------------------------------------------------------------------------
+
+
+def test_a_local_file_of_the_published_form(published):
+    name, path, expected = published
+    model = timm.create_model(f"{name}.in1k", pretrained=True, pretrained_cfg_overlay={"file": path}).eval()
+    torch.testing.assert_close(model(IMAGES), expected(IMAGES))
+    other = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": path}, num_classes=7, in_chans=1)
+    assert other.eval()(IMAGES[:, :1]).shape == (2, 7)
+    torch.testing.assert_close(other.stages[3].norm.weight, expected.stages[3].norm.weight)
+    maps = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": path}, features_only=True).eval()
+    torch.testing.assert_close(maps(IMAGES)[-1], expected.forward_features(IMAGES))
+
+
+def test_the_address_is_that_of_the_published_file(published, monkeypatch):
+    name, path, expected = published
+    asked = []
+    monkeypatch.setattr("timm.models._builder.download_cached_file", lambda url, **_: asked.append(url) or path)
+    model = timm.create_model(name, pretrained=True).eval()
+    torch.testing.assert_close(model(IMAGES), expected(IMAGES))
+    family = {"halo": "halonet", "dcn_v3": "internimage"}.get(name.split("_", 1)[1].rsplit("_", 1)[0])
+    assert asked[0].startswith("https://github.com/OpenGVLab/STM-Evaluation/releases/download/cls-ckpt/unified_")
+    assert family is None or family in asked[0]
+
+
+def test_a_file_that_wants_to_run_code_does_not(tmp_path, published):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    path = tmp_path / "bomb.pth"
+    path.write_bytes(pickle.dumps({"model": Bomb()}))
+    with pytest.raises(UserError, match="is refused"):
+        timm.create_model(published[0], pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_another_model_are_refused(published):
+    name, path, _ = published
+    other = "unified_swin_micro" if "swin" not in name else "unified_halo_micro"
+    with pytest.raises(UserError, match="does not fit this model of mixer"):
+        timm.create_model(other, pretrained=True, pretrained_cfg_overlay={"file": path})
+
+
+# ---- what is not there -----------------------------------------------------------------------------------------------
+
+
+def test_without_a_network_one_line_says_what_to_do(monkeypatch):
+    def offline(url, **_):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("timm.models._builder.download_cached_file", offline)
+    with pytest.raises(UserError, match=r"cannot be fetched \(no network\); get https://github.com/.*swin_tiny.pth"):
+        build_model("swin", "tiny", pretrained=True)
+
+
+def test_models_without_weights_say_so():
+    with pytest.raises(UserError, match=r"unified_identity_micro: there are no trained weights of it, but of .*nano"):
+        build_model("identity", "micro", pretrained=True)
+
+
+def test_timm_lists_them():
+    listed = timm.list_pretrained("unified_*")
+    assert len(listed) == len(NAMES) + 4 * len(_PUBLISHED)
+    assert {"unified_halo_nano.shapes", "unified_dcn_v3_base.in1k"} <= set(listed)
+    assert stm_lab.list_mixers()[:1] == ["halo"]
