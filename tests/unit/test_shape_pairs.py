@@ -43,7 +43,7 @@ def test_the_class_is_the_relation(few):
 
 
 def test_what_is_present_says_nothing():
-    """Neither form's kind, size, angle, place, texture or colour is distributed otherwise in one class than the other."""
+    """Neither form's kind, size, angle, place, texture or colour depends on the class."""
     label = FACTORS["label"]
     for name in ("form", "size", "angle", "centre", "texture", "contrast", "colour"):
         for column in FACTORS[name].reshape(len(label), -1).T:
