@@ -48,10 +48,9 @@ class Design:
                 raise UserError(f"{name} must be four positive integers, one a stage, not {value!r}")
         if not 0 <= self.drop_path_rate < 1:
             raise UserError(f"drop_path_rate must be in [0, 1), not {self.drop_path_rate!r}")
-        shape = (self.img_size,) * 2 if isinstance(self.img_size, int) else self.img_size
-        if len(shape) != 2:
+        if not isinstance(self.img_size, int) and len(self.img_size) != 2:
             raise UserError(f"img_size must be one number or (height, width), not {self.img_size!r}")
-        height, width = shape
+        height, width = self.image_shape
         if min(height, width) < 32:
             raise UserError(f"img_size must be at least 32 on both sides, not {height}x{width}")
 

@@ -95,7 +95,7 @@ def run_curves(rows: Sequence[Mapping], *, epochs: float | None = None, chance: 
             axes.plot([row["epoch"] for row in rows], values, line, color=colour, markersize=4, label=name)
         if chance is not None and "top1" in lines:
             axes.axhline(chance, color="0.4", linestyle=":", linewidth=1.5, label="chance")
-        axes.set(xlabel="epoch", ylabel=label, xlim=(0, epochs))
+        axes.set(xlabel="epoch", ylabel=label, xlim=(0, epochs and 1.03 * epochs))  # room for the last marker
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _plain(axes)
         axes.legend(frameon=False, fontsize=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields
 from pathlib import Path
 from urllib.error import URLError
 
@@ -14,7 +15,7 @@ from .backbone import UnifiedBackbone
 from .designs import NETWORKS, Design, list_scales, unified
 from .errors import UserError, check_known
 from .mixers import get_mixer
-from .mixers.registry import on_register
+from .mixers.registry import on_register, option_names
 
 default_cfgs = {}  # where timm looks for the pretrained cfgs of what is registered from this module
 
@@ -118,7 +119,13 @@ def _pretrained_cfg(mixer: str, scale: str) -> tuple[str, PretrainedCfg]:
 
 
 def _register(mixer: str) -> None:
-    """Register a mixer's models with timm. A name registered again needs nothing: mixers are looked up when built."""
+    """Register a mixer's models with timm. A name registered again needs nothing: mixers are looked up when built.
+
+    Raises UserError for an option that already means something else.
+    """
+    taken = (_TIMM_ARGS | _MODEL_ARGS | {field.name for field in fields(Design)}).intersection(option_names(mixer))
+    if taken:
+        raise UserError(f"mixer {mixer!r}: the option {min(taken)!r} is one of the model already; give it another name")
     for scale in list_scales(mixer):
         name = f"unified_{mixer}_{scale}"
         if timm.is_model(name):

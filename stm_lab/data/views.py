@@ -23,6 +23,7 @@ from timm.data.random_erasing import RandomErasing
 
 from stm_lab.data import rng
 from stm_lab.errors import UserError
+from stm_lab.pixels import mirrored
 
 MIN_IMAGE_SIZE = 32  # four halvings and a stem's stride leave one token at 32 pixels
 
@@ -191,7 +192,7 @@ class TrainingViews(torch.utils.data.Dataset):
         x = y = torch.arange(size).expand(len(rows), size)  # (B, S): the column and row that each pixel comes from
         if self.augmentation.crop == "pad":
             dy, dx = torch.from_numpy(rng.below(draws, 2 * padding + 1) - padding).unsqueeze(-1).unbind(1)
-            x, y = _mirrored(x + dx, size), _mirrored(y + dy, size)
+            x, y = mirrored(x + dx, size), mirrored(y + dy, size)
         x = torch.where(flips[:, None], x.flip(1), x)
         place = (y[:, :, None] * size + x[:, None, :]).view(len(rows), 1, -1).expand(-1, 3, -1)  # (B, 3, S * S)
         return self._images[rows].flatten(2).gather(2, place).view(-1, 3, size, size)
@@ -219,12 +220,6 @@ class TrainingViews(torch.utils.data.Dataset):
 
 _MEAN = torch.tensor(IMAGENET_DEFAULT_MEAN)[:, None, None]
 _STD = torch.tensor(IMAGENET_DEFAULT_STD)[:, None, None]
-
-
-def _mirrored(position: torch.Tensor, size: int) -> torch.Tensor:
-    """Positions beyond 0 and size - 1 reflected there: -1 -> 1, size -> size - 2."""
-    position = position.abs()
-    return torch.where(position < size, position, 2 * (size - 1) - position)
 
 
 def _posterize(image: PIL.Image.Image, bits_to_keep: int, **options: object) -> PIL.Image.Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError
+from stm_lab.pixels import Normalize
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,7 +31,7 @@ class Images(NamedTuple):
         """Normalised images on the device, with their labels."""
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}, but a batch needs at least one image")
-        normalise = normaliser(model, device)
+        normalise = Normalize(model, device)
         labels = [None] * len(self.pixels) if self.labels is None else self.labels.split(batch_size)
         for pixels, known in zip(self.pixels.split(batch_size), labels, strict=False):
             yield normalise(pixels), None if known is None else known.to(device)
@@ -90,23 +91,6 @@ def input_size(model: nn.Module) -> tuple[int, int]:
 
 def model_device(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-
-
-def normaliser(model: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Pixels, uint8 or in [0, 1], anywhere -> the model's own mean, std and dtype, on `device`.
-
-    A module without timm's `pretrained_cfg` says nothing about normalisation and gets its pixels in [0, 1] as they are.
-    """
-    cfg = pretrained_cfg(model)
-    mean = torch.tensor(cfg.get("mean", (0.0, 0.0, 0.0)), device=device).view(3, 1, 1)
-    std = torch.tensor(cfg.get("std", (1.0, 1.0, 1.0)), device=device).view(3, 1, 1)
-    dtype = next((tensor.dtype for tensor in model.parameters()), torch.float32)
-
-    def normalise(pixels: Tensor) -> Tensor:
-        scale = 255 if pixels.dtype == torch.uint8 else 1
-        return ((pixels.to(device).float() / scale - mean) / std).to(dtype)
-
-    return normalise
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError
-from stm_lab.measure._batches import as_images, input_size, model_device, model_name, normaliser
+from stm_lab.measure._batches import as_images, input_size, model_device, model_name
+from stm_lab.pixels import Normalize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -176,7 +177,7 @@ def throughput(
     pixels = as_images(data, model, image_size, limit=batch_size).pixels
     pixels = pixels[torch.arange(batch_size) % len(pixels)]
     device = model_device(model) if device is None else resolve_device(device)
-    step = _step(copy.deepcopy(model).to(device).train(training), normaliser(model, device)(pixels), training)
+    step = _step(copy.deepcopy(model).to(device).train(training), Normalize(model, device)(pixels), training)
 
     repeats = batch_size * _rates(step, device, seconds)
     low, median, high = statistics.quantiles(repeats.tolist(), n=4)

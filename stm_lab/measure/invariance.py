@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stm_lab.errors import UserError, check_known
 from stm_lab.measure._batches import as_images, evaluating, model_name
+from stm_lab.pixels import mirrored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,15 +136,11 @@ def invariance(
 
 def translate(images: Tensor, down: int, right: int) -> Tensor:
     """Move the content of (..., H, W) by whole pixels, |down| < H and |right| < W; the border mirrors the picture."""
-    rows = _mirrored(images.shape[-2], down, images.device)
-    columns = _mirrored(images.shape[-1], right, images.device)
+    rows, columns = (
+        mirrored(torch.arange(size, device=images.device) - shift, size)
+        for size, shift in zip(images.shape[-2:], (down, right), strict=True)
+    )
     return images.index_select(-2, rows).index_select(-1, columns)
-
-
-def _mirrored(size: int, shift: int, device: torch.device) -> Tensor:
-    """For each place along an axis the place it is read from, reflected at both ends without repeating the border."""
-    source = (torch.arange(size, device=device) - shift).abs()
-    return torch.where(source < size, source, 2 * (size - 1) - source)
 
 
 def _strengths(strengths: Sequence[int] | None, size: tuple[int, int]) -> list[int]:

@@ -32,9 +32,17 @@ def register_mixer(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
 
     def register(cls: type[nn.Module]) -> type[nn.Module]:
         _check_signature(name, cls)
+        before = _mixers.get(name)
         _mixers[name] = cls
-        for listener in _listeners:
-            listener(name)
+        try:
+            for listener in _listeners:
+                listener(name)
+        except UserError:  # somebody above cannot use it
+            if before is None:
+                del _mixers[name]
+            else:
+                _mixers[name] = before
+            raise
         return cls
 
     return register

@@ -30,6 +30,7 @@ from stm_lab.data import rng
 from stm_lab.data.views import TrainingViews, seeded
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError
+from stm_lab.pixels import Normalize
 from stm_lab.plugins import load_plugins
 from stm_lab.progress import progress
 from stm_lab.train import checkpoints, health
@@ -383,7 +384,7 @@ class Trainer:
         return torch.stack(losses).mean(), norm
 
     def _backward(self, images: torch.Tensor, labels: torch.Tensor, seed: int, parts: int) -> torch.Tensor:
-        images = self.normalized(images.to(self.device, non_blocking=True)).contiguous(memory_format=self.memory_format)
+        images = self.normalized(images).contiguous(memory_format=self.memory_format)
         targets = labels.to(self.device, non_blocking=True)
         if self.mix is not None:
             with seeded(seed):  # the same for all parts of a step
@@ -438,28 +439,15 @@ def _count(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, normalized: Normalize, batch_size: int
 ) -> torch.Tensor:
     """Correct answers, summed cross-entropy and number of images: (3,) on the model's device."""
-    device = normalized.mean.device
+    device = normalized.device
     model.eval()
     counts = torch.zeros(3, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
     for some, targets in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        logits = model(normalized(some.to(device))).float()
+        logits = model(normalized(some)).float()
         targets = targets.to(device)
         loss = F.cross_entropy(logits, targets, reduction="sum")
         counts += torch.stack([(logits.argmax(1) == targets).sum(), loss, loss.new_tensor(len(targets))])
     return counts
-
-
-class Normalize:
-    """Images (B, 3, H, W), uint8 or float in [0, 1] -> float32, normalised as the model's pretrained cfg says."""
-
-    def __init__(self, model: nn.Module, device: torch.device):
-        self.mean, self.std = (
-            torch.tensor(model.pretrained_cfg[name], device=device)[:, None, None] for name in ("mean", "std")
-        )
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        images = images.float() / 255 if images.dtype == torch.uint8 else images
-        return (images - self.mean) / self.std
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:

@@ -348,3 +348,15 @@ assert not {"datasets", "accelerate", "matplotlib", "IPython"} & set(sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("option", ["drop_rate", "in_chans", "depths", "layer_scale", "cache_dir"])
+def test_a_mixers_option_must_not_be_one_of_the_model(option):
+    """It would never reach the mixer."""
+    code = f"def __init__(self, dim, *, {option}=1):\n    torch.nn.Module.__init__(self)"
+    exec(code, {"torch": torch}, members := {})
+    taken = type("Taken", (torch.nn.Module,), members)
+    with pytest.raises(UserError, match=f"mixer 'taken': the option '{option}' is one of the model already"):
+        stm_lab.register_mixer("taken")(taken)
+    assert "taken" not in stm_lab.list_mixers()
+    assert not timm.list_models("unified_taken_*")
