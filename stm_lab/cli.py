@@ -197,13 +197,15 @@ def bench_data(
 
 @app.command()
 def train(
-    config: Annotated[str, typer.Argument(help="A preset (quick, class) or a YAML file.")],
+    config: Annotated[str, typer.Argument(help="A preset (quick, class, paper-unified ...) or a YAML file.")],
     parameters: Overrides = [],  # noqa: B006
+    force: Annotated[bool, typer.Option(help="Start afresh, whatever the run's folder holds.")] = False,
 ) -> None:
-    """Train one model."""
+    """Train one model, or go on where it was interrupted."""
     from stm_lab.train.__main__ import main as train_main
 
-    raise typer.Exit(train_main([config, *(f"-p{assignment}" for assignment in parameters)]))
+    options = [f"-p{assignment}" for assignment in parameters] + (["--force"] if force else [])
+    raise typer.Exit(train_main([config, *options]))
 
 
 def _print_table(title: str, columns: Iterable[str], lines: Iterable[Iterable[Any]]) -> None:
