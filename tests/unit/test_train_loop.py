@@ -190,6 +190,43 @@ def test_a_loss_that_is_not_finite_stops_the_run(short, monkeypatch):
     assert not (trainer.folder.path / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize("option", ["channels_last", "grad_checkpointing", "compile", "fused"])
+def test_what_makes_it_faster_or_smaller_changes_rounding_alone(short, tmp_path, monkeypatch, option):
+    # inductor wants a compiler; what is tested is that compiling in place leaves names, averages and saving as they are
+    monkeypatch.setattr(torch.nn.Module, "compile", _compile_eagerly)
+    plain = {"mixer": "swin", "epochs": 1, "drop_path_rate": 0.0, "lr": 1e-4}
+    value = option != "fused"
+    runs = [fit(short, **plain, **{option: x}, out=str(tmp_path / str(x))) for x in (value, not value)]
+    assert runs[0].metrics["loss"] == pytest.approx(runs[1].metrics["loss"], rel=1e-4)
+    assert runs[0].metrics["validation_loss"] == pytest.approx(runs[1].metrics["validation_loss"], rel=1e-3)
+    assert weights(load_run(runs[0].run_dir)).keys() == weights(load_run(runs[1].run_dir)).keys()
+
+
+def _compile_eagerly(module):
+    module._compiled_call_impl = torch.compile(module._call_impl, backend="eager")
+
+
+def test_rows_reach_the_tracker(short, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = fit(short, tracker="tensorboard")
+    (file,) = result.run_dir.rglob("events.out.tfevents.*")
+    events = EventAccumulator(str(file)).Reload()
+    for name in ("top1", "loss", "lr", "data_wait"):
+        tracked = [(event.step, event.value) for event in events.Scalars(name)]
+        assert tracked == [(row["step"], pytest.approx(row[name], rel=1e-6)) for row in result.rows]
+
+
+def test_a_run_starts_from_weights(short, tmp_path):
+    first = fit(short, epochs=1, out=str(tmp_path / "first"))
+    start = weights(Trainer(load_config(short, weights=str(first.run_dir)), force=True).raw)
+    assert_same(start, weights(first.model))
+    again = Trainer(load_config(short, weights=str(first.run_dir / "model.safetensors"), seed=5), force=True)
+    assert_same(weights(again.raw), weights(first.model))
+    with pytest.raises(UserError, match=r"weights = 'nowhere': no such file; expected 'none', 'pretrained'"):
+        fit(short, weights="nowhere")
+
+
 # ---- evaluation ------------------------------------------------------------------------------------------------------
 
 
