@@ -267,14 +267,14 @@ class Trainer:
         """Open the folder, and take up the state of its last checkpoint if there is one."""
         if self.accelerator.is_main_process:
             self.folder.begin(self.device, processes=self.accelerator.num_processes, afresh=force)
-            checkpoint = checkpoints.latest(self.folder.checkpoints)
-            self.folder.write_rows(checkpoint.facts["rows"] if checkpoint else [])
-        self.accelerator.wait_for_everyone()  # the others read what the first has found good
+        self.accelerator.wait_for_everyone()
         if self.config.tracker != "none":
             self.accelerator.init_trackers("")
         checkpoint = checkpoints.latest(self.folder.checkpoints)
         if checkpoint is not None:
             self._restore(checkpoint)
+        if self.accelerator.is_main_process:
+            self.folder.write_rows(self.rows)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return whole.get_model_state_dict(self.model, options=_WHOLE)
