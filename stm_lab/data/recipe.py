@@ -14,9 +14,11 @@ from stm_lab import paths, yaml12
 from stm_lab.errors import UserError, check_known
 from stm_lab.validation import validated
 
+Names = Annotated[tuple[str, ...], Field(strict=False)]  # YAML has lists
+
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class GeneratorSource(_Part):
@@ -45,7 +47,7 @@ class WebdatasetSource(_Part):
 
     kind: Literal["webdataset"]
     shards: dict[str, str]  # split -> file name; {000..012} stands for the numbers from 000 to 012
-    labels: tuple[str, ...] | None = None  # which class a number stands for, where labels are numbers
+    labels: Names | None = None  # which class a number stands for, where labels are numbers
 
 
 class HubSource(_Part):
@@ -56,7 +58,7 @@ class HubSource(_Part):
     revision: str  # the whole commit hash: a branch or tag may move
     files: dict[str, str]  # split -> pattern of file names
     gated: bool = False  # whether one has to accept terms there first
-    labels: tuple[str, ...] | None = None  # which class label 0, 1, ... stands for; default: the names in the files
+    labels: Names | None = None  # which class label 0, 1, ... stands for; default: the names in the files
 
     @field_validator("name")
     @classmethod
@@ -84,7 +86,7 @@ SPLITS = ("train", "validation")
 class Subset(_Part):
     """A part of a source's images. The number of images is cut in the training split alone; validation stays whole."""
 
-    classes: tuple[str, ...] | None = Field(None, min_length=2)  # their identifiers, in any order
+    classes: Annotated[Names, Field(min_length=2)] | None = None  # their identifiers, in any order
     per_class: PositiveInt | None = None  # images of each class
     fraction: float | None = Field(None, gt=0, lt=1)  # of all images, as evenly from all classes as can be
     seed: int = Field(0, ge=0, lt=2**63)  # which images: a hash of their identifiers with it decides
@@ -100,7 +102,7 @@ class Recipe(_Part):
     """A data set, declared: the keys of a recipe's file, and what its name and the recipes it extends are."""
 
     name: str
-    bases: tuple[str, ...] = ()  # the recipes that it extends, nearest first: their raw data are its own
+    bases: Names = ()  # the recipes that it extends, nearest first: their raw data are its own
     title: str
     question: str  # what the set is good for
     licence: str
@@ -111,7 +113,7 @@ class Recipe(_Part):
     classes: dict[str, str]  # identifier (WordNet's for photographs) -> readable name, in the order of the labels
     subset: Subset = Subset()
     counts: dict[str, PositiveInt] = Field(min_length=1)  # images of each split
-    source: tuple[Source, ...] = Field(min_length=1)  # the first that is there is taken
+    source: tuple[Source, ...] = Field(min_length=1, strict=False)  # the first that is there is taken
     fingerprint: str | None = Field(None, pattern="^[0-9a-f]{16}$")  # of the data it was written for
     max_broken: int = Field(0, ge=0)  # how many images of a split `prepare` may leave out because they are broken
 

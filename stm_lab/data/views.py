@@ -93,9 +93,9 @@ def labels(dataset: Dataset) -> torch.Tensor:
 
 
 class Augmentation(BaseModel):
-    """What happens to a training image before it is batched; the default is nothing at all."""
+    """What happens to a training image before it is batched; the default is nothing at all. Types are strict."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     flip: bool = False  # left-right, for half of the views
     crop: Literal["none", "pad", "resized"] = "none"  # pad: shift by up to crop_padding; resized: 8-100% of the area
