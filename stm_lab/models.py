@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import fields
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 
 import timm
 from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs, register_model
@@ -78,9 +78,9 @@ def _create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn
             pretrained_cfg_overlay=overlay,
             **own,
         )
-    except URLError as error:
+    except (OSError, HTTPException) as error:  # URLError is an OSError, and so is a timeout
         raise UserError(
-            f"{name}: its weights cannot be fetched ({error.reason}); get {timm.get_pretrained_cfg(name).url} by other "
+            f"{name}: its weights cannot be fetched ({error}); get {timm.get_pretrained_cfg(name).url} by other "
             "means and give pretrained_cfg_overlay={'file': path}"
         ) from error
     except RuntimeError as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from datasets import Dataset
 from timm.data import Mixup
 from torch.utils.data import Sampler
 
@@ -15,7 +16,7 @@ from stm_lab.data.views import TrainingViews
 from stm_lab.errors import UserError
 from stm_lab.train.config import TrainConfig
 
-_ORDER = 1  # what a random number is for; views and steps have their own streams
+_ORDER = 1  # sets these random numbers apart from those of views and steps
 
 
 class Batches(Sampler[list[int]]):
@@ -70,8 +71,20 @@ def load_splits(
     if config.batch_size > len(train):
         raise UserError(f"batch_size = {config.batch_size} is more than the {len(train)} training images")
     views = TrainingViews(train, image_size=image_size, augmentation=config.augmentation, seed=config.seed)
-    share = validation.select(range(rank, len(validation), world))
-    return views, data.to_tensors(share, image_size, config.crop_pct)
+    return views, _share(validation, config, image_size, rank, world)
+
+
+def _share(
+    dataset: Dataset, config: TrainConfig, image_size: int, rank: int, world: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every `world`-th image from `rank` on. Shares are equally long, as collective operations in a model's forward
+    pass need: a short one ends in an image whose label is -1, which does not count.
+    """
+    rows = list(range(rank, len(dataset), world))
+    missing = -(-len(dataset) // world) - len(rows)
+    images, labels = data.to_tensors(dataset.select(rows + [0] * missing), image_size, config.crop_pct)
+    labels[len(rows) :] = -1
+    return images, labels
 
 
 def mixing(config: TrainConfig, num_classes: int) -> Mixup | None:

@@ -52,21 +52,43 @@ def save(folder: Path, step: int, tensors: Mapping[str, torch.Tensor], facts: Ma
         metadata={"facts": json.dumps({"step": step, **facts}, allow_nan=False)},
     )
     name = f"step-{step:08d}-{_digest(contents)}.safetensors"
-    _write(folder / name, contents)
-    for old in [path for _, path in _all(folder) if path.name != name][KEPT - 1 :]:
-        old.unlink(missing_ok=True)
+    write(folder / name, contents)
+    others = [(at, path) for at, path in _all(folder) if path.name != name]
+    kept = [path for at, path in others if at < step][: KEPT - 1]
+    for _, path in others:
+        if path not in kept:  # older ones, and later ones, which were damaged: else this step would not be done again
+            path.unlink(missing_ok=True)
     for unfinished in folder.glob("*.part"):
         unfinished.unlink(missing_ok=True)
 
 
 def latest(folder: Path) -> Checkpoint | None:
     """The last checkpoint that is whole; None if there is none. Damaged ones are passed over with a warning."""
-    for step, path in _all(folder):
+    there = _all(folder)
+    for step, path in there:
         contents = path.read_bytes()
         if _digest(contents) == _NAME.fullmatch(path.name)[2]:
             return Checkpoint(step, safetensors.torch.load(contents), _facts(contents))
-        warnings.warn(f"{path} is damaged; taking the checkpoint before it", stacklevel=2)
+        last = path == there[-1][1]
+        rest = "no other is whole, so the run starts afresh" if last else "taking the checkpoint before it"
+        warnings.warn(f"{path} is damaged; {rest}", stacklevel=2)
     return None
+
+
+def write(path: Path, contents: bytes) -> None:
+    """Write a file so that it is there as a whole or not at all, even if the machine stops."""
+    unfinished = path.with_name(f"{path.name}.part")
+    with unfinished.open("wb") as file:
+        file.write(contents)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+    if os.name == "posix":  # the rename itself has to reach the disk
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _all(folder: Path) -> list[tuple[int, Path]]:
@@ -86,18 +108,3 @@ def _facts(contents: bytes) -> dict[str, Any]:
         return json.loads(json.loads(contents[8 : 8 + length])["__metadata__"]["facts"])
     except (KeyError, ValueError) as error:
         raise SafetensorError(f"no facts in the checkpoint ({error})") from error
-
-
-def _write(path: Path, contents: bytes) -> None:
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("wb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-    if os.name == "posix":  # the rename itself has to reach the disk
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

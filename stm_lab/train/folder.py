@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from stm_lab.environment import describe_environment
 from stm_lab.errors import UserError
 from stm_lab.mixers import get_mixer
 from stm_lab.plugins import load_plugins
+from stm_lab.train import checkpoints
 from stm_lab.train.config import TrainConfig, load_config
 
 CONFIG, ENVIRONMENT, METRICS, WEIGHTS = "config.yaml", "environment.json", "metrics.jsonl", "model.safetensors"
@@ -63,23 +63,26 @@ class RunFolder:
 
         Raises UserError if the folder cannot be made or written, or holds another run.
         """
-        afresh = afresh or not self._repeatable
         try:
             if not afresh:
                 self._check_identity()
-            if afresh or self._identity_there() is None:
+            if afresh or not self._repeatable:
                 self._clear()
             self.path.mkdir(parents=True, exist_ok=True)
-            _replace(self.path / CONFIG, self.config.to_yaml())
             environment = describe_environment(device) | {"processes": processes, "run": self.identity}
             _replace(self.path / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
+            _replace(self.path / CONFIG, self.config.to_yaml())
         except OSError as error:
             raise UserError(f"out = {str(self.path)!r}: {error.strerror}") from None
 
     def _clear(self) -> None:
+        """Remove what a run writes, and nothing else."""
         for name in (WEIGHTS, METRICS, ENVIRONMENT):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for events in self.path.rglob("events.out.tfevents.*"):
+            events.unlink()
+        if self.checkpoints.exists():
+            shutil.rmtree(self.checkpoints)
 
     def _identity_there(self) -> dict[str, Any] | None:
         try:
@@ -88,8 +91,18 @@ class RunFolder:
             return None
 
     def _check_identity(self) -> None:
-        there = self._identity_there() if self._repeatable else None
-        if there is None or there == self.identity:
+        there = self._identity_there()
+        if there == self.identity:
+            return
+        if there is None:
+            strange = [
+                path.name for path in (self.path / WEIGHTS, self.path / METRICS, self.checkpoints) if path.exists()
+            ]
+            if strange:
+                raise UserError(
+                    f"out = {str(self.path)!r} holds {strange[0]}, and nothing says of which run; choose another "
+                    "folder, or --force to replace it"
+                )
             return
         names = [name for name in self.identity if there.get(name) != self.identity[name]]
         example = f"{names[0]} = {there.get(names[0])!r} there, {self.identity[names[0]]!r} here"
@@ -108,22 +121,30 @@ class RunFolder:
 
     def save_weights(self, state: Mapping[str, torch.Tensor], **facts: Any) -> None:
         """Write a model's state in one go, with what `load_run` has to know about it beside the configuration."""
-        unfinished = self.path / f"{WEIGHTS}.part"
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         # not save_file, whose files nobody else may read
-        unfinished.write_bytes(safetensors.torch.save(state, {name: str(fact) for name, fact in facts.items()}))
-        os.replace(unfinished, self.path / WEIGHTS)
+        contents = safetensors.torch.save(state, {name: str(fact) for name, fact in facts.items()})
+        checkpoints.write(self.path / WEIGHTS, contents)
 
 
 def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    checkpoints.write(path, text.encode())
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_plugins(folder: Path, config: TrainConfig) -> None:
+    """Raise UserError if a file of the run's plugins is not what it was then."""
+    then = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))["run"]["plugins"]
+    for file, digest in zip(config.plugins, then, strict=True):
+        path = Path(file).expanduser()
+        if path.is_file() and _sha256(path) != digest:
+            raise UserError(
+                f"plugin {file!r} has changed since the run in {folder}; bring back the file that it ran with"
+            )
 
 
 def _weights_file(config: TrainConfig) -> Path | None:
@@ -168,6 +189,7 @@ def load_run(folder: str | Path, *, device: str | torch.device = "cpu") -> nn.Mo
             raise UserError(f"{folder}: {f'no {name}: {meaning}' if folder.is_dir() else 'no such folder'}")
     config = load_config(folder / CONFIG)
     if config.mixer not in list_mixers():
+        _check_plugins(folder, config)
         load_plugins(config.plugins)
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:

@@ -84,11 +84,11 @@ def _exploding(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def diverged(loss: float, step: int, steps: int, lr: float, kept: int | None) -> str:
-    """What is said when the loss is not finite at `step`; `kept`: the step of the last good checkpoint."""
+def diverged(what: str, value: float, step: int, steps: int, lr: float, kept: int | None) -> str:
+    """What is said when the loss, or such, is not finite at `step`; `kept`: the step of the last good checkpoint."""
     rest = "there is no checkpoint yet" if kept is None else f"the checkpoint of step {kept} is good, and kept"
     return (
-        f"the loss is {loss} at step {step} of {steps}, learning rate {lr:.3g}; a lower lr, a longer warm-up or a "
+        f"the {what} is {value} at step {step} of {steps}, learning rate {lr:.3g}; a lower lr, a longer warm-up or a "
         f"smaller clip_grad may help; {rest}"
     )
 

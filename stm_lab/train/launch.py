@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from stm_lab.data.prepare import cores
 from stm_lab.errors import UserError
 from stm_lab.train.config import TrainConfig
 
@@ -30,7 +31,7 @@ def launch(config: TrainConfig, *, force: bool) -> None:
         path.write_text(config.model_copy(update={"num_processes": 1, "out": str(folder)}).to_yaml(), encoding="utf-8")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
         command += [str(config.num_processes), "-m", "stm_lab.train", str(path), *(["--force"] if force else [])]
-        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // config.num_processes))}
+        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, cores() // config.num_processes))}
         if config.device == "cpu":
             environment["ACCELERATE_USE_CPU"] = "true"
         said = _run(command, environment)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +23,7 @@ from accelerate.utils import DistributedType
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.distributed.checkpoint import state_dict as whole
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -39,9 +41,9 @@ from stm_lab.train.batchnorm import make_global
 from stm_lab.train.config import TrainConfig, load_config
 from stm_lab.train.folder import RunFolder, load_run, model_of
 from stm_lab.train.launch import is_child, launch
-from stm_lab.train.optim import WarmupCosine, make_optimizer
+from stm_lab.train.optim import make_optimizer, schedule
 
-_STEP = 2  # what a random number is for; orders and views have their own streams
+_STEP = 2**32  # sets these random numbers apart from those of orders and views, whose keys are smaller
 # of weights that may be sharded: whole, on the first process, or on all
 _WHOLE = whole.StateDictOptions(full_state_dict=True, cpu_offload=True)
 _EVERYWHERE = whole.StateDictOptions(full_state_dict=True)
@@ -143,13 +145,13 @@ class Trainer:
         self._load_data()
         self._make_model()
         self.mix = mixing(config, self.num_classes)
-        self.steps = max(1, round(config.epochs * self.batches.steps))
-        warmup_steps = min(round(config.warmup_epochs * self.batches.steps), self.steps - 1)
-        self.learning_rate = WarmupCosine(self.steps, warmup_steps, config.warmup_lr, config.lr, config.min_lr)
+        self.learning_rate = schedule(config, self.batches.steps)
+        self.steps = self.learning_rate.steps
         self._check_every = 1 if self.device.type == "cpu" else 50  # steps; reading a loss waits for the device
         self.step = 0  # steps done
         self.rows: list[dict[str, Any]] = []  # of the epochs done
         self.losses = self.norms = torch.zeros(0, device=self.device)  # of the steps of this epoch, so far
+        self._seconds = 0.0  # of this epoch, before the run was interrupted
         self._saved_at: int | None = None  # step of the last checkpoint
         self.folder = RunFolder(config)
         self._begin(force)
@@ -214,16 +216,18 @@ class Trainer:
             if self.rows:
                 follow(list(self.rows))
             while self.step < self.steps:
-                started = time.perf_counter()
-                row = self.train_epoch(bar) | self.evaluate() | {"seconds": time.perf_counter() - started}
+                self._started = time.perf_counter() - self._seconds
+                row = self.train_epoch(bar) | self.evaluate() | {"seconds": time.perf_counter() - self._started}
                 self._end_epoch(row, bar)
+                self._seconds = 0.0
                 follow(list(self.rows))
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)  # the forward pass as it was
         model = self.averaged.eval()
         state = self._weights() if self.ema is None else model.state_dict()
         if main:
             facts = {"weights": self.weights, "num_classes": self.num_classes, "image_size": self.image_size}
-            self.folder.save_weights(state, **facts)
+            with _writing(self.folder.path):
+                self.folder.save_weights(state, **facts)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return Result(model, _metrics(self.rows, model), self.rows, self.folder.path)
@@ -242,7 +246,8 @@ class Trainer:
         self.rows.append(row | ({"health": said} if said else {}))
         self.losses = self.norms = torch.zeros(0, device=self.device)
         if self.accelerator.is_main_process:
-            self.folder.write_rows(self.rows)
+            with _writing(self.folder.path):
+                self.folder.write_rows(self.rows)
         self.accelerator.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=self.step)
         self._save()
         bar.note = f"loss {row['loss']:.3f}, top1 {row['top1']:.1f}%"
@@ -271,6 +276,9 @@ class Trainer:
         if self.config.tracker != "none":
             self.accelerator.init_trackers("")
         checkpoint = checkpoints.latest(self.folder.checkpoints)
+        found = torch.tensor([-1 if checkpoint is None else checkpoint.step], device=self.device)
+        if len(self.accelerator.gather(found).unique()) > 1:
+            raise UserError(f"out = {str(self.folder.path)!r} must be one folder that all processes share")
         if checkpoint is not None:
             self._restore(checkpoint)
         if self.accelerator.is_main_process:
@@ -291,18 +299,20 @@ class Trainer:
         }
         tensors = {f"{group}.{name}": tensor for group, part in groups.items() for name, tensor in part.items()}
         scaler = self.accelerator.scaler
-        facts = {"rows": self.rows, "scaler": scaler.state_dict() if scaler is not None else None}
+        facts = {
+            "rows": self.rows,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "seconds": time.perf_counter() - self._started if len(self.losses) else 0.0,
+        }
         if self.accelerator.is_main_process:
-            try:
+            with _writing(f"{self.folder.checkpoints}: no checkpoint at step {self.step}"):
                 checkpoints.save(self.folder.checkpoints, self.step, tensors, facts)
-            except OSError as error:
-                raise RuntimeError(f"{self.folder.checkpoints}: no checkpoint at step {self.step}: {error}") from error
         self._saved_at = self.step
         self.accelerator.wait_for_everyone()
 
     def _restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         self.step, self.rows = checkpoint.step, checkpoint.facts["rows"]
-        self._saved_at = self.step
+        self._saved_at, self._seconds = self.step, checkpoint.facts["seconds"]
         self.losses, self.norms = (checkpoint.part("epoch")[name].to(self.device) for name in ("losses", "norms"))
         whole.set_model_state_dict(self.model, checkpoint.part("model"), options=_EVERYWHERE)
         if self.ema is not None:
@@ -329,16 +339,17 @@ class Trainer:
         losses, norms = torch.zeros(2, length, device=self.device)  # read in one go: reading waits for the device
         losses[:start], norms[:start] = self.losses, self.norms
         self.model.train()
-        waited, started = 0.0, time.perf_counter()
+        started = time.perf_counter()
         batches, checked = iter(self.loader), start
+        waited = time.perf_counter() - started
         for i in range(start, length):
             asked = time.perf_counter()
-            parts = [next(batches) for _ in range(self.config.accumulate)]
+            parts = self._next(batches)
             waited += time.perf_counter() - asked
             losses[i], norms[i] = self.train_step(parts)
             due = self.config.checkpoint_every is not None and self.step % self.config.checkpoint_every == 0
             if due or (i + 1) % self._check_every == 0 or i + 1 == length:
-                self._check_finite(losses, checked, i + 1)
+                self._check_finite(losses, norms, checked, i + 1)
                 checked = i + 1
                 bar.note = f"loss {losses[i].item():.3f}"
             if due and i + 1 < length:  # the end of the epoch has its own
@@ -357,6 +368,14 @@ class Trainer:
             "images_per_second": (length - start) * self.config.batch_size / seconds,
             "data_wait": waited / seconds,
         }
+
+    def _next(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """This process's parts of the next step."""
+        try:
+            return [next(batches) for _ in range(self.config.accumulate)]
+        except UserError as error:  # a broken image; a worker's traceback comes as the error's text
+            said = str(error).strip().splitlines()[-1]
+            raise RuntimeError(said.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from error
 
     def train_step(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
         """One step on this process's parts of it: images (B, 3, S, S) in [0, 1] and labels (B,) each.
@@ -381,7 +400,7 @@ class Trainer:
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.raw, step=self.step)
-        return torch.stack(losses).mean(), norm
+        return torch.stack(losses).mean(), norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _backward(self, images: torch.Tensor, labels: torch.Tensor, seed: int, parts: int) -> torch.Tensor:
         images = self.normalized(images).contiguous(memory_format=self.memory_format)
@@ -396,16 +415,25 @@ class Trainer:
         self.accelerator.backward(loss / parts)
         return loss.detach()
 
-    def _check_finite(self, losses: torch.Tensor, start: int, stop: int) -> None:
-        """Make this epoch's losses [start, stop) those of all processes. Raise RuntimeError if one is not finite."""
+    def _check_finite(self, losses: torch.Tensor, norms: torch.Tensor, start: int, stop: int) -> None:
+        """Make this epoch's losses [start, stop) those of all processes.
+
+        Raise RuntimeError if one is not finite, or a gradient is not: the weights are spoilt then, too. (But for fp16,
+        whose scaler leaves out such a step.)
+        """
         losses[start:stop] = self.accelerator.reduce(losses[start:stop], "mean")
-        wrong = (~losses[start:stop].isfinite()).nonzero()
-        if len(wrong):
-            i = start + int(wrong[0])
-            step = self.batches.epoch * self.batches.steps + i
-            raise RuntimeError(
-                health.diverged(losses[i].item(), step, self.steps, self.learning_rate(step), self._saved_at)
-            )
+        checked = {"loss": losses[start:stop]}
+        if self.accelerator.scaler is None:
+            checked["gradient's norm"] = norms[start:stop]
+        for what, values in checked.items():
+            wrong = (~values.isfinite()).nonzero()
+            if len(wrong):
+                self._diverged(
+                    what, values[wrong[0]].item(), self.batches.epoch * self.batches.steps + start + int(wrong[0])
+                )
+
+    def _diverged(self, what: str, value: float, step: int) -> NoReturn:
+        raise RuntimeError(health.diverged(what, value, step, self.steps, self.learning_rate(step), self._saved_at))
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
@@ -416,6 +444,8 @@ class Trainer:
             counts = torch.stack([_count(model, *self.validation, self.normalized, 256) for model in models])
         counts = self.accelerator.reduce(counts, "sum")  # (models, 3): correct answers, loss, images
         top1, loss = (counts[:, 0] / counts[:, 2] * 100).tolist(), (counts[:, 1] / counts[:, 2]).tolist()
+        if not math.isfinite(loss[0]):
+            self._diverged("validation loss", loss[0], self.step - 1)
         return {"weights": self.weights, "top1": top1[0], "validation_loss": loss[0], "top1_raw": top1[-1]}
 
 
@@ -438,16 +468,25 @@ def evaluate(
 def _count(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, normalized: Normalize, batch_size: int
 ) -> torch.Tensor:
-    """Correct answers, summed cross-entropy and number of images: (3,) on the model's device."""
+    """Correct answers, summed cross-entropy and number of images whose label is not -1: (3,) on the model's device."""
     device = normalized.device
     model.eval()
     counts = torch.zeros(3, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
     for some, targets in zip(images.split(batch_size), labels.split(batch_size), strict=True):
         logits = model(normalized(some)).float()
         targets = targets.to(device)
-        loss = F.cross_entropy(logits, targets, reduction="sum")
-        counts += torch.stack([(logits.argmax(1) == targets).sum(), loss, loss.new_tensor(len(targets))])
+        loss = F.cross_entropy(logits, targets, reduction="sum", ignore_index=-1)
+        counts += torch.stack([(logits.argmax(1) == targets).sum(), loss, (targets >= 0).sum()])
     return counts
+
+
+@contextmanager
+def _writing(what: object) -> Iterator[None]:
+    """Say what could not be written, where that is so: RuntimeError, for the training had begun."""
+    try:
+        yield
+    except OSError as error:
+        raise RuntimeError(f"{what}: {error.strerror or error}") from error
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:

@@ -9,6 +9,8 @@ import torch
 from timm.optim import create_optimizer_v2
 from torch import nn
 
+from stm_lab.train.config import TrainConfig
+
 
 def make_optimizer(model: nn.Module, lr: float, weight_decay: float, *, fused: bool = True) -> torch.optim.Optimizer:
     """AdamW (betas .9 and .999, eps 1e-8). Fused: one pass over all parameters, not a dozen small operations for each.
@@ -16,6 +18,13 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float, *, fused: b
     timm's factory makes two groups: 1-D parameters, biases and what `model.no_weight_decay()` names do not decay.
     """
     return create_optimizer_v2(model, "adamw", lr=lr, weight_decay=weight_decay, fused=fused)
+
+
+def schedule(config: TrainConfig, steps_per_epoch: int) -> WarmupCosine:
+    """The learning rate of a run. Its warm-up is at least one step shorter than the run."""
+    steps = max(1, round(config.epochs * steps_per_epoch))
+    warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), steps - 1)
+    return WarmupCosine(steps, warmup_steps, config.warmup_lr, config.lr, config.min_lr)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from stm_lab.train.loop import evaluate
 ROWS = WEIGHTS / "rows.jsonl"
 
 
-def publish(run: str | Path, *, data_root: str | Path | None = None) -> dict:
+def publish(run: str | Path) -> dict:
     """Write a finished run's weights, in float16, to the package's folder, and its row to the `rows.jsonl` there.
 
     The row has the run's configuration, its last metrics, and top-1 (percent of the validation split) of the weights
@@ -32,21 +32,21 @@ def publish(run: str | Path, *, data_root: str | Path | None = None) -> dict:
     config, model = load_config(run / "config.yaml"), load_run(run)
     name = f"unified_{config.mixer}_{config.scale}.{Path(config.recipe).stem}"
     state = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    WEIGHTS.mkdir(exist_ok=True)
     path = WEIGHTS / f"{name}.safetensors"
     path.write_bytes(safetensors.torch.save({key: value.contiguous() for key, value in state.items()}))
 
     model.load_pretrained(str(path))  # as whoever uses them will
-    validation = data.load(config.recipe, "validation", data_root=data_root)
-    top1, _ = evaluate(
-        model, *data.to_tensors(validation, config.image_size or data.load_recipe(config.recipe).image_size)
-    )
+    image_size = config.image_size or data.load_recipe(config.recipe).image_size
+    validation = data.load(config.recipe, "validation", data_root=config.data_root, image_size=image_size)
+    top1, _ = evaluate(model, *data.to_tensors(validation, image_size, config.crop_pct))
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     row = {
         "name": name,
         "top1_float16": top1,
         "metrics": last,
         "config": config.result_fields(),
-        "data": data.fingerprint(config.recipe, data_root=data_root),
+        "data": data.fingerprint(config.recipe, data_root=config.data_root),
         "environment": json.loads((run / "environment.json").read_text(encoding="utf-8"))["packages"],
     }
     others = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()] if ROWS.is_file() else []

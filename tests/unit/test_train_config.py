@@ -1,12 +1,17 @@
 """A training configuration holds exactly what was meant, or says in one line what is wrong."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from stm_lab.errors import UserError
 from stm_lab.train import TrainConfig, list_presets, load_config
+from stm_lab.train.optim import schedule
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "numbers" / "lr_schedule.json").read_text())
 
 
 @pytest.mark.parametrize("preset", list_presets())
@@ -59,6 +64,37 @@ def test_the_folder_belongs_to_what_changes_the_result(tmp_path, monkeypatch):
     others = [{"lr": 1e-5}, {"seed": 1}, {"augmentation": {"erasing": 0.1}}, {"model_options": {"window": 2}}]
     assert len({load_config("quick", **other).run_dir() for other in others} | {folder}) == 5
     assert load_config("quick", out="here").run_dir().is_absolute()
+
+
+PUBLISHED = {  # both recipes, but for what the second table says
+    "epochs": 300, "weight_decay": 0.05, "clip_grad": 5.0, "precision": "fp16", "ema_decay": 0.9999, "mixup": 0.8,
+    "cutmix": 1.0, "mixup_prob": 1.0, "label_smoothing": 0.1, "image_size": 224, "crop_pct": 0.875, "warmup_epochs": 20,
+    "recipe": "imagenet-1k", "accumulate": 1, "train_size": None, "validation_size": None, "weights": "none",
+}  # fmt: skip
+BY_FAMILY = {
+    "paper-transformer": {"batch_size": 1024, "lr": 1e-3, "warmup_lr": 1e-6, "min_lr": 1e-5},
+    "paper-cnn": {"batch_size": 4096, "lr": 4e-3, "warmup_lr": 0.0, "min_lr": 1e-6},
+    "paper-unified": {"batch_size": 1024, "lr": 1e-3, "warmup_lr": 1e-6, "min_lr": 1e-5},
+}
+
+
+@pytest.mark.parametrize("preset", BY_FAMILY)
+def test_published_recipes_are_the_published_ones(preset):
+    """By the paper's appendix and the published scripts."""
+    config = load_config(preset)
+    assert {name: getattr(config, name) for name in PUBLISHED} == PUBLISHED
+    assert {name: getattr(config, name) for name in BY_FAMILY[preset]} == BY_FAMILY[preset]
+    assert config.augmentation.model_dump() == {
+        "flip": True, "crop": "resized", "crop_padding": 4, "auto_augment": "rand-m9-mstd0.5-inc1",
+        "color_jitter": 0.4, "erasing": 0.25,
+    }  # fmt: skip
+
+
+def test_the_published_schedule_is_held_against_the_golden_one():
+    rate = schedule(load_config("paper-transformer"), GOLDEN["args"]["niter_per_ep"])
+    assert rate.steps == GOLDEN["length"]
+    for step, expected in GOLDEN["values"].items():
+        assert rate(int(step)) == pytest.approx(expected, rel=1e-12), step
 
 
 WRONG = {

@@ -52,10 +52,10 @@ def test_an_exploding_gradient(largest, wrong):
 
 
 def test_divergence_names_step_rate_and_what_is_kept():
-    said = health.diverged(float("nan"), 12, 100, 0.5, kept=10)
+    said = health.diverged("loss", float("nan"), 12, 100, 0.5, kept=10)
     assert "nan at step 12 of 100, learning rate 0.5" in said
     assert "checkpoint of step 10 is good" in said
-    assert "no checkpoint yet" in health.diverged(float("inf"), 0, 100, 0.5, kept=None)
+    assert "no checkpoint yet" in health.diverged("loss", float("inf"), 0, 100, 0.5, kept=None)
 
 
 def test_the_band_of_earlier_runs(tmp_path, monkeypatch):

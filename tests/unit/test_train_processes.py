@@ -6,14 +6,13 @@ import socket
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
 from stm_lab import data
 from stm_lab.errors import UserError
 from stm_lab.train import fit, load_config, load_run, loop
-from stm_lab.train.batches import Batches
+from stm_lab.train.batches import Batches, load_splits
 from stm_lab.train.folder import model_of
 
 RECIPE = """
@@ -149,7 +148,24 @@ def test_what_cannot_be_dealt_out_is_refused(short, tmp_path):
         fit(short, out=str(tmp_path), batch_size=20, accumulate=4)
 
 
-def test_evaluation_shares_hold_each_image_once():
-    rows = np.arange(49)
-    shares = [rows[rank::4] for rank in range(4)]  # as load_splits selects
-    assert sorted(np.concatenate(shares)) == rows.tolist()
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_shares_hold_each_validation_image_once_and_are_equally_long(short, world):
+    shares = [load_splits(load_config(short), 64, rank, world)[1] for rank in range(world)]
+    assert len({len(labels) for _, labels in shares}) == 1
+    counted = torch.cat([images[labels >= 0] for images, labels in shares])
+    whole, _ = load_splits(load_config(short), 64, 0, 1)[1]
+    assert sorted(image.numpy().tobytes() for image in counted) == sorted(image.numpy().tobytes() for image in whole)
+
+
+@pytest.mark.soak
+def test_two_processes_go_on_where_they_were_killed(short, tmp_path):
+    config = load_config(short, checkpoint_every=1)
+    for name in ("whole", "run"):
+        assert torchrun(config, tmp_path / name).returncode == 0
+    last = sorted((tmp_path / "run" / "checkpoints").glob("*"))[-1]
+    last.unlink()  # as if they had been killed in the last step
+    (tmp_path / "run" / "model.safetensors").unlink()
+    assert torchrun(config, tmp_path / "run").returncode == 0
+    first, second = (load_run(tmp_path / name).state_dict() for name in ("run", "whole"))
+    for name in second:
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)

@@ -106,19 +106,19 @@ def test_killed_at_any_step(short, whole, tmp_path, every, steps):
 @pytest.mark.parametrize("when", ["open", "half", "all but one", "written", "renamed"])
 @pytest.mark.parametrize("step", [1, 4])
 def test_killed_while_a_checkpoint_is_written(short, whole, tmp_path, when, step):
-    write = checkpoints._write
+    write = checkpoints.write
 
     def dying(path, contents):
         if f"step-{step:08d}" not in path.name:
             return write(path, contents)
         count = {"open": 0, "half": len(contents) // 2, "all but one": len(contents) - 1}.get(when, len(contents))
-        path.with_suffix(".part").write_bytes(contents[:count])
+        path.with_name(f"{path.name}.part").write_bytes(contents[:count])
         if when == "renamed":
-            path.with_suffix(".part").rename(path)
+            path.with_name(f"{path.name}.part").rename(path)
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "_write", dying)
+        patch.setattr(checkpoints, "write", dying)
         with pytest.raises(Killed):
             fit(short, out=str(tmp_path))
     fit(short, out=str(tmp_path))
@@ -153,17 +153,83 @@ def test_damaged_checkpoints_are_passed_over_with_a_warning(short, whole, tmp_pa
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_was_good(short, whole, tmp_path, monkeypatch):
+    write = checkpoints.write
+
     def full(path, contents):
-        path.with_suffix(".part").write_bytes(contents[:1000])
+        if "step-" not in path.name:
+            return write(path, contents)
+        path.with_name(f"{path.name}.part").write_bytes(contents[:1000])
         raise OSError(28, "No space left on device")
 
     interrupted(short, tmp_path, step=3)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "_write", full)
+        patch.setattr(checkpoints, "write", full)
         with pytest.raises(RuntimeError, match=r"no checkpoint at step 4: .*No space left"):
             fit(short, out=str(tmp_path))
     fit(short, out=str(tmp_path))
     assert_ends_alike(tmp_path, whole)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "model.safetensors"])
+def test_a_disk_that_is_full_later_is_told_in_one_line(short, whole, tmp_path, monkeypatch, name):
+    write = checkpoints.write
+
+    def full(path, contents):
+        if path.name == name and contents:
+            raise OSError(28, "No space left on device")
+        write(path, contents)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "write", full)
+        with pytest.raises(RuntimeError, match=r"^\S+: No space left on device$"):
+            fit(short, out=str(tmp_path))
+    fit(short, out=str(tmp_path))
+    assert_ends_alike(tmp_path, whole)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_parts_and_workers_go_on_as_well(short, tmp_path, workers):
+    dealt = {**short, "accumulate": 2, "workers": workers}
+    fit(dealt, out=str(tmp_path / "whole"))
+    interrupted(dealt, tmp_path / "run")
+    fit(dealt, out=str(tmp_path / "run"))
+    assert_ends_alike(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_damaged_later_checkpoint_does_not_take_the_place_of_a_good_one(short, tmp_path):
+    folder = tmp_path / "checkpoints"
+    for step in (50, 100):
+        checkpoints.save(folder, step, {"weight": torch.full((3,), step)}, {})
+    last = sorted(folder.glob("*"))[-1]
+    last.write_bytes(last.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="damaged"):
+        assert checkpoints.latest(folder).step == 50
+    checkpoints.save(folder, 60, {"weight": torch.full((3,), 60)}, {})
+    assert [path.name[:13] for path in sorted(folder.glob("*"))] == ["step-00000050", "step-00000060"]
+
+
+def test_what_is_nobodys_run_is_not_removed(short, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "precious.pt").write_text("years of work")
+    with pytest.raises(UserError, match=r"holds checkpoints, and nothing says of which run"):
+        fit(short, out=str(tmp_path))
+    assert (tmp_path / "checkpoints" / "precious.pt").exists()
+
+
+def test_gradients_that_are_not_finite_stop_the_run_before_they_are_saved(short, tmp_path, monkeypatch):
+    backward = Trainer._backward
+
+    def poisoned(self, *arguments):
+        loss = backward(self, *arguments)
+        if self.step == 2:
+            next(self.raw.parameters()).grad[0] = float("nan")
+        return loss
+
+    monkeypatch.setattr(Trainer, "_backward", poisoned)
+    said = r"the gradient's norm is nan at step 2 of 7.* the checkpoint of step 2 is good"
+    with pytest.raises(RuntimeError, match=said):
+        fit(short, out=str(tmp_path))
+    assert all(tensor.isfinite().all() for tensor in checkpoints.latest(tmp_path / "checkpoints").tensors.values())
 
 
 def test_a_finished_run_is_not_trained_again(short, whole, monkeypatch, capsys):
