@@ -2,7 +2,8 @@
 
 `ilsvrc`: `train/<class>/*`, and `val/<class>/*` or, as it is distributed, `val/*` flat with a label file beside or in
 it: `LOC_val_solution.csv` (Kaggle's) or `imagenet_2012_validation_synset_labels.txt` (line i is the class of image i).
-Kaggle's `ILSVRC/Data/CLS-LOC` above `train` and `val` is found as well. An image is known by its file's name.
+Kaggle's `ILSVRC/Data/CLS-LOC` above `train` and `val` is found as well. An image is known by its file's name, without
+the ending (see `identifier`).
 
 `tiny-imagenet`: `train/<class>/images/*`, `val/images/*`, `val/val_annotations.txt`. Known by the file's name.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,8 +23,21 @@ from stm_lab.errors import UserError, nearest
 
 IMAGE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 Found = tuple[str, str, str]  # identifier, class, path
+_OF_IMAGENET = re.compile(r"(?:.*/)?(n\d{8}_\d+|ILSVRC2012_val_\d{8})(?:_n\d{8})?")
 _FOLDERS = {"train": ("train",), "validation": ("validation", "val")}
 _DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
+
+
+def identifier(name: str) -> str:
+    """What an image is known by, from its file's name: the same in whatever way a set is distributed.
+
+    It has no ending. Images of ImageNet have neither a folder nor the class that the hub's files end in:
+    n01440764_10026_n01440764.JPEG is n01440764_10026.
+    """
+    stem, dot, ending = name.rpartition(".")
+    name = stem if (dot + ending).lower() in IMAGE_FILES else name
+    match = _OF_IMAGENET.fullmatch(name)
+    return match[1] if match else name
 
 
 def present(layout: str, split: str, root: Path) -> bool:
@@ -49,10 +64,11 @@ def images(layout: str, split: str, root: Path, classes: Sequence[str]) -> list[
     else:
         found = _by_class(folder, classes, inner="", prefix=layout == "imagefolder")
     listed: dict[str, Found] = {}
-    for one in found:
-        if one[0] in listed:
-            raise UserError(f"{one[2]}: the image {one[0]!r} is there twice, see {listed[one[0]][2]}")
-        listed[one[0]] = one
+    for name, label, path in found:
+        known = identifier(name)
+        if known in listed:
+            raise UserError(f"{path}: the image {known!r} is there twice, see {listed[known][2]}")
+        listed[known] = known, label, path
     return list(listed.values())
 
 

@@ -22,6 +22,7 @@ from stm_lab.data import sources
 from stm_lab.data.recipe import Recipe, Source, load_recipe
 from stm_lab.errors import UserError, check_known
 
+IDENTIFIERS = 2  # counts up when images come to be known by other identifiers: what was prepared before is not taken
 HASHED_UP_TO = 2**30  # bytes of images, above which a fingerprint has their sizes instead of their hashes
 
 
@@ -131,7 +132,7 @@ def raw_fingerprint(recipe: Recipe, source: Source, folder: Path | None) -> str:
 def declaration(recipe: Recipe) -> str:
     """What a recipe asks for, hashed: classes, subset and counts, but neither words nor where the images come from."""
     subset = recipe.subset.model_dump(exclude={"classes"})
-    return _short_hash([recipe.name, list(recipe.classes), subset, recipe.counts])
+    return _short_hash([IDENTIFIERS, recipe.name, list(recipe.classes), subset, recipe.counts])
 
 
 def _short_hash(value: Any) -> str:

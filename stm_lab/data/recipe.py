@@ -84,7 +84,9 @@ SPLITS = ("train", "validation")
 
 
 class Subset(_Part):
-    """A part of a source's images. The number of images is cut in the training split alone; validation stays whole."""
+    """A part of a source's images. The number of images is cut in the training split alone; validation stays whole.
+
+    Where the images' files have no names of their own, only classes can be chosen."""
 
     classes: Annotated[Names, Field(min_length=2)] | None = None  # their identifiers, in any order
     per_class: PositiveInt | None = None  # images of each class

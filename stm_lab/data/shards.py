@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from stm_lab.data.folders import IMAGE_FILES
+from stm_lab.data.folders import IMAGE_FILES, identifier
 from stm_lab.errors import UserError, check_known
 
 
@@ -51,7 +51,9 @@ def images(path: Path, labels: Sequence[str] | None) -> list[tuple[str, str, int
     for key in pictures:
         if key not in classes:
             raise UserError(f"{path}: {key!r} has no label: neither {key}.cls nor {key}.json")
-    return [(member.name, classes[key], member.offset_data, member.size) for key, member in pictures.items()]
+    return [
+        (identifier(member.name), classes[key], member.offset_data, member.size) for key, member in pictures.items()
+    ]
 
 
 def _label(content: bytes, ending: str, where: str, labels: Sequence[str] | None) -> str:

@@ -253,21 +253,36 @@ def _images_of_classes(dataset: Dataset, recipe: Recipe, labels: tuple[str, ...]
     old = dataset.with_format("arrow")[:]["label"].to_numpy()
     if len(old) and not 0 <= old.min() <= old.max() < len(labels):
         raise UserError(f"{where}: label {old.min() if old.min() < 0 else old.max()} of {len(labels)} classes")
-    if "id" not in dataset.column_names:
-        dataset = dataset.add_column("id", _identifiers(dataset))
     # columns first, rows then: adding to a selection would copy every image of it
-    dataset = dataset.remove_columns("label").add_column("label", new[old], feature=ClassLabel(names=wanted))
+    identifiers = _identifiers(dataset, recipe, where)
+    dataset = dataset.remove_columns([name for name in ("id", "label") if name in dataset.column_names])
+    dataset = dataset.add_column("id", identifiers)
+    dataset = dataset.add_column("label", new[old], feature=ClassLabel(names=wanted))
     kept = np.flatnonzero(new[old] >= 0)
     dataset = (dataset if len(kept) == len(dataset) else dataset.select(kept)).cast_column("image", Image())
     own = [column for column in dataset.column_names if column not in ("id", "image", "label")]
     return dataset.select_columns(["id", "image", "label", *own])
 
 
-def _identifiers(dataset: Dataset) -> list[str]:
-    """The images' file names where every image has one of its own, else their row numbers."""
-    column = dataset.select_columns("image").with_format("arrow")[:]["image"]
-    names = pa.compute.struct_field(column, "path").to_pylist()
-    return names if None not in names and len(set(names)) == len(names) else list(map(str, range(len(dataset))))
+def _identifiers(dataset: Dataset, recipe: Recipe, where: str) -> list[str]:
+    """From column `id` or the images' file names where every image has one of its own, else the row numbers.
+
+    Raises UserError if there are only row numbers and the recipe cuts by identifiers.
+    """
+    if "id" in dataset.column_names:
+        names = dataset["id"][:]
+    else:
+        column = dataset.select_columns("image").with_format("arrow")[:]["image"]
+        names = pa.compute.struct_field(column, "path").to_pylist()
+    names = [name if name is None else folders.identifier(str(name)) for name in names]
+    if None not in names and len(set(names)) == len(names):
+        return names
+    if recipe.subset.fraction or recipe.subset.per_class:
+        raise UserError(
+            f"{where}: the images have no names of their own, and row numbers are others in every source: nothing to "
+            f"choose a subset by; take a subset of classes, or images from a folder"
+        )
+    return list(map(str, range(len(dataset))))
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------

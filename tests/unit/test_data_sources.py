@@ -51,8 +51,8 @@ IMAGES = {
     "validation": [(f"val_{n}.JPEG", c, jpeg(1000 + n)) for n, c in ((11, "n01"), (2, "n03"), (3, "n02"))],
 }
 ORDER = {
-    "train": [f"{c}_{n}.JPEG" for c in ("n01", "n02", "n03") for n in (1, 2, 9, 10)],
-    "validation": ["val_2.JPEG", "val_3.JPEG", "val_11.JPEG"],
+    "train": [f"{c}_{n}" for c in ("n01", "n02", "n03") for n in (1, 2, 9, 10)],
+    "validation": ["val_2", "val_3", "val_11"],
 }
 
 
@@ -167,7 +167,7 @@ def test_every_layout_gives_the_same_images_in_the_same_order(tmp_path, layout):
     for split, images in IMAGES.items():
         dataset = data.load(path, split, data_root=tmp_path / "raw")
         assert dataset.features["label"].names == list(CLASSES)
-        by_name = {name: (name, label, image) for name, label, image in images}
+        by_name = {Path(name).stem: (Path(name).stem, label, image) for name, label, image in images}
         assert everything(dataset) == [by_name[name] for name in ORDER[split]]
         assert dataset[0]["image"].size == (32, 40)
 
@@ -245,7 +245,7 @@ def test_imagefolder_knows_images_by_class_and_name(tmp_path):
                 write(tmp_path / "raw" / split / label / f"{i}.png", jpeg(10 * k + i))
     path = recipe(tmp_path, {"kind": "folder", "layout": "imagefolder"}, counts={"train": 9, "validation": 3})
     dataset = data.load(path, data_root=tmp_path / "raw")
-    assert dataset["id"][:4] == ["n01/0.png", "n01/1.png", "n01/2.png", "n02/0.png"]
+    assert dataset["id"][:4] == ["n01/0", "n01/1", "n01/2", "n02/0"]
     assert dataset["label"][:4] == [1, 1, 1, 2]
 
 
@@ -293,6 +293,82 @@ def hash64(text: str) -> int:
     return int(hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), 16)
 
 
+SYNSETS = ("n01440764", "n01443537")
+
+
+def named_as_imagenet() -> dict[str, list[tuple[str, str, bytes]]]:
+    """(file's name in a folder, class, image)"""
+    return {
+        "train": [
+            (f"{c}_{n}.JPEG", c, jpeg(50 * k + n)) for k, c in enumerate(SYNSETS) for n in (2, 10026, 37, 9, 415)
+        ],
+        "validation": [(f"ILSVRC2012_val_{n:08d}.JPEG", SYNSETS[n % 2], jpeg(200 + n)) for n in (1, 2, 11, 4)],
+    }
+
+
+def as_imagenets_folder(root: Path) -> None:
+    for split, folder in (("train", "train"), ("validation", "val")):
+        for name, label, image in named_as_imagenet()[split]:
+            write(root / folder / label / name, image)
+
+
+def as_imagenets_hub_files(root: Path) -> None:
+    """Names end in the class there, and the rows are shuffled."""
+    root.mkdir()
+    features = Features({"image": Image(), "label": ClassLabel(names=list(SYNSETS))})
+    for split, images in named_as_imagenet().items():
+        rows = [
+            {"image": {"bytes": image, "path": f"{Path(name).stem}_{label}.JPEG"}, "label": SYNSETS.index(label)}
+            for name, label, image in images[::-1]
+        ]
+        Dataset.from_list(rows, features=features).to_parquet(root / f"{split}.parquet")
+
+
+def as_imagenets_shards(root: Path) -> None:
+    for split, images in named_as_imagenet().items():
+        members = [
+            (f"{folder}{Path(name).stem}.{ending}", content)
+            for i, (name, label, image) in enumerate(images[1:] + images[:1])
+            for folder in ("" if i % 2 else f"{label}/",)
+            for ending, content in (("jpg", image), ("cls", label.encode()))
+        ]
+        write_shard(root / f"{split}-0.tar", members)
+
+
+@pytest.mark.parametrize("subset", [{}, {"fraction": 0.4}, {"per_class": 3}], ids=["all", "fraction", "per_class"])
+def test_imagenet_is_the_same_by_whatever_names_its_files_come(tmp_path, subset):
+    ways = {
+        "folder": (as_imagenets_folder, {"kind": "folder", "layout": "ilsvrc"}),
+        "imagefolder": (as_imagenets_folder, {"kind": "folder", "layout": "imagefolder"}),
+        "hub": (as_imagenets_hub_files, {"kind": "parquet"}),
+        "shards": (as_imagenets_shards, SHARDS | {"shards": {split: f"{split}-0.tar" for split in IMAGES}}),
+    }
+    seen = []
+    for way, (make, source) in ways.items():
+        make(tmp_path / way)
+        counts = {"train": {"fraction": 4, "per_class": 6}.get(next(iter(subset), ""), 10), "validation": 4}
+        path = recipe(tmp_path, source, classes=list(SYNSETS), counts=counts, subset=subset)
+        splits = [data.load(path, split, data_root=tmp_path / way) for split in IMAGES]
+        few = data.take(splits[0], 3)["id"][:]
+        seen.append(([*map(everything, splits)], few, data.fingerprint(path, data_root=tmp_path / way)))
+    assert all(one == seen[0] for one in seen)
+    if not subset:
+        assert [name for name, _, _ in seen[0][0][0]][:3] == ["n01440764_2", "n01440764_9", "n01440764_37"]
+        assert seen[0][0][1][0][0] == "ILSVRC2012_val_00000001"
+
+
+@pytest.mark.parametrize("subset", [{"fraction": 0.5}, {"per_class": 2}])
+def test_images_without_names_are_not_chosen_by_their_rows(tmp_path, subset):
+    rows = [{"image": {"bytes": jpeg(i), "path": None}, "label": i % 3} for i in range(12)]
+    features = Features({"image": Image(), "label": ClassLabel(names=sorted(CLASSES))})
+    (tmp_path / "raw").mkdir()
+    Dataset.from_list(rows, features=features).to_parquet(tmp_path / "raw" / "train.parquet")
+    source = {"kind": "parquet"}
+    message = complaint(recipe(tmp_path, source, subset=subset, counts={"train": 6}), data_root=tmp_path / "raw")
+    assert all(word in message for word in ("train.parquet", "no names of their own", "subset"))
+    assert len(data.load(recipe(tmp_path, source, counts={"train": 12}), data_root=tmp_path / "raw")) == 12
+
+
 # ---- folders that are not what they should be -----------------------------------------------------------------------
 
 
@@ -304,7 +380,7 @@ def hash64(text: str) -> int:
         ("tiny-imagenet", lambda root: shutil.rmtree(root / "train" / "n02" / "images"), ["n02", "'images'"]),
         ("tiny-imagenet", lambda root: (root / "train" / "n02" / "images" / "n02_1.JPEG").unlink(), ["11", "has 12"]),
         ("ilsvrc", lambda root: (root / "train" / "n02" / "n02_1.JPEG").unlink(), ["11 images", "has 12"]),
-        ("ilsvrc", lambda root: write(root / "train" / "n02" / "n01_1.JPEG", b""), ["n01_1.JPEG", "twice"]),
+        ("ilsvrc", lambda root: write(root / "train" / "n02" / "n01_1.JPEG", b""), ["n01_1", "twice"]),
         ("ilsvrc", lambda root: shutil.rmtree(root / "train"), ["no folder train"]),
         ("webdataset", lambda root: write(root / "train-09.tar", b"no tar" * 200), ["train-09.tar", "not a tar file"]),
         ("webdataset", lambda root: (root / "train-10.tar").unlink(), ["train-10.tar", "No such file"]),
@@ -502,7 +578,7 @@ def test_full_size_photographs(request):
     dataset = data.load("imagenet-sample", "validation", data_root=folder)
     names = list(data.load_recipe("imagenet-sample").classes.values())
     for row in dataset:  # a file's name ends with its class's
-        assert row["id"].split("_", 1)[1].replace("_", " ").removesuffix(".JPEG") == names[row["label"]]
+        assert row["id"].split("_", 1)[1].replace("_", " ") == names[row["label"]]
     assert max(max(row["image"].size) for row in dataset) > 400
 
 
@@ -514,5 +590,5 @@ def test_the_parquet_file_is_in_natural_order(request):
             "image", Image(decode=False)
         )
         loaded = data.load("tiny-imagenet-40", split, data_root=folder)
-        assert [image["path"] for image in stored["image"]] == loaded["id"][:]
+        assert [Path(image["path"]).stem for image in stored["image"]] == loaded["id"][:]
         assert stored["label"][:] == loaded["label"][:]
