@@ -86,7 +86,8 @@ def prepare(
 
     Raises:
         UserError: the raw data cannot be had or are not what the recipe says; nothing was begun.
-        PrepareFailed: more than `max_broken` images of a split are broken (they are named), or nothing can be written.
+        PrepareFailed: more than `max_broken` images of a split are broken (they are named), an image's file cannot be
+            read or nothing can be written.
     """
     size = size or default_size(recipe)
     if size < 32:
@@ -109,7 +110,7 @@ def prepare(
     gathering = place.with_name(f".{size}-format{FORMAT}")
     try:
         parts = _make_parts(recipe, splits, size, gathering, workers or cores())
-        _check_broken(recipe, parts)
+        _check_broken(recipe, parts, gathering)
         _finish(recipe, splits, parts, size, found, gathering)
         gathering.rename(place)
     except OSError as error:
@@ -147,7 +148,11 @@ class _Job:
 
     @property
     def record(self) -> Path:  # written after the data: where it is, the part is whole
-        return self.folder / "parts" / f"{self.split}-{self.number:05d}.json"
+        return _record(self.folder, self.split, self.number)
+
+
+def _record(folder: Path, split: str, number: int) -> Path:
+    return folder / "parts" / f"{split}-{number:05d}.json"
 
 
 def _make_parts(
@@ -219,12 +224,14 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _make_part(job: _Job, table: pa.Table, features: Features) -> None:
-    """Write the data and the record of a part. Raises OSError."""
+    """Write the data and the record of a part. Raises OSError, and PrepareFailed for what may yet be read."""
     rows, broken = [], []
     for row in table.to_pylist():
+        encoded = _read(row["image"], f"{job.split}: image {row['id']}")
         try:
-            encoded = sources.stored_bytes(row["image"])
             smaller = _reduced(encoded, job.size)
+        except MemoryError:
+            raise PrepareFailed(f"{job.split}: no memory left for image {row['id']}; take fewer --workers") from None
         except Exception as error:  # Pillow's readers raise a dozen types on broken files
             broken.append([row["id"], " ".join(str(error).split())])
             continue
@@ -238,6 +245,17 @@ def _make_part(job: _Job, table: pa.Table, features: Features) -> None:
     _write(job.data, content)
     record = {"count": len(rows), "sha256": hashlib.sha256(content).hexdigest(), "broken": broken}
     _write(job.record, json.dumps(record).encode())
+
+
+def _read(image: dict[str, Any], where: str) -> bytes:
+    """The encoded image. A disk or network that fails says nothing about the image: it is not a broken one."""
+    try:
+        return sources.stored_bytes(image)
+    except OSError as error:
+        raise PrepareFailed(
+            f"{where}: {image['path']} cannot be read ({error.strerror or error}); the parts that are whole stay; "
+            f"prepare again when it can be"
+        ) from error
 
 
 def _features(features: Features) -> Features:
@@ -275,14 +293,21 @@ def _write(place: Path, content: bytes) -> None:
 # ---- from parts to a data set ----------------------------------------------------------------------------------------
 
 
-def _check_broken(recipe: Recipe, parts: dict[str, list[dict[str, Any]]]) -> None:
+def _check_broken(recipe: Recipe, parts: dict[str, list[dict[str, Any]]], folder: Path) -> None:
+    """Raise PrepareFailed if too many images are broken; the next time their parts are made anew."""
+    too_many = []
     for split, records in parts.items():
         broken = [f"{name} ({why})" for record in records for name, why in record["broken"]]
         if len(broken) > recipe.max_broken:
+            for number in (k for k, record in enumerate(records) if record["broken"]):
+                _record(folder, split, number).unlink()
             named = ", ".join(broken[:5]) + (", ..." if len(broken) > 5 else "")
-            raise PrepareFailed(
-                f"{recipe.name}: {len(broken)} broken images in {split}, max_broken is {recipe.max_broken}: {named}"
-            )
+            too_many.append(f"{len(broken)} broken images in {split}: {named}")
+    if too_many:
+        raise PrepareFailed(
+            f"{recipe.name}: {'; '.join(too_many)}; mend them and prepare again, or raise the recipe's max_broken "
+            f"({recipe.max_broken}) to leave them out"
+        )
 
 
 def _finish(

@@ -1,6 +1,7 @@
-"""Webdataset shards: tar files in which KEY.jpg stands beside KEY.cls, or KEY.json with a `label`.
+"""Webdataset shards: tar files in which KEY.jpg stands beside KEY.cls, or else KEY.json with a `label`.
 
-Only the headers are read to list what is there; an image is then read from its place in the file.
+Only the headers are read to list what is there; an image is then read from its place in the file, so that the file must
+not be compressed.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def images(path: Path, labels: Sequence[str] | None) -> list[tuple[str, str, int
     Raises UserError naming file and key: not a tar file, an image without a label, a label that means nothing.
     """
     pictures: dict[str, tarfile.TarInfo] = {}
-    classes: dict[str, str] = {}
+    told: dict[str, dict[str, bytes]] = {}  # key -> ending -> content
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:
             for member in tar:
                 key, dot, ending = member.name.rpartition(".")
                 if (dot + ending).lower() in IMAGE_FILES:
@@ -44,10 +45,14 @@ def images(path: Path, labels: Sequence[str] | None) -> list[tuple[str, str, int
                         raise UserError(f"{path}: two images are called {key!r}")
                     pictures[key] = member
                 elif ending in ("cls", "json"):
-                    content = tar.extractfile(member).read()
-                    classes[key] = _label(content, ending, f"{path}: {member.name}", labels)
+                    told.setdefault(key, {})[ending] = tar.extractfile(member).read()
     except (tarfile.TarError, OSError) as error:
-        raise UserError(f"{path}: not a tar file that can be read ({str(error).splitlines()[0]})") from None
+        why = str(error).splitlines()[0]
+        raise UserError(f"{path}: not a tar file that can be read in place, and uncompressed ({why})") from None
+    classes = {}
+    for key, contents in told.items():
+        ending = "cls" if "cls" in contents else "json"
+        classes[key] = _label(contents[ending], ending, f"{path}: {key}.{ending}", labels)
     for key in pictures:
         if key not in classes:
             raise UserError(f"{path}: {key!r} has no label: neither {key}.cls nor {key}.json")

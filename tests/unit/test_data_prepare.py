@@ -306,6 +306,40 @@ def test_broken_images_are_counted_and_named(tmp_path, raw, capsys):
     assert verify(recipe, data_root=raw)[1] == []
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()], ids=["disk", "memory"])
+def test_what_fails_for_a_moment_is_no_broken_image(raw, recipe, data_home, monkeypatch, error):
+    recipe = recipe.model_copy(update={"max_broken": 5})
+    whole = contents(prepare(recipe, data_root=raw, workers=1))
+    shutil.rmtree(data_home)
+    broken = (raw / "train" / "n01" / "5.png").read_bytes()
+    where, name = (sources, "stored_bytes") if isinstance(error, OSError) else (preparing, "_reduced")
+    real = getattr(where, name)
+
+    def failing(image, *size):
+        if broken in (image, real(image, *size)):
+            raise error
+        return real(image, *size)
+
+    data.fingerprint(recipe, data_root=raw)  # reads every image as well
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, failing)
+        with pytest.raises(PrepareFailed, match=r"train: .*n01/5") as failed:
+            prepare(recipe, data_root=raw, workers=1)
+    assert "\n" not in str(failed.value)
+    assert contents(prepare(recipe, data_root=raw, workers=1)) == whole
+
+
+def test_parts_with_too_many_broken_images_are_made_anew(raw, recipe, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "_reduced", lambda encoded, size: 1 / 0)
+        with pytest.raises(
+            PrepareFailed, match=r"14 broken images in train: .* 6 broken images in validation: .*raise .*max_broken"
+        ):
+            prepare(recipe, data_root=raw, workers=1)
+    folder = prepare(recipe, data_root=raw, workers=1)
+    assert json.loads((folder / "manifest.json").read_text())["counts"] == recipe.counts
+
+
 # ---- verify ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Folders, shards and the hub: the same images by whatever way they come, and plain words where they do not."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -451,6 +452,23 @@ def test_numbers_in_shards_mean_what_the_source_lists(tmp_path):
     assert "label 3" in complaint(path, "validation", data_root=tmp_path / "raw")
 
 
+@pytest.mark.parametrize("json_first", [True, False])
+def test_a_label_beside_other_words_about_an_image_counts(tmp_path, json_first):
+    about = [("a.json", b'{"filename": "a.jpg", "width": 32}'), ("a.cls", b"n02")]
+    write_shard(tmp_path / "raw" / "v.tar", [("a.jpg", jpeg(0)), *(about if json_first else about[::-1])])
+    path = recipe(tmp_path, SHARDS | {"shards": {"validation": "v.tar"}}, counts={"validation": 1})
+    dataset = data.load(path, "validation", data_root=tmp_path / "raw")
+    assert list(CLASSES)[dataset[0]["label"]] == "n02"
+
+
+def test_compressed_shards_are_refused(tmp_path):
+    as_shards(tmp_path / "raw")
+    shard = tmp_path / "raw" / "train-09.tar"
+    shard.write_bytes(gzip.compress(shard.read_bytes()))
+    message = complaint(recipe(tmp_path, SHARDS), data_root=tmp_path / "raw")
+    assert all(word in message for word in (str(shard), "compressed"))
+
+
 def test_ranges_of_shards():
     assert shards.expanded("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
     assert shards.expanded("a.tar") == ["a.tar"]
@@ -566,7 +584,7 @@ def test_tiny_imagenet_as_distributed(request):
     names = train.features["label"].names
     assert all(name.startswith(names[label]) for name, label in zip(train["id"], train["label"], strict=True))
     lines = (folder / "val" / "val_annotations.txt").read_text().splitlines()
-    told = {line.split("\t")[0]: line.split("\t")[1] for line in lines}
+    told = {line.split("\t")[0].removesuffix(".JPEG"): line.split("\t")[1] for line in lines}
     assert {name: names[label] for name, label in zip(validation["id"], validation["label"], strict=True)} == told
     words = dict(line.split("\t") for line in (folder / "words.txt").read_text().splitlines())
     classes = data.load_recipe("tiny-imagenet-5").classes
