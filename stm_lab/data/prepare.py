@@ -9,7 +9,7 @@ resolution: 42 dB from the resized image at 256 pixels, 41 at 128 (48 photograph
 The folder `prepared/<name>-<fingerprint>/<size>` holds one folder a split that `datasets.load_from_disk` reads, and the
 manifest: recipe, fingerprint, counts, broken images, hashes of the parts. Identifiers and hashes of the images are
 columns. It appears by one rename when all is there. Until then its parts gather in a hidden folder beside it, each put
-there by a rename; so whatever stops the work, it goes on from the parts that are whole.
+there by a rename; so whatever stops the work, it goes on from the parts that are whole. One process gathers at a time.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +87,8 @@ def prepare(
         workers: processes; default: one a core. 1: in this process.
 
     Raises:
-        UserError: the raw data cannot be had or are not what the recipe says; nothing was begun.
+        UserError: the raw data cannot be had or are not what the recipe says, or another process prepares them;
+            nothing was begun.
         PrepareFailed: more than `max_broken` images of a split are broken (they are named), an image's file cannot be
             read or nothing can be written.
     """
@@ -109,15 +112,20 @@ def prepare(
     place = paths.data_roots()[0] / "prepared" / f"{recipe.name}-{found}" / str(size)
     gathering = place.with_name(f".{size}-format{FORMAT}")
     try:
-        parts = _make_parts(recipe, splits, size, gathering, workers or cores())
-        _check_broken(recipe, parts, gathering)
-        _finish(recipe, splits, parts, size, found, gathering)
-        gathering.rename(place)
+        with _alone(gathering.with_name(f"{gathering.name}.lock"), recipe):
+            if not place.is_dir():  # else another process has made it meanwhile
+                parts = _make_parts(recipe, splits, size, gathering, workers or cores())
+                _check_broken(recipe, parts, gathering)
+                _finish(recipe, splits, parts, size, found, gathering)
+                gathering.rename(place)
+                shutil.rmtree(place / "parts")
     except OSError as error:
-        if place.is_dir():  # another process was quicker
-            return place
         raise PrepareFailed(_cannot_write(gathering, error)) from error
-    shutil.rmtree(place / "parts")
+    except BrokenProcessPool as error:
+        raise PrepareFailed(
+            f"{recipe.name}: a worker process was killed, perhaps for want of memory; the parts that are whole stay; "
+            f"prepare again, with fewer --workers"
+        ) from error
     return place
 
 
@@ -127,6 +135,42 @@ def _cannot_write(place: Path, error: OSError) -> str:
         f"{place}: cannot be written ({error.strerror or error}); the parts that are whole stay; {what_now} and "
         f"prepare again, or set STM_LAB_DATA to another folder"
     )
+
+
+@contextmanager
+def _alone(lock: Path, recipe: Recipe) -> Iterator[None]:
+    """Hold a lock file; that of a process that is gone is taken over. Raises UserError if another holds it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    if lock.exists() and _is_stale(lock):
+        lock.unlink(missing_ok=True)
+    try:
+        handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        holder = lock.read_text().split()
+        raise UserError(
+            f"another process (pid {' on '.join(holder) or 'unknown'}) is preparing {recipe.name}; wait for it, or "
+            f"delete {lock} if there is none"
+        ) from None
+    try:
+        with open(handle, "w") as file:
+            file.write(f"{os.getpid()} {socket.gethostname()}")
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _is_stale(lock: Path) -> bool:
+    """Whether the process that holds a lock ran on this machine, and is gone; False where that cannot be told."""
+    holder, _, machine = lock.read_text().partition(" ")
+    if machine != socket.gethostname() or os.name == "nt":  # nothing harmless asks about a process there
+        return False
+    try:
+        os.kill(int(holder), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return int(holder) == os.getpid()  # another of that number, before this machine was started anew
 
 
 # ---- parts -----------------------------------------------------------------------------------------------------------
@@ -341,6 +385,8 @@ def _finish(
         "made_with": {"pillow": PIL.__version__, "datasets": datasets.__version__},
     }
     _write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    for scratch in folder.rglob(".*"):  # left by processes that were killed
+        scratch.unlink()
 
 
 # ---- verify ----------------------------------------------------------------------------------------------------------

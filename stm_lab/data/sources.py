@@ -7,6 +7,7 @@ Only the hub's reader opens a connection.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -18,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from datasets import ClassLabel, Dataset, Features, Image, Value
-from datasets.exceptions import DatasetNotFoundError
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from huggingface_hub import snapshot_download
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
 from stm_lab import paths
@@ -208,6 +210,9 @@ def _read_parquet(recipe: Recipe, split: str, source: Source, folder: Path) -> D
     return _images_of_classes(dataset, recipe, None, str(path))
 
 
+_DAMAGED = (DatasetGenerationError, pa.ArrowInvalid)  # what `datasets` raises on files that it cannot read
+
+
 def _read_hub(recipe: Recipe, split: str, source: HubSource, folder: None) -> Dataset:
     where = f"{source.name} on the hub"
     try:
@@ -218,12 +223,19 @@ def _read_hub(recipe: Recipe, split: str, source: HubSource, folder: None) -> Da
         if not files:
             raise UserError(f"{recipe.name}: {where} has no {source.files[split]} at {source.revision[:12]}")
         dataset = Dataset.from_parquet(files)  # mapped into memory, from the cache of `datasets`
-    except (OSError, DatasetNotFoundError) as error:
+    except (OSError, DatasetNotFoundError, *_DAMAGED) as error:
         raise UserError(_not_from_the_hub(recipe, source, error)) from None  # their texts may quote what was sent
     return _images_of_classes(dataset, recipe, source.labels, where)
 
 
 def _not_from_the_hub(recipe: Recipe, source: HubSource, error: Exception) -> str:
+    if _causes_have(error, errno.ENOSPC):
+        return f"{recipe.name}: no space left on the disk for {source.name}; make room, or set HF_HOME to another disk"
+    if isinstance(error, _DAMAGED):
+        return (
+            f"{recipe.name}: the files of {source.name} cannot be read ({type(error.__cause__ or error).__name__}); "
+            f"delete them from the hub's cache ({HF_HUB_CACHE}), and they are fetched again"
+        )
     refused = isinstance(error, HfHubHTTPError) and getattr(error.response, "status_code", None) in (401, 403)
     if isinstance(error, GatedRepoError) or (source.gated and refused):
         return (
@@ -235,6 +247,13 @@ def _not_from_the_hub(recipe: Recipe, source: HubSource, error: Exception) -> st
         f"{recipe.name}: {source.name} cannot be had from the hub ({type(error).__name__}); pass a folder that has the "
         f"images as --data-root, or take recipe 'shapes', which needs no network"
     )
+
+
+def _causes_have(error: BaseException | None, number: int) -> bool:
+    """Whether an error, or one that it came of, has this errno."""
+    while error is not None and getattr(error, "errno", None) != number:
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _images_of_classes(dataset: Dataset, recipe: Recipe, labels: tuple[str, ...] | None, where: str) -> Dataset:

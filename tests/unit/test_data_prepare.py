@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import datasets
@@ -230,6 +231,7 @@ def test_stopped_anywhere_it_leaves_nothing_half_made_and_goes_on(data_home, raw
         assert data.state(recipe) == "needs --data-root"
         monkeypatch.setattr(preparing, "_make_part", counted)
         assert contents(prepare(recipe, data_root=raw, workers=1)) == whole
+        assert not [*data_home.rglob(".*")]  # neither scratch files nor the lock
         assert len(made) == 6 - sum(place.suffix == ".json" and "parts" in place.parts for place in written)
         monkeypatch.setattr(preparing, "_make_part", make)
         assert verify(recipe, data_root=raw)[1] == []
@@ -241,6 +243,45 @@ def test_a_failed_rename_or_folder_is_told_in_one_line(tmp_path, data_home, raw,
     err = capsys.readouterr().err.splitlines()
     assert err[-1].startswith("failed: ")
     assert "STM_LAB_DATA" in err[-1]
+
+
+def lock_of(data_home: Path, recipe, raw: Path) -> Path:
+    folder = data_home / "prepared" / f"mine-{data.fingerprint(recipe, data_root=raw)}"
+    folder.mkdir(parents=True)
+    return folder / f".48-format{preparing.FORMAT}.lock"
+
+
+@pytest.mark.parametrize("holder", [f"{os.getppid()} {socket.gethostname()}", f"{2**22 + 1} elsewhere", ""])
+def test_two_do_not_prepare_the_same_at_once(tmp_path, data_home, raw, recipe, capsys, holder):
+    lock = lock_of(data_home, recipe, raw)
+    lock.write_text(holder)
+    assert cli.main(["data", "prepare", str(tmp_path / "mine.yaml"), "--data-root", str(raw)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"another process (pid {' on '.join(holder.split()) or 'unknown'}) is preparing mine" in line
+    assert str(lock) in line
+    assert [*lock.parent.iterdir()] == [lock]
+
+
+def test_the_lock_of_a_process_that_is_gone_is_taken_over(data_home, raw, recipe, monkeypatch):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    lock = lock_of(data_home, recipe, raw)
+    lock.write_text(f"{gone.pid} {socket.gethostname()}")
+    held = []
+    make = preparing._make_part
+    monkeypatch.setattr(preparing, "_make_part", lambda *args: (held.append(lock.read_text()), make(*args)))
+    assert prepare(recipe, data_root=raw, workers=1).is_dir()
+    assert set(held) == {f"{os.getpid()} {socket.gethostname()}"}
+    assert not lock.exists()
+
+
+def test_a_killed_worker_is_told_in_one_line(data_home, raw, recipe, monkeypatch):
+    def killed(*args):
+        raise BrokenProcessPool("A process in the process pool was terminated abruptly")
+
+    monkeypatch.setattr(preparing, "_run", killed)
+    with pytest.raises(PrepareFailed, match=r"worker process was killed.*--workers"):
+        prepare(recipe, data_root=raw, workers=2)
 
 
 @pytest.mark.slow
@@ -332,9 +373,7 @@ def test_what_fails_for_a_moment_is_no_broken_image(raw, recipe, data_home, monk
 def test_parts_with_too_many_broken_images_are_made_anew(raw, recipe, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(preparing, "_reduced", lambda encoded, size: 1 / 0)
-        with pytest.raises(
-            PrepareFailed, match=r"14 broken images in train: .* 6 broken images in validation: .*raise .*max_broken"
-        ):
+        with pytest.raises(PrepareFailed, match=r"14 broken images in train: .* 6 .* in validation: .*max_broken"):
             prepare(recipe, data_root=raw, workers=1)
     folder = prepare(recipe, data_root=raw, workers=1)
     assert json.loads((folder / "manifest.json").read_text())["counts"] == recipe.counts

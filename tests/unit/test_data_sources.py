@@ -1,5 +1,6 @@
 """Folders, shards and the hub: the same images by whatever way they come, and plain words where they do not."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -16,6 +17,7 @@ import PIL.Image
 import pytest
 import yaml
 from datasets import ClassLabel, Dataset, Features, Image
+from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from stm_lab import cli, data
@@ -561,6 +563,26 @@ def test_without_network_or_access_the_way_out_is_named_and_no_token(tmp_path, m
     out, err = capfd.readouterr()
     assert err == f"error: {message}\n"
     assert "hf_verysecret" not in message + out + err
+
+
+def test_a_full_disk_and_damaged_files_are_not_taken_for_a_missing_network(tmp_path, monkeypatch):
+    as_parquet(tmp_path / "snapshot")
+    path = recipe(tmp_path, HUB)
+    monkeypatch.setattr(sources, "snapshot_download", lambda *args, **options: str(tmp_path / "snapshot"))
+    (tmp_path / "snapshot" / "train.parquet").write_bytes(b"PAR1 but not really")
+    message = complaint(path)
+    assert all(word in message for word in ("somebody/photographs cannot be read", "delete")), message
+    assert "network" not in message
+
+    def full(*args, **options):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise DatasetGenerationError("An error occurred while generating the dataset") from error
+
+    monkeypatch.setattr(Dataset, "from_parquet", full)
+    message = complaint(path)
+    assert all(word in message for word in ("no space left", "HF_HOME")), message
 
 
 def test_a_set_from_the_hub_alone_refuses_a_folder(tmp_path):
