@@ -1,7 +1,18 @@
 """Data: recipes (YAML), the sources they name, the embedded `shapes`, and the views that training sees."""
 
-from stm_lab.data.loading import command, fingerprint, load, state, take
+from stm_lab.data.loading import command, fingerprint, load, pixels_of, state, take
 from stm_lab.data.recipe import Recipe, list_recipes, load_recipe
 from stm_lab.data.views import to_tensors
 
-__all__ = ["Recipe", "command", "fingerprint", "list_recipes", "load", "load_recipe", "state", "take", "to_tensors"]
+__all__ = [
+    "Recipe",
+    "command",
+    "fingerprint",
+    "list_recipes",
+    "load",
+    "load_recipe",
+    "pixels_of",
+    "state",
+    "take",
+    "to_tensors",
+]

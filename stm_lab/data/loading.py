@@ -70,6 +70,17 @@ def raw(recipe: Recipe, split: str, source: Source, folder: Path | None) -> Data
 
     Raises UserError if it does not have as many images as the recipe says.
     """
+    dataset = selected(recipe, split, source, folder)
+    if len(dataset) != recipe.counts[split]:
+        raise UserError(
+            f"{_place(recipe, split, source, folder)}: {len(dataset):,} images of the recipe's classes, but "
+            f"{recipe.name} has {recipe.counts[split]:,}"
+        )
+    return dataset
+
+
+def selected(recipe: Recipe, split: str, source: Source, folder: Path | None) -> Dataset:
+    """The recipe's subset of what is there of a split, however many images that are."""
     dataset = sources.read(recipe, split, source, folder)
     subset = recipe.subset
     if split == "train" and subset.fraction:
@@ -77,11 +88,6 @@ def raw(recipe: Recipe, split: str, source: Source, folder: Path | None) -> Data
     if split == "train" and subset.per_class:
         turn, _ = _turns(dataset, subset.seed)
         dataset = _in_order(dataset, np.flatnonzero(turn < subset.per_class))
-    if len(dataset) != recipe.counts[split]:
-        raise UserError(
-            f"{_place(recipe, split, source, folder)}: {len(dataset):,} images of the recipe's classes, but "
-            f"{recipe.name} has {recipe.counts[split]:,}"
-        )
     return dataset
 
 
@@ -169,6 +175,7 @@ def _digest(dataset: Dataset, contents: Iterable[str | int]) -> str:
 # ---- prepared data ---------------------------------------------------------------------------------------------------
 
 MANIFEST = "manifest.json"
+PNG_UP_TO = 96  # pixels of the shorter side
 HASHES = ("hash", "raw_hash")  # columns of prepared data: of the image as it is there, and as it was found
 
 
@@ -199,6 +206,25 @@ def find_prepared(recipe: Recipe, data_root: Path | None, image_size: int) -> Pa
         wanted = raw_fingerprint(recipe, *sources.locate(recipe, data_root))
     fitting = [place for place, manifest in large_enough.items() if manifest["fingerprint"] == wanted]
     return min(fitting, key=lambda place: manifests[place]["size"], default=None)
+
+
+def pixels_of(
+    recipe: str | os.PathLike | Recipe, *, data_root: str | os.PathLike | None = None, image_size: int | None = None
+) -> str:
+    """Which pixels `load` gives, with the same arguments: "raw" (also drawn ones), or "prepared-256-jpeg".
+
+    The fingerprint does not tell: prepared images have that of the raw ones they were made of.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    root = Path(data_root).expanduser() if data_root else None
+    with without_progress_bars():
+        place = find_prepared(recipe, root, image_size or recipe.image_size)
+    return f"prepared-{place.name}-{resized_format(int(place.name)).lower()}" if place else "raw"
+
+
+def resized_format(size: int) -> str:
+    """The format of images that `prepare` resizes to a shorter side of `size`."""
+    return "PNG" if size <= PNG_UP_TO else "JPEG"
 
 
 def _only_fingerprint(recipe: Recipe, manifests: dict[Path, dict[str, Any]]) -> str:

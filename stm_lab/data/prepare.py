@@ -42,21 +42,23 @@ from stm_lab.data import sources
 from stm_lab.data.loading import (
     HASHES,
     MANIFEST,
+    PNG_UP_TO,
     declaration,
     load,
     prepared_manifests,
     raw,
     raw_fingerprint,
+    resized_format,
+    selected,
     without_progress_bars,
 )
-from stm_lab.data.recipe import Recipe
+from stm_lab.data.recipe import Recipe, Source
 from stm_lab.data.views import reduced
 from stm_lab.errors import UserError
 from stm_lab.progress import progress
 
 FORMAT = 1  # counts up with every change of what is written; parts of another format are not gone on with
 PART = 1000  # images
-PNG_UP_TO = 96  # pixels of the shorter side
 
 
 class PrepareFailed(RuntimeError):
@@ -104,7 +106,7 @@ def prepare(
             return next(r / "prepared" / name for r in paths.data_roots() if (r / "prepared" / name).is_dir())
         splits = {split: raw(recipe, split, source, folder) for split in recipe.counts}
         found = raw_fingerprint(recipe, source, folder)
-    if recipe.fingerprint not in (None, found):
+    if _declared(recipe, source) - {found}:
         raise UserError(f"{recipe.name}: fingerprint {found}, but the recipe was written for {recipe.fingerprint}")
     for place, manifest in prepared_manifests(recipe).items():
         if (manifest["fingerprint"], manifest["size"]) == (found, size):
@@ -127,6 +129,11 @@ def prepare(
             f"prepare again, with fewer --workers"
         ) from error
     return place
+
+
+def _declared(recipe: Recipe, source: Source) -> set[str]:
+    """The fingerprint that a recipe declares, which is that of images on disk: the hub's has its commit."""
+    return set() if source.kind == "hub" else {recipe.fingerprint} - {None}
 
 
 def _cannot_write(place: Path, error: OSError) -> str:
@@ -313,10 +320,7 @@ def _reduced(encoded: bytes, size: int) -> bytes:
         return encoded
     sink = io.BytesIO()
     image = reduced(image.convert("RGB"), size)
-    if size <= PNG_UP_TO:
-        image.save(sink, "PNG")
-    else:
-        image.save(sink, "JPEG", quality=95, subsampling=0)
+    image.save(sink, resized_format(size), quality=95, subsampling=0)  # PNG has neither, and loses nothing
     return sink.getvalue()
 
 
@@ -396,7 +400,8 @@ def verify(recipe: Recipe, *, data_root: Path | None = None) -> tuple[list[str],
     """Compute every hash anew: (what was looked at, what differs), a line each. Nothing is changed.
 
     Prepared images are held against their hashes and the manifest; then raw images (where they are there) against
-    those that the prepared ones were made of, and the fingerprint against the recipe's; drawn ones are drawn again.
+    those that the prepared ones were made of, at every size, and where none of them differs the fingerprint against the
+    recipe's; drawn ones are drawn again.
 
     Raises UserError if there is nothing to verify, or the raw data cannot be read at all.
     """
@@ -418,15 +423,15 @@ def verify(recipe: Recipe, *, data_root: Path | None = None) -> tuple[list[str],
         return looked, differs  # the commit vouches for them; 150 GB are not fetched to compare
     looked.append(f"{folder or source.kind}: {'drawn' if source.kind == 'generator' else 'as found'}")
     with without_progress_bars():
-        found = raw_fingerprint(recipe, source, folder)
         for split in recipe.counts:
-            dataset = raw(recipe, split, source, folder)
             if source.kind == "generator":
-                differs += _check_drawn(recipe, split, dataset)
+                differs += _check_drawn(recipe, split, raw(recipe, split, source, folder))
             elif manifests:
-                differs += _check_raw(split, dataset, next(iter(manifests)))
-    for wanted in {recipe.fingerprint, *(manifest["fingerprint"] for manifest in manifests.values())} - {None, found}:
-        differs.append(f"{recipe.name}: fingerprint {found}, expected {wanted}")
+                differs += _check_raw(split, selected(recipe, split, source, folder), list(manifests))
+        if not differs:
+            found = raw_fingerprint(recipe, source, folder)
+            wanted = _declared(recipe, source) | {manifest["fingerprint"] for manifest in manifests.values()}
+            differs += [f"{recipe.name}: fingerprint {found}, expected {other}" for other in sorted(wanted - {found})]
     return looked, differs
 
 
@@ -445,19 +450,35 @@ def _check_prepared(folder: Path, hashes: list[str], count: int) -> Iterator[str
         yield from (f"{file}: image {name} is not what was prepared" for name in wrong)
         if not wrong and hashlib.sha256(content).hexdigest() != expected:
             yield f"{file}: not what was prepared"
+    try:
+        seen = min(seen, len(datasets.load_from_disk(folder)))
+    except Exception as error:  # whatever pyarrow, json or datasets say of a damaged folder
+        yield f"{folder}: cannot be opened ({type(error).__name__}); delete {folder.parent}, and prepare again"
+        return
     if seen != count:
         yield f"{folder}: {seen:,} images, prepared were {count:,}"
 
 
-def _check_raw(split: str, dataset: Dataset, place: Path) -> Iterator[str]:
-    """How raw images differ from those that `place` was made of; broken ones were left out there."""
-    prepared = datasets.load_from_disk(place / split).select_columns(["id", "raw_hash"])
-    kept = dict(zip(prepared["id"], prepared["raw_hash"], strict=True))
-    left_out = {name for name, _ in json.loads((place / MANIFEST).read_text())["broken"][split]}
+def _check_raw(split: str, dataset: Dataset, places: list[Path]) -> Iterator[str]:
+    """How raw images differ from those that each of the places was made of; broken ones were left out there."""
+    found: dict[str, str | None] = {}
     for name, image in zip(dataset["id"], sources.stored_images(dataset), strict=True):
-        if name not in left_out and kept.pop(name, None) != sources.content_hash(sources.stored_bytes(image)):
-            yield f"{split}: image {name} is not the one that was prepared"
-    yield from (f"{split}: image {name} was prepared, and is not there any more" for name in kept)
+        try:
+            found[name] = sources.content_hash(sources.stored_bytes(image))
+        except OSError as error:
+            found[name] = None
+            yield f"{split}: image {name} cannot be read ({error.strerror or error})"
+    for place in places:
+        prepared = datasets.load_from_disk(place / split).select_columns(["id", "raw_hash"])
+        kept = dict(zip(prepared["id"], prepared["raw_hash"], strict=True))
+        left_out = {name for name, _ in json.loads((place / MANIFEST).read_text())["broken"][split]}
+        for name, content in found.items():
+            if name not in kept and name not in left_out:
+                yield f"{split}: image {name} was not there when {place} was prepared"
+            elif name in kept and content not in (None, kept[name]):
+                yield f"{split}: image {name} is not the one that was prepared in {place}"
+        gone = [name for name in (*kept, *left_out) if name not in found]
+        yield from (f"{split}: image {name} was there when {place} was prepared, and is not any more" for name in gone)
 
 
 def _check_drawn(recipe: Recipe, split: str, drawn: Dataset) -> Iterator[str]:

@@ -116,7 +116,7 @@ class Recipe(_Part):
     subset: Subset = Subset()
     counts: dict[str, PositiveInt] = Field(min_length=1)  # images of each split
     source: tuple[Source, ...] = Field(min_length=1, strict=False)  # the first that is there is taken
-    fingerprint: str | None = Field(None, pattern="^[0-9a-f]{16}$")  # of the data it was written for
+    fingerprint: str | None = Field(None, pattern="^[0-9a-f]{16}$")  # of the images on disk it was written for
     max_broken: int = Field(0, ge=0)  # how many images of a split `prepare` may leave out because they are broken
 
     @field_validator("classes", mode="before")
@@ -168,9 +168,9 @@ def list_recipes() -> list[str]:
 def load_recipe(name_or_path: str | os.PathLike) -> Recipe:
     """The recipe of that name (see `list_recipes`), or in that YAML file; `classes` are those of its subset.
 
-    `extends: NAME` (a shipped recipe, or a file beside this one) takes over every key that the file does not give;
-    `subset` is taken over key by key. Where classes are listed, the path of a list file may stand instead, relative to
-    the recipe: a line is an identifier, then a name; # begins a comment.
+    `extends: NAME` (a shipped recipe, or a file beside this one) takes over every key that the file does not give, but
+    not the fingerprint; `subset` is taken over key by key. Where classes are listed, the path of a list file may stand
+    instead, relative to the recipe: a line is an identifier, then a name; # begins a comment.
 
     Raises UserError, one line: unknown name (the nearest is named), no such file, not YAML (with the line), an unknown
     or missing key, a value out of range, fewer than two classes, no images, recipes that extend each other.
@@ -213,6 +213,7 @@ def _extended(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tupl
     if not base.is_file():
         raise UserError(f"{path}: extends: {base}: No such file")
     inherited, bases = _extended(base, (*above, path.resolve()))
+    inherited.pop("fingerprint", None)  # that of other images
     subsets = [part["subset"] for part in (inherited, values) if isinstance(part.get("subset"), dict)]
     if len(subsets) == 2:
         values = values | {"subset": subsets[0] | subsets[1]}

@@ -396,8 +396,12 @@ def replaced(file: Path, old: bytes, new: bytes) -> None:
         ("label", ["part-00001.arrow", "not what was prepared"]),
         ("cut", ["part-00001.arrow", "cannot be read"]),
         ("gone", ["part-00001.arrow", "cannot be read"]),
+        ("state", ["train: cannot be opened", "prepare again", "1 differences"]),
+        ("state too short", ["train: 4 images, prepared were 14"]),
         ("raw changed", ["train: image n01/5 is not the one that was prepared"]),
-        ("raw gone", ["13 images", "has 14"]),
+        ("raw gone", ["train: image n01/5 was there", "not any more", "1 differences"]),
+        ("raw more", ["train: image n01/more was not there", "1 differences"]),
+        ("raw unreadable", ["train: image n01/5 cannot be read", "1 differences"]),
     ],
 )
 def test_verify_names_what_differs(tmp_path, raw, recipe, capsys, damage, words):
@@ -420,13 +424,24 @@ def test_verify_names_what_differs(tmp_path, raw, recipe, capsys, damage, words)
         part.write_bytes(part.read_bytes()[:100])
     elif damage == "gone":
         part.unlink()
+    elif damage == "state":
+        (folder / "train" / "state.json").write_text("{")
+    elif damage == "state too short":
+        state = json.loads((folder / "train" / "state.json").read_text())
+        state["_data_files"] = state["_data_files"][:1]
+        (folder / "train" / "state.json").write_text(json.dumps(state))
+    elif damage == "raw more":
+        PIL.Image.new("RGB", (50, 50)).save(file.with_name("more.png"))
+    elif damage == "raw unreadable":
+        file.unlink()
+        file.mkdir()
     elif damage == "raw changed":
         PIL.Image.new("RGB", (50, 50)).save(file)
     else:
         file.unlink()
     status = cli.main(arguments)
     out, err = capsys.readouterr()
-    assert status == (2 if damage == "raw gone" else 1)
+    assert status == 1
     assert all(word in out + err for word in words), out + err
 
 
@@ -437,6 +452,28 @@ def test_verify_knows_the_recipes_fingerprint_and_needs_something_to_look_at(tmp
     assert "expected 0123456789abcdef" in line
     with pytest.raises(UserError, match="--data-root"):
         verify(recipe)
+
+
+def test_every_size_is_held_against_the_raw_images(tmp_path, raw, recipe):
+    """Also where the first is right: the second was prepared while an image was another."""
+    prepare(recipe, data_root=raw, size=40, workers=1)
+    file = raw / "train" / "n01" / "5.png"
+    content = file.read_bytes()
+    PIL.Image.new("RGB", (50, 50)).save(file)
+    other = prepare(recipe, data_root=raw, size=48, workers=1)
+    file.write_bytes(content)
+    (line,) = verify(recipe, data_root=raw)[1]
+    assert line == f"train: image n01/5 is not the one that was prepared in {other}"
+
+
+def test_which_pixels_are_trained_on_is_told(raw, recipe):
+    assert data.pixels_of(recipe, data_root=raw) == "raw"
+    prepare(recipe, data_root=raw, size=48, workers=1)
+    prepare(recipe, data_root=raw, size=100, workers=1)
+    assert data.pixels_of(recipe) == data.pixels_of(recipe, data_root=raw) == "prepared-48-png"
+    assert data.pixels_of(recipe, image_size=64) == "prepared-100-jpeg"
+    assert data.pixels_of(recipe, image_size=128) == "raw"
+    assert data.pixels_of("shapes") == "raw"
 
 
 def test_drawn_images_are_drawn_again_to_verify(data_home, monkeypatch):

@@ -613,6 +613,28 @@ def test_tiny_imagenet_as_distributed(request):
     assert {name: words[name].split(",")[0] for name in classes} == classes
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("tiny-imagenet-40", "tiny-imagenet-40"),
+        ("tiny-imagenet-5", "tiny-imagenet-layout"),
+        ("imagenet-sample", "imagenet-1k-sample"),
+    ],
+)
+def test_shipped_fingerprints_are_those_of_the_images(request, name, folder):
+    root = shared(request, folder)
+    assert data.load_recipe(name).fingerprint == data.fingerprint(name, data_root=root)
+
+
+def test_a_declared_fingerprint_is_not_asked_of_the_hub(tmp_path, monkeypatch):
+    as_parquet(tmp_path / "snapshot")
+    monkeypatch.setattr(sources, "snapshot_download", lambda *args, **options: str(tmp_path / "snapshot"))
+    loaded = data.load_recipe(recipe(tmp_path, [{"kind": "parquet"}, HUB], fingerprint="0123456789abcdef"))
+    assert prepare(loaded, workers=1).is_dir()
+    with pytest.raises(UserError, match="was written for"):
+        prepare(loaded, data_root=tmp_path / "snapshot", workers=1)
+
+
 def test_full_size_photographs(request):
     folder = shared(request, "imagenet-1k-sample")
     dataset = data.load("imagenet-sample", "validation", data_root=folder)

@@ -211,6 +211,13 @@ def test_a_recipe_extends_another(tmp_path):
     assert grandchild.subset == recipe.subset
 
 
+def test_a_fingerprint_is_not_taken_over(tmp_path):
+    write_recipe(tmp_path, PHOTOGRAPHS | {"fingerprint": "0123456789abcdef"}, "base")
+    child = write_recipe(tmp_path, {"extends": "base.yaml", "counts": {"train": 2}}, "child")
+    assert data.load_recipe(child).fingerprint is None
+    assert data.load_recipe(tmp_path / "base.yaml").fingerprint == "0123456789abcdef"
+
+
 def test_classes_come_from_list_files_and_keep_the_order_of_the_base(tmp_path):
     (tmp_path / "all.txt").write_text("# everything\nn03 steep cliff\nn01\n\nn02 snail # slow\n")
     (tmp_path / "few.txt").write_text("n02\nn03\n")
