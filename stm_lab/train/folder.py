@@ -47,6 +47,7 @@ class RunFolder:
         start = _weights_file(config)
         self.identity = config.result_fields() | {
             "data": data.fingerprint(config.recipe, data_root=config.data_root),
+            "pixels": data.pixels_of(config.recipe, data_root=config.data_root, image_size=config.image_size),
             "plugins": [_sha256(Path(file).expanduser()) for file in config.plugins],
             "weights": config.weights if start is None else _sha256(start),
         }
