@@ -1,9 +1,7 @@
 """A run watches itself: pure functions of its configuration and rows, which say what is wrong and what to try.
 
 The thresholds are rules of thumb. Those of the last check are measured: `bands.yaml` holds the accuracies of earlier
-runs, and is made from their folders by
-
-    python -m stm_lab.train.health RUN...  >  stm_lab/train/bands.yaml
+runs, and is made from their folders by `bands.py`.
 """
 
 from __future__ import annotations
@@ -12,16 +10,12 @@ import hashlib
 import json
 import math
 import statistics
-import sys
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stm_lab import yaml12
-from stm_lab.train.config import TrainConfig, load_config
+from stm_lab.train.config import TrainConfig
 
 BANDS = Path(__file__).parent / "bands.yaml"
 
@@ -95,7 +89,7 @@ def diverged(what: str, value: float, step: int, steps: int, lr: float, kept: in
 
 def after(config: TrainConfig, top1: float) -> list[str]:
     """What looks odd about the outcome, where earlier runs of this configuration are on record."""
-    band = yaml12.read_mapping(BANDS).get(_key(config))
+    band = yaml12.read_mapping(BANDS).get(band_key(config))
     if band is None:
         return []
     width = max(SURE * band["spread"], NARROWEST_BAND)
@@ -108,28 +102,8 @@ def after(config: TrainConfig, top1: float) -> list[str]:
     ]
 
 
-def _key(config: TrainConfig) -> str:
+def band_key(config: TrainConfig) -> str:
+    """What earlier runs are found by: everything that decides the outcome, but the seed."""
     fields = {name: value for name, value in config.result_fields().items() if name != "seed"}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
     return f"{Path(config.recipe).stem}-{config.mixer}-{config.scale}-{digest}"
-
-
-def record(folders: Sequence[str | Path]) -> dict[str, dict[str, float]]:
-    """The bands of finished runs: mean and standard deviation (0 for a single run) of top-1, percent."""
-    reached = defaultdict(list)
-    for folder in map(Path, folders):
-        last = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-        reached[_key(load_config(folder / "config.yaml"))].append(json.loads(last)["top1"])
-    return {
-        key: {
-            "mean": round(statistics.mean(values), 2),
-            "spread": round(statistics.stdev(values), 2) if len(values) > 1 else 0.0,
-            "runs": len(values),
-        }
-        for key, values in sorted(reached.items())
-    }
-
-
-if __name__ == "__main__":
-    print("# top-1 (percent) of earlier runs by configuration: see health.py")
-    print(yaml.safe_dump(record(sys.argv[1:])), end="")

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from stm_lab.train import health, list_presets, load_config
+import stm_lab
+from stm_lab.train import bands, health, list_presets, load_config
 
 
 def row(step, **values):
@@ -65,12 +66,19 @@ def test_the_band_of_earlier_runs(tmp_path, monkeypatch):
         folder.mkdir()
         (folder / "config.yaml").write_text(load_config(config, seed=seed).to_yaml())
         (folder / "metrics.jsonl").write_text(json.dumps({"top1": 0.0}) + "\n" + json.dumps({"top1": top1}) + "\n")
-    (band,) = health.record([tmp_path / str(seed) for seed in range(3)]).values()
+    (band,) = bands.record([tmp_path / str(seed) for seed in range(3)]).values()
     assert band == {"mean": 42.0, "spread": 2.0, "runs": 3}
-    bands = tmp_path / "bands.yaml"
-    bands.write_text(json.dumps(health.record([tmp_path / str(seed) for seed in range(3)])))
-    monkeypatch.setattr(health, "BANDS", bands)
+    recorded = tmp_path / "bands.yaml"
+    recorded.write_text(json.dumps(bands.record([tmp_path / str(seed) for seed in range(3)])))
+    monkeypatch.setattr(health, "BANDS", recorded)
     assert health.after(config, 47.0) == []
     (said,) = health.after(load_config(config, seed=9), 30.0)
     assert "top-1 is 30.0%, while 3 earlier run(s) of swin nano on shapes reached 42.0%" in said
     assert health.after(load_config(config, lr=1e-4), 30.0) == []  # another configuration
+
+
+@pytest.mark.parametrize("mixer", stm_lab.list_mixers()[:8])
+def test_the_shipped_weights_have_their_band(mixer):
+    config = load_config("nano-weights", mixer=mixer)
+    assert len(health.after(config, 0.0)) == 1
+    assert health.after(load_config(config, seed=3), 0.0)

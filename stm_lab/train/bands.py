@@ -1,0 +1,39 @@
+"""The accuracies of earlier runs, on record for the health check of later ones.
+
+python -m stm_lab.train.bands RUN...  >  stm_lab/train/bands.yaml
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from stm_lab.train.config import load_config
+from stm_lab.train.health import band_key
+
+
+def record(folders: Sequence[str | Path]) -> dict[str, dict[str, float]]:
+    """The bands of finished runs: mean and standard deviation (0 for a single run) of top-1, percent."""
+    reached = defaultdict(list)
+    for folder in map(Path, folders):
+        last = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        reached[band_key(load_config(folder / "config.yaml"))].append(json.loads(last)["top1"])
+    return {
+        key: {
+            "mean": round(statistics.mean(values), 2),
+            "spread": round(statistics.stdev(values), 2) if len(values) > 1 else 0.0,
+            "runs": len(values),
+        }
+        for key, values in sorted(reached.items())
+    }
+
+
+if __name__ == "__main__":
+    print("# top-1 (percent) of earlier runs by configuration: see bands.py")
+    print(yaml.safe_dump(record(sys.argv[1:])), end="")
