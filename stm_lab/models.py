@@ -80,7 +80,7 @@ def _create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn
         )
     except (OSError, HTTPException) as error:  # URLError is an OSError, and so is a timeout
         raise UserError(
-            f"{name}: its weights cannot be fetched ({error}); get {timm.get_pretrained_cfg(name).url} by other "
+            f"{name}: its weights cannot be fetched ({getattr(error, 'reason', error)}); get {timm.get_pretrained_cfg(name).url} by other "
             "means and give pretrained_cfg_overlay={'file': path}"
         ) from error
     except RuntimeError as error:

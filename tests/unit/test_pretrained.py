@@ -74,7 +74,8 @@ def test_other_classes_channels_and_sizes(name):
     assert other(IMAGES[:, :1]).shape == (2, 3)
     # a grey image as one channel is what three equal channels are
     grey = IMAGES[:, :1].expand(-1, 3, -1, -1)
-    torch.testing.assert_close(other.stem[0](IMAGES[:, :1]), whole.stem[0](grey), rtol=1e-4, atol=1e-4)
+    one, three = (x.permute(0, 2, 3, 1) for x in (IMAGES[:, :1], grey))  # the stem's convolutions take tokens
+    torch.testing.assert_close(other.stem[0](one), whole.stem[0](three), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(other.head.conv.weight, whole.head.conv.weight)
     headless = timm.create_model(name, pretrained=True, num_classes=0).eval()
     torch.testing.assert_close(headless(IMAGES), whole.forward_head(whole.forward_features(IMAGES), pre_logits=True))
