@@ -79,9 +79,10 @@ def _create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn
             **own,
         )
     except (OSError, HTTPException) as error:  # URLError is an OSError, and so is a timeout
+        reason, address = getattr(error, "reason", error), timm.get_pretrained_cfg(name).url
         raise UserError(
-            f"{name}: its weights cannot be fetched ({getattr(error, 'reason', error)}); get {timm.get_pretrained_cfg(name).url} by other "
-            "means and give pretrained_cfg_overlay={'file': path}"
+            f"{name}: its weights cannot be fetched ({reason}); get {address} by other means and give "
+            "pretrained_cfg_overlay={'file': path}"
         ) from error
     except RuntimeError as error:
         if "No pretrained weights exist" not in str(error):
