@@ -128,6 +128,11 @@ def test_a_kernel_that_dies(course, tmp_path):
     assert status(caught.value.folder)["state"] == "failed"
 
 
+def hears_ctrl_c():
+    """In the child, before it starts: tests that run in the background have SIGINT ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupted_is_written_down_and_no_kernel_stays(course, tmp_path):
     sleeping = "pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
     course("import os, pathlib, time", sleeping, with_setup=False)
@@ -138,13 +143,14 @@ def test_interrupted_is_written_down_and_no_kernel_stays(course, tmp_path):
         paths.notebooks_dir = lambda: pathlib.Path({str(tmp_path)!r})
         run(1, {{"out": {str(tmp_path / "here")!r}}})
         """)
-    child = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", script]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c)
     pid = tmp_path / "here" / "pid"
     deadline = time.monotonic() + 60
     while not (pid.is_file() and pid.read_text()) and time.monotonic() < deadline:
         time.sleep(0.1)
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=30)
+    _, said = child.communicate(timeout=60)
     assert "KeyboardInterrupt" in said
     assert json.loads((tmp_path / "here" / "status.json").read_text())["state"] == "interrupted"
     with pytest.raises(ProcessLookupError):

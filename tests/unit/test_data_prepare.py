@@ -284,6 +284,11 @@ def test_a_killed_worker_is_told_in_one_line(data_home, raw, recipe, monkeypatch
         prepare(recipe, data_root=raw, workers=2)
 
 
+def hears_ctrl_c():
+    """In the child, before it starts: tests that run in the background have SIGINT ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_process_goes_on_where_it_was(tmp_path, data_home, by):
@@ -301,7 +306,9 @@ def test_a_stopped_process_goes_on_where_it_was(tmp_path, data_home, by):
     )
     script = tmp_path / "run.py"
     script.write_text(program)
-    process = subprocess.Popen([sys.executable, script], start_new_session=True, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, script], start_new_session=True, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c
+    )
     while len(records := list(data_home.rglob("parts/train-*.json"))) < 3:
         time.sleep(0.01)
         assert process.poll() is None

@@ -71,7 +71,7 @@ def test_forms_stay_within_their_reach():
 
 @pytest.mark.slow
 def test_identity_stays_at_chance_and_a_mixer_with_reach_does_not(tmp_path):
-    short = {"train_size": 1500, "validation_size": 300, "epochs": 1, "device": "cpu"}
+    short = {"train_size": 3000, "validation_size": 300, "epochs": 1.5, "device": "cpu"}
     top1 = {
         mixer: fit("pairs", mixer=mixer, **short, out=str(tmp_path / mixer)).metrics["top1_raw"]
         for mixer in ("identity", "swin")
