@@ -6,38 +6,20 @@ from types import SimpleNamespace
 import pytest
 from matplotlib.figure import Figure
 
-from stm_lab import UserError, data, figures
+from stm_lab import UserError, figures
 from stm_lab.course import live
 from stm_lab.course.live import LiveFigure
 from stm_lab.train import checkpoints, fit
 from stm_lab.train.loop import Trainer
 
-RECIPE = """
-title: a few shapes
-question: can it be followed?
-licence: Apache-2.0
-image_size: 64
-counts: {train: 32, validation: 20}
-source: {kind: generator, name: shapes, seed: 7}
-classes: [%s]
-"""
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recipe")
-    path = folder / "few.yaml"
-    path.write_text(RECIPE % ", ".join(data.load_recipe("shapes").classes))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STM_LAB_DATA", str(folder))
-        yield str(path)
+FEW = (32, 20)  # images to train and to validate on
 
 
 @pytest.fixture
-def short(recipe, tmp_path):
+def short(few, tmp_path):
     """Three epochs of two steps."""
     return {
-        "mixer": "identity", "recipe": recipe, "image_size": 32, "epochs": 3, "batch_size": 16, "device": "cpu",
+        "mixer": "identity", "recipe": few, "image_size": 32, "epochs": 3, "batch_size": 16, "device": "cpu",
         "out": str(tmp_path / "run"),
     }  # fmt: skip
 

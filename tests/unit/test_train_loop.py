@@ -17,34 +17,12 @@ from stm_lab.train import evaluate, fit, list_presets, load_config, load_run
 from stm_lab.train.batches import Batches
 from stm_lab.train.loop import Trainer
 
-RECIPE = """
-title: a few shapes
-question: does the loop turn?
-licence: Apache-2.0
-homepage: https://example.org
-image_size: 64
-counts: {train: 48, validation: 50}
-source: {kind: generator, name: shapes, seed: 7}
-classes: [%s]
-"""
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    """The smallest recipe, drawn once for this module."""
-    folder = tmp_path_factory.mktemp("recipe")
-    path = folder / "few.yaml"
-    path.write_text(RECIPE % ", ".join(data.load_recipe("shapes").classes))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STM_LAB_DATA", str(folder))
-        yield str(path)
-
 
 @pytest.fixture
-def short(shapes, tmp_path):
+def short(few, tmp_path):
     """A configuration of five steps with everything on that is random."""
     return {
-        "mixer": "identity", "recipe": shapes, "epochs": 2.5, "batch_size": 16, "warmup_epochs": 0.5, "train_size": 40,
+        "mixer": "identity", "recipe": few, "epochs": 2.5, "batch_size": 16, "warmup_epochs": 0.5, "train_size": 40,
         "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "drop_path_rate": 0.2, "ema_decay": 0.9, "device": "cpu",
         "augmentation": {"flip": True, "crop": "pad", "erasing": 0.3}, "out": str(tmp_path / "run"),
     }  # fmt: skip
@@ -243,9 +221,9 @@ def test_evaluation_counts_each_image_once(count, batch_size):
     assert loss == pytest.approx(F.cross_entropy(alone, labels).item(), rel=1e-4)
 
 
-def test_rows_agree_with_the_saved_weights_on_the_whole_split(short, shapes):
+def test_rows_agree_with_the_saved_weights_on_the_whole_split(short, few):
     result = fit(short)
-    images, labels = data.to_tensors(data.load(shapes, "validation"), 64)
+    images, labels = data.to_tensors(data.load(few, "validation"), 64)
     top1, loss = evaluate(load_run(result.run_dir), images, labels)
     assert top1 == result.rows[-1]["top1"] == result.metrics["top1"]
     assert loss == pytest.approx(result.rows[-1]["validation_loss"], rel=1e-5)
@@ -375,8 +353,8 @@ def test_command_line(short, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("preset", list_presets())
-def test_presets_run(shapes, tmp_path, preset):
+def test_presets_run(few, tmp_path, preset):
     tiny = {"train_size": 16, "validation_size": 10, "batch_size": 8, "epochs": 1, "warmup_epochs": 0.5, "workers": 0}
     tiny |= {"image_size": 64, "precision": "no"}  # a CPU has no fp16
-    result = fit(preset, **tiny, recipe=shapes, scale="nano", mixer="pvt", device="cpu", out=str(tmp_path / "run"))
+    result = fit(preset, **tiny, recipe=few, scale="nano", mixer="pvt", device="cpu", out=str(tmp_path / "run"))
     assert load_run(result.run_dir).num_classes == 10

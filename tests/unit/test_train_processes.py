@@ -9,34 +9,14 @@ import sys
 import pytest
 import torch
 
-from stm_lab import data
 from stm_lab.errors import UserError
 from stm_lab.train import fit, load_config, load_run, loop
 from stm_lab.train.batches import Batches, load_splits
 from stm_lab.train.folder import model_of
 
-RECIPE = """
-title: a few shapes
-question: does the loop go round in two processes?
-licence: Apache-2.0
-homepage: https://example.org
-image_size: 64
-counts: {train: 64, validation: 50}
-source: {kind: generator, name: shapes, seed: 7}
-classes: [%s]
-"""
+FEW = (64, 50)  # images to train and to validate on
 # The order in which numbers are added up differs, and AdamW divides by small square roots; more steps, more difference.
 TOLERANCE = 2e-4
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recipe")
-    path = folder / "few.yaml"
-    path.write_text(RECIPE % ", ".join(data.load_recipe("shapes").classes))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STM_LAB_DATA", str(folder))
-        yield str(path)
 
 
 @pytest.fixture(scope="module")

@@ -13,37 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stm_lab import data
 from stm_lab.errors import UserError
 from stm_lab.train import checkpoints, fit, load_config
 from stm_lab.train.loop import Trainer
 
-RECIPE = """
-title: a few shapes
-question: does the loop go on?
-licence: Apache-2.0
-homepage: https://example.org
-image_size: 64
-counts: {train: 48, validation: 50}
-source: {kind: generator, name: shapes, seed: 7}
-classes: [%s]
-"""
 TIMES = {"seconds", "images_per_second", "data_wait"}
 STEPS = 7
 
 
 class Killed(BaseException):
     """What stops a run in the middle of anything; nothing may catch it."""
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recipe")
-    path = folder / "few.yaml"
-    path.write_text(RECIPE % ", ".join(data.load_recipe("shapes").classes))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STM_LAB_DATA", str(folder))
-        yield str(path)
 
 
 @pytest.fixture(scope="module")
