@@ -166,7 +166,7 @@ def data_prepare(
 def data_verify(recipe: RecipeName, data_root: DataRoot = None) -> None:
     """Compute the hashes of a recipe's images anew, and name what differs."""
     from stm_lab import data
-    from stm_lab.data.prepare import verify
+    from stm_lab.data.verify import verify
 
     looked, differs = verify(data.load_recipe(recipe), data_root=data_root)
     for line in (*looked, *differs):

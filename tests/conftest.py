@@ -1,9 +1,11 @@
-"""What tests of several files share: helpers that they import by name, and the smallest data set."""
+"""What tests of several files share: helpers that they import by name, and small data and courses."""
 
+import socket
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 for folder in ("golden", "unit"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
@@ -32,3 +34,51 @@ def few(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STM_LAB_DATA", str(folder))
         yield str(path)
+
+
+@pytest.fixture
+def data_home(tmp_path, monkeypatch):
+    """An empty data folder of the test's own, and no network at all."""
+    monkeypatch.setenv("STM_LAB_DATA", str(tmp_path / "home"))
+
+    def refuse(*args):
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def write_course(tmp_path, monkeypatch):
+    """Write `course.yaml`, given as text or as cards, to a folder of notebooks of the test's own."""
+    monkeypatch.setattr("stm_lab.paths.notebooks_dir", lambda: tmp_path)
+
+    def write(cards):
+        text = cards if isinstance(cards, str) else yaml.safe_dump(cards, sort_keys=False)
+        (tmp_path / "course.yaml").write_text(text)
+
+    return write
+
+
+@pytest.fixture
+def declared(request):
+    """What `course.yaml` says of a small notebook, with the PARAMETERS of the test's module, and PROFILES if any."""
+    return {
+        "title": "Small",
+        "question": "Does it hold?",
+        "goals": ["see it hold"],
+        "minutes": 1,
+        "difficulty": 2,
+        "parameters": request.module.PARAMETERS,
+        "profiles": getattr(request.module, "PROFILES", {}),
+        "outputs": ["a row"],
+    }
+
+
+@pytest.fixture
+def card(write_course, declared):
+    """The card 01_small of a course that has another notebook beside it."""
+    from stm_lab.course import cards  # here, as above
+
+    write_course({"01_small": declared, "12_other": declared})
+    return cards.load_card("01_small")

@@ -135,6 +135,11 @@ def raw_fingerprint(recipe: Recipe, source: Source, folder: Path | None) -> str:
     return _short_hash(identity)
 
 
+def declared_fingerprint(recipe: Recipe, source: Source) -> set[str]:
+    """The fingerprint that a recipe declares, which is that of images on disk: the hub's has its commit."""
+    return set() if source.kind == "hub" else {recipe.fingerprint} - {None}
+
+
 def declaration(recipe: Recipe) -> str:
     """What a recipe asks for, hashed: classes, subset and counts, but neither words nor where the images come from."""
     subset = recipe.subset.model_dump(exclude={"classes"})

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import yaml
 
-from stm_lab import UserError, paths
+from stm_lab import UserError
 from stm_lab.course.cards import (
     Parameter,
     check_notebook,
@@ -29,34 +28,7 @@ PARAMETERS = {
     "size": {"type": "int | None", "default": None, "help": "images"},
     "folder": {"type": "path | None", "default": None, "in_key": False, "help": "where"},
 }
-CARD = {
-    "title": "Small",
-    "question": "Does it hold?",
-    "goals": ["see it hold"],
-    "minutes": 1,
-    "difficulty": 2,
-    "parameters": PARAMETERS,
-    "profiles": {"demo": {"epochs": 5, "seeds": [0, 1]}},
-    "outputs": ["a row"],
-}
-
-
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Write `course.yaml`, given as text or as cards, to a folder of notebooks of our own."""
-    monkeypatch.setattr(paths, "notebooks_dir", lambda: tmp_path)
-
-    def write(cards):
-        text = cards if isinstance(cards, str) else yaml.safe_dump(cards, sort_keys=False)
-        (tmp_path / "course.yaml").write_text(text)
-
-    return write
-
-
-@pytest.fixture
-def card(write):
-    write({"01_small": CARD, "12_other": CARD})
-    return load_card("01_small")
+PROFILES = {"demo": {"epochs": 5, "seeds": [0, 1]}}
 
 
 def message(function, *arguments, **keywords):
@@ -80,8 +52,8 @@ def test_unknown_notebook(card):
 # ---- course.yaml ----------------------------------------------------------------------------------------------------
 
 
-def test_malformed_yaml_is_told_with_line_and_column(write):
-    write("01_small:\n  title: [open\n  question: x\n")
+def test_malformed_yaml_is_told_with_line_and_column(write_course):
+    write_course("01_small:\n  title: [open\n  question: x\n")
     text = message(load_cards)
     assert "course.yaml" in text
     assert "line 3, column" in text
@@ -102,13 +74,13 @@ def test_malformed_yaml_is_told_with_line_and_column(write):
         ({"parameters": {"epochs": {"type": "int", "default": 1, "hepl": "x", "help": "x"}}}, ["hepl", "'help'"]),
     ],
 )
-def test_a_card_refuses_what_does_not_fit(write, change, expected):
-    write({"01_small": {**CARD, **change}})
+def test_a_card_refuses_what_does_not_fit(write_course, declared, change, expected):
+    write_course({"01_small": declared | change})
     text = message(load_cards)
     assert all(part in text for part in expected), text
 
 
-def test_missing_course_file(write):
+def test_missing_course_file(write_course):
     assert "course.yaml" in message(load_cards)
 
 
@@ -188,9 +160,9 @@ def test_a_registered_mixer_is_a_choice_at_once(card, monkeypatch):
     assert "'my_own'" in message(check_values, card, {"mixers": ["my_onw"]})
 
 
-def test_recipes_by_name_and_by_path(write, tmp_path, monkeypatch):
-    write({"01_small": {**CARD, "profiles": {}, "parameters": {
-        "recipe": {"type": "str", "default": "shapes", "choices": "recipes", "help": "the data"}}}})  # fmt: skip
+def test_recipes_by_name_and_by_path(write_course, declared, tmp_path, monkeypatch):
+    parameters = {"recipe": {"type": "str", "default": "shapes", "choices": "recipes", "help": "the data"}}
+    write_course({"01_small": declared | {"profiles": {}, "parameters": parameters}})
     card = load_card(1)
     assert check_values(card)["recipe"] == "shapes"
     assert "did you mean 'shapes'?" in message(check_values, card, {"recipe": "shaps"})

@@ -8,11 +8,10 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-import yaml
 
-from stm_lab import UserError, paths
+from stm_lab import UserError
 from stm_lab.course import setup
-from stm_lab.course.cards import check_values, load_card
+from stm_lab.course.cards import check_values
 from stm_lab.course.folder import FOLDER_VARIABLE, code_fingerprint, run_key
 
 PARAMETERS = {
@@ -21,15 +20,6 @@ PARAMETERS = {
     "plugins": {"type": "list[path] | None", "default": None, "help": "files of mixers"},
     "device": {"type": "str", "default": "cpu", "choices": ["auto", "cpu"], "in_key": False, "help": "where"},
     "out": {"type": "path | None", "default": None, "in_key": False, "help": "folder of this run"},
-}
-CARD = {
-    "title": "Small",
-    "question": "Does it hold?",
-    "goals": ["see it hold"],
-    "minutes": 1,
-    "difficulty": 2,
-    "parameters": PARAMETERS,
-    "outputs": ["a row"],
 }
 CALL = 'lab = stm_lab.course.setup("01_small", globals())'
 
@@ -42,14 +32,12 @@ def write_notebook(folder, *cells):
 
 
 @pytest.fixture
-def card(tmp_path, monkeypatch):
-    """A course of one notebook; runs go to a folder of the test's."""
-    monkeypatch.setattr(paths, "notebooks_dir", lambda: tmp_path)
+def card(card, tmp_path, monkeypatch):
+    """With its notebook beside it; runs go to a folder of the test's."""
     monkeypatch.setenv("STM_LAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
-    (tmp_path / "course.yaml").write_text(yaml.safe_dump({"01_small": CARD}, sort_keys=False))
     write_notebook(tmp_path, ("epochs = 2", "parameters"), ("x = 1", None), ("answer = 1", "solution"))
-    return load_card("01_small")
+    return card
 
 
 def namespace(**values):

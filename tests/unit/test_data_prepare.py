@@ -21,25 +21,20 @@ import torch
 import yaml
 
 from stm_lab import cli, data
-from stm_lab.data import prepare as preparing
-from stm_lab.data import sources
-from stm_lab.data.prepare import PrepareFailed, prepare, verify
+from stm_lab.data import parts, sources
+from stm_lab.data.prepare import FORMAT, PrepareFailed, prepare
+from stm_lab.data.verify import verify
 from stm_lab.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("data_home")
 
 CLASSES = ["n01", "n02"]
 SIZES = {"train": 7, "validation": 3}  # images of each class
 
 
 @pytest.fixture(autouse=True)
-def data_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("STM_LAB_DATA", str(tmp_path / "home"))
-    monkeypatch.setattr(preparing, "PART", 4)
-
-    def refuse(*args):
-        raise AssertionError("a connection was tried")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    return tmp_path / "home"
+def several_parts(monkeypatch):
+    monkeypatch.setattr(parts, "PART", 4)
 
 
 @pytest.fixture
@@ -115,7 +110,7 @@ def test_the_folder_is_one_of_datasets_and_its_manifest_tells_all(raw, recipe):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["counts"] == recipe.counts
     assert manifest["recipe"]["classes"] == recipe.classes
-    assert [len(parts) for parts in manifest["parts"].values()] == [4, 2]
+    assert [len(hashes) for hashes in manifest["parts"].values()] == [4, 2]
     assert len(list((folder / "train").glob("*.arrow"))) == 4
     for row, image in zip(dataset, sources.stored_images(dataset), strict=True):
         (file,) = (raw / "train").glob(f"{row['id']}.*")
@@ -204,7 +199,7 @@ WRITES = 2 * 6 + 2 + 1  # data and record of 6 parts, the description of 2 split
 )
 def test_stopped_anywhere_it_leaves_nothing_half_made_and_goes_on(data_home, raw, recipe, monkeypatch, stop):
     whole = contents(prepare(recipe, data_root=raw, workers=1))
-    write, make = preparing._write, preparing._make_part
+    write, make = parts.write, parts._make_part
     for at in range(WRITES):
         shutil.rmtree(data_home)
         written, made = [], []
@@ -221,7 +216,7 @@ def test_stopped_anywhere_it_leaves_nothing_half_made_and_goes_on(data_home, raw
             make(job, *args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(preparing, "_write", failing)
+            patch.setattr(parts, "write", failing)
             with pytest.raises(KeyboardInterrupt if isinstance(stop, KeyboardInterrupt) else PrepareFailed) as error:
                 prepare(recipe, data_root=raw, workers=1)
         if not isinstance(stop, KeyboardInterrupt):
@@ -229,11 +224,11 @@ def test_stopped_anywhere_it_leaves_nothing_half_made_and_goes_on(data_home, raw
         with pytest.raises(UserError, match="--data-root"):
             data.load(recipe)
         assert data.state(recipe) == "needs --data-root"
-        monkeypatch.setattr(preparing, "_make_part", counted)
+        monkeypatch.setattr(parts, "_make_part", counted)
         assert contents(prepare(recipe, data_root=raw, workers=1)) == whole
         assert not [*data_home.rglob(".*")]  # neither scratch files nor the lock
         assert len(made) == 6 - sum(place.suffix == ".json" and "parts" in place.parts for place in written)
-        monkeypatch.setattr(preparing, "_make_part", make)
+        monkeypatch.setattr(parts, "_make_part", make)
         assert verify(recipe, data_root=raw)[1] == []
 
 
@@ -248,7 +243,7 @@ def test_a_failed_rename_or_folder_is_told_in_one_line(tmp_path, data_home, raw,
 def lock_of(data_home: Path, recipe, raw: Path) -> Path:
     folder = data_home / "prepared" / f"mine-{data.fingerprint(recipe, data_root=raw)}"
     folder.mkdir(parents=True)
-    return folder / f".48-format{preparing.FORMAT}.lock"
+    return folder / f".48-format{FORMAT}.lock"
 
 
 @pytest.mark.parametrize("holder", [f"{os.getppid()} {socket.gethostname()}", f"{2**22 + 1} elsewhere", ""])
@@ -268,8 +263,8 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(data_home, raw, recipe
     lock = lock_of(data_home, recipe, raw)
     lock.write_text(f"{gone.pid} {socket.gethostname()}")
     held = []
-    make = preparing._make_part
-    monkeypatch.setattr(preparing, "_make_part", lambda *args: (held.append(lock.read_text()), make(*args)))
+    make = parts._make_part
+    monkeypatch.setattr(parts, "_make_part", lambda *args: (held.append(lock.read_text()), make(*args)))
     assert prepare(recipe, data_root=raw, workers=1).is_dir()
     assert set(held) == {f"{os.getpid()} {socket.gethostname()}"}
     assert not lock.exists()
@@ -279,7 +274,7 @@ def test_a_killed_worker_is_told_in_one_line(data_home, raw, recipe, monkeypatch
     def killed(*args):
         raise BrokenProcessPool("A process in the process pool was terminated abruptly")
 
-    monkeypatch.setattr(preparing, "_run", killed)
+    monkeypatch.setattr(parts, "_run", killed)
     with pytest.raises(PrepareFailed, match=r"worker process was killed.*--workers"):
         prepare(recipe, data_root=raw, workers=2)
 
@@ -301,7 +296,7 @@ def test_a_stopped_process_goes_on_where_it_was(tmp_path, data_home, by):
     path = write_recipe(tmp_path, counts={"train": 200})
     arguments = ["data", "prepare", str(path), "--data-root", str(tmp_path / "raw"), "--workers", "2"]
     program = (
-        "import sys; from stm_lab import cli; from stm_lab.data import prepare; prepare.PART = 5\n"
+        "import sys; from stm_lab import cli; from stm_lab.data import parts; parts.PART = 5\n"
         f"if __name__ == '__main__': sys.exit(cli.main({arguments}))"
     )
     script = tmp_path / "run.py"
@@ -325,7 +320,7 @@ def test_a_stopped_process_goes_on_where_it_was(tmp_path, data_home, by):
     inodes = {place.name: place.stat().st_ino for place in data_of.values()}
     assert times
     recipe = data.load_recipe(path)
-    preparing.PART = 5
+    parts.PART = 5
     folder = prepare(recipe, data_root=tmp_path / "raw", workers=1)
     assert {name: (folder / "train" / name).stat().st_ino for name in inodes} == inodes  # not made again
     assert verify(recipe, data_root=tmp_path / "raw")[1] == []
@@ -360,7 +355,7 @@ def test_what_fails_for_a_moment_is_no_broken_image(raw, recipe, data_home, monk
     whole = contents(prepare(recipe, data_root=raw, workers=1))
     shutil.rmtree(data_home)
     broken = (raw / "train" / "n01" / "5.png").read_bytes()
-    where, name = (sources, "stored_bytes") if isinstance(error, OSError) else (preparing, "_reduced")
+    where, name = (sources, "stored_bytes") if isinstance(error, OSError) else (parts, "_reduced")
     real = getattr(where, name)
 
     def failing(image, *size):
@@ -379,7 +374,7 @@ def test_what_fails_for_a_moment_is_no_broken_image(raw, recipe, data_home, monk
 
 def test_parts_with_too_many_broken_images_are_made_anew(raw, recipe, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(preparing, "_reduced", lambda encoded, size: 1 / 0)
+        patch.setattr(parts, "_reduced", lambda encoded, size: 1 / 0)
         with pytest.raises(PrepareFailed, match=r"14 broken images in train: .* 6 .* in validation: .*max_broken"):
             prepare(recipe, data_root=raw, workers=1)
     folder = prepare(recipe, data_root=raw, workers=1)

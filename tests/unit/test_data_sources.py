@@ -7,7 +7,6 @@ import io
 import json
 import re
 import shutil
-import socket
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,23 +21,15 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNot
 
 from stm_lab import cli, data
 from stm_lab.data import shards, sources
-from stm_lab.data.prepare import prepare, verify
+from stm_lab.data.prepare import prepare
+from stm_lab.data.verify import verify
 from stm_lab.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("data_home")
 
 CLASSES = {"n03": "cliff", "n01": "goldfish", "n02": "snail"}
 NUMBERS = (2, 10, 1, 9)  # of the training images of a class, in the order in which they are written
 REVISION = "0123456789abcdef" * 2 + "01234567"
-
-
-@pytest.fixture(autouse=True)
-def data_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("STM_LAB_DATA", str(tmp_path / "home"))
-
-    def refuse(*args):
-        raise AssertionError("a connection was tried")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    return tmp_path / "home"
 
 
 def jpeg(seed: int, size: tuple[int, int] = (32, 40)) -> bytes:

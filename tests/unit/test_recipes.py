@@ -5,7 +5,6 @@ import io
 import os
 import re
 import shutil
-import socket
 import threading
 from pathlib import Path
 
@@ -21,6 +20,8 @@ from timm.data import ImageNetInfo
 from stm_lab import data, paths
 from stm_lab.data import sources
 from stm_lab.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("data_home")
 
 PHOTOGRAPHS = {
     "title": "Three kinds of photographs",
@@ -47,18 +48,6 @@ HUB = {
     "revision": "0123456789abcdef" * 2 + "01234567",
     "files": {"train": "data/train-*.parquet", "validation": "data/validation-*.parquet"},
 }
-
-
-@pytest.fixture(autouse=True)
-def data_home(tmp_path, monkeypatch):
-    """An empty data folder of the test's own, and no network at all."""
-    monkeypatch.setenv("STM_LAB_DATA", str(tmp_path / "home"))
-
-    def refuse(*args):
-        raise AssertionError("a connection was tried")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    return tmp_path / "home"
 
 
 def write_recipe(folder: Path, values: dict, name: str = "mine") -> Path:
