@@ -1,6 +1,8 @@
-"""Which device to run on, by name. Nothing here touches a device before it is asked."""
+"""Which device to run on, by name, and how many cores there are. Nothing here touches a device before it is asked."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -24,3 +26,8 @@ def resolve_device(name: str | torch.device | None = "auto") -> torch.device:
     if not available[name]():
         raise UserError(f"device {name!r} is not available on this machine; use 'auto' or 'cpu'")
     return torch.device(name)
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

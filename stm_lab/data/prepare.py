@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -37,14 +36,10 @@ from stm_lab.data.loading import (
 from stm_lab.data.lock import alone
 from stm_lab.data.parts import PrepareFailed
 from stm_lab.data.recipe import Recipe
+from stm_lab.devices import cores
 from stm_lab.errors import UserError
 
 FORMAT = 1  # counts up with every change of what is written; parts of another format are not gone on with
-
-
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_size(recipe: Recipe) -> int:

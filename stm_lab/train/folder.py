@@ -36,6 +36,7 @@ class RunFolder:
     Attributes:
         path: absolute.
         checkpoints: the folder of the checkpoints.
+        repeatable: whether the run can be taken up, or made, by another process: its mixer stands in a file.
         identity: what decides the run's outcome: its configuration, its data, its plugins. A folder that holds a run
             of another identity is refused.
     """
@@ -52,12 +53,12 @@ class RunFolder:
             "weights": config.weights if start is None else _sha256(start),
         }
         # what a notebook's cell defines may have changed since: such a run neither goes on nor counts as done
-        self._repeatable = get_mixer(config.mixer).__module__ != "__main__"
+        self.repeatable = get_mixer(config.mixer).__module__ != "__main__"
 
     def is_finished(self) -> bool:
         """Whether this very run is there, with its weights. Raises UserError if another run is."""
         self._check_identity()
-        return self._repeatable and (self.path / WEIGHTS).is_file() and self._identity_there() is not None
+        return self.repeatable and (self.path / WEIGHTS).is_file() and self._identity_there() is not None
 
     def begin(self, device: torch.device, *, processes: int, afresh: bool) -> None:
         """Make the folder, or go on in it; `afresh`: whatever run is there goes.
@@ -67,7 +68,7 @@ class RunFolder:
         try:
             if not afresh:
                 self._check_identity()
-            if afresh or not self._repeatable:
+            if afresh or not self.repeatable:
                 self._clear()
             self.path.mkdir(parents=True, exist_ok=True)
             environment = describe_environment(device) | {"processes": processes, "run": self.identity}

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stm_lab.data.prepare import cores
+from stm_lab.devices import cores
 from stm_lab.errors import UserError
 from stm_lab.train.config import TrainConfig
 

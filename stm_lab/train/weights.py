@@ -16,8 +16,8 @@ from stm_lab import data
 from stm_lab.errors import UserError
 from stm_lab.models import WEIGHTS
 from stm_lab.train.config import load_config
+from stm_lab.train.evaluation import evaluate
 from stm_lab.train.folder import load_run
-from stm_lab.train.loop import evaluate
 
 ROWS = WEIGHTS / "rows.jsonl"
 

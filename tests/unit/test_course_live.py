@@ -10,7 +10,7 @@ from stm_lab import UserError, figures
 from stm_lab.course import live
 from stm_lab.course.live import LiveFigure
 from stm_lab.train import checkpoints, fit
-from stm_lab.train.loop import Trainer
+from stm_lab.train.trainer import Trainer
 
 FEW = (32, 20)  # images to train and to validate on
 

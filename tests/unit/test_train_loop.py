@@ -15,7 +15,7 @@ from stm_lab.errors import UserError
 from stm_lab.train import __main__ as command
 from stm_lab.train import evaluate, fit, list_presets, load_config, load_run
 from stm_lab.train.batches import Batches
-from stm_lab.train.loop import Trainer
+from stm_lab.train.trainer import Trainer
 
 
 @pytest.fixture

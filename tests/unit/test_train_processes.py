@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stm_lab.errors import UserError
-from stm_lab.train import fit, load_config, load_run, loop
+from stm_lab.train import fit, load_config, load_run, trainer
 from stm_lab.train.batches import Batches, load_splits
 from stm_lab.train.folder import model_of
 
@@ -80,8 +80,8 @@ def test_accumulation_gives_the_same_curve_but_for_batch_norm(short, tmp_path, m
         model.head.norm = torch.nn.GroupNorm(1, model.head_hidden_size)
         return model
 
-    monkeypatch.setattr(loop, "model_of", without)
-    whole, dealt = (loop.Trainer(load_config(short, out=str(tmp_path / str(n)), accumulate=n)).run() for n in (1, 4))
+    monkeypatch.setattr(trainer, "model_of", without)
+    whole, dealt = (trainer.Trainer(load_config(short, out=str(tmp_path / str(n)), accumulate=n)).run() for n in (1, 4))
     assert_alike(dealt.rows, dealt.model.state_dict(), whole)
 
 

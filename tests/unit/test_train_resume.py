@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from stm_lab.errors import UserError
 from stm_lab.train import checkpoints, fit, load_config
-from stm_lab.train.loop import Trainer
+from stm_lab.train.trainer import Trainer
 
 TIMES = {"seconds", "images_per_second", "data_wait"}
 STEPS = 7

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,6 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedType
 from timm.utils import ModelEmaV3
 from torch import nn
-from torch.distributed.checkpoint import state_dict as whole
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -33,20 +32,17 @@ from stm_lab.data.views import TrainingViews, seeded
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError
 from stm_lab.pixels import Normalize
-from stm_lab.plugins import load_plugins
 from stm_lab.progress import progress
 from stm_lab.train import checkpoints, health
 from stm_lab.train.batches import Batches, load_splits, mixing
 from stm_lab.train.batchnorm import make_global
-from stm_lab.train.config import TrainConfig, load_config
-from stm_lab.train.folder import RunFolder, load_run, model_of
-from stm_lab.train.launch import is_child, launch
+from stm_lab.train.config import TrainConfig
+from stm_lab.train.evaluation import count
+from stm_lab.train.folder import RunFolder, model_of
 from stm_lab.train.optim import make_optimizer, schedule
+from stm_lab.train.state import pack, unpack, weights_of
 
 _STEP = 2**32  # sets these random numbers apart from those of orders and views, whose keys are smaller
-# of weights that may be sharded: whole, on the first process, or on all
-_WHOLE = whole.StateDictOptions(full_state_dict=True, cpu_offload=True)
-_EVERYWHERE = whole.StateDictOptions(full_state_dict=True)
 
 OnRow = Callable[[list[dict[str, Any]]], object]  # what follows a run: called with its rows so far
 
@@ -75,58 +71,12 @@ class Result:
     rows: list[dict[str, Any]]
     run_dir: Path
 
-
-def fit(
-    config: str | Path | Mapping[str, Any] | TrainConfig,
-    *,
-    force: bool = False,
-    on_row: OnRow | None = None,
-    **overrides: Any,
-) -> Result:
-    """Train one model: `fit("quick", mixer="swin", seed=1)`.
-
-    If the run's folder holds this very run, finished, that is the answer, and nothing is trained; if it holds a part of
-    it, the run goes on from the last checkpoint. (A mixer that was defined in a notebook's cell may have changed since,
-    so its runs start afresh.)
-
-    Args:
-        config: a preset's name, a YAML file, a mapping or a `TrainConfig`.
-        force: start afresh, whatever is there.
-        on_row: called with all rows so far after each epoch, once its checkpoint is written, and at the start if some
-            are there: the run goes on, or is finished. On the main process only.
-        **overrides: fields of `TrainConfig`, which come on top.
-
-    Raises:
-        UserError: what is asked for does not exist or does not fit, or the folder holds another run; nothing has been
-            trained then.
-        RuntimeError: the loss is not finite any more, or a checkpoint cannot be written.
-    """
-    config = load_config(config, **overrides)
-    load_plugins(config.plugins)
-    if on_row is not None and config.num_processes > 1:
-        raise UserError("on_row cannot follow child processes; set num_processes = 1, or read the run's metrics.jsonl")
-    folder = RunFolder(config)
-    if not force and folder.is_finished():
-        print(f"{folder.path}: finished already; --force trains again")
-        result = _finished(folder)
-        if on_row is not None:
-            on_row(list(result.rows))
-        return result
-    if config.num_processes > 1 and not is_child():
-        launch(config, force=force)
-        return _finished(folder)
-    return Trainer(config, force=force).run(on_row=on_row)
-
-
-def _finished(folder: RunFolder) -> Result:
-    model = load_run(folder.path, device=folder.config.device)
-    rows = folder.read_rows()
-    return Result(model, _metrics(rows, model), rows, folder.path)
-
-
-def _metrics(rows: list[dict[str, Any]], model: nn.Module) -> dict[str, Any]:
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return rows[-1] | {"parameters": parameters, "seconds": sum(row["seconds"] for row in rows)}
+    @classmethod
+    def of(cls, model: nn.Module, rows: list[dict[str, Any]], run_dir: Path) -> Result:
+        """The result whose metrics are summed up from `rows`."""
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        metrics = rows[-1] | {"parameters": parameters, "seconds": sum(row["seconds"] for row in rows)}
+        return cls(model, metrics, rows, run_dir)
 
 
 class Trainer:
@@ -223,14 +173,14 @@ class Trainer:
                 follow(list(self.rows))
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)  # the forward pass as it was
         model = self.averaged.eval()
-        state = self._weights() if self.ema is None else model.state_dict()
+        state = weights_of(self.model) if self.ema is None else model.state_dict()
         if main:
             facts = {"weights": self.weights, "num_classes": self.num_classes, "image_size": self.image_size}
             with _writing(self.folder.path):
                 self.folder.save_weights(state, **facts)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
-        return Result(model, _metrics(self.rows, model), self.rows, self.folder.path)
+        return Result.of(model, self.rows, self.folder.path)
 
     def _end_epoch(self, row: dict[str, Any], bar: progress) -> None:
         said = health.during(
@@ -284,20 +234,9 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.folder.write_rows(self.rows)
 
-    def _weights(self) -> dict[str, torch.Tensor]:
-        return whole.get_model_state_dict(self.model, options=_WHOLE)
-
     def _save(self) -> None:
         """Write a checkpoint. Raises RuntimeError if that fails."""
-        optimizer = whole.get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=_WHOLE)
-        states = optimizer.get("state", {})  # the first process has them all, the others none
-        groups = {
-            "model": self._weights(),
-            "ema": {} if self.ema is None else self.ema.module.state_dict(),
-            "optimizer": {f"{name}|{key}": value for name, state in states.items() for key, value in state.items()},
-            "epoch": {"losses": self.losses, "norms": self.norms},
-        }
-        tensors = {f"{group}.{name}": tensor for group, part in groups.items() for name, tensor in part.items()}
+        tensors = pack(self.model, self.optimizer.optimizer, self.ema)
         scaler = self.accelerator.scaler
         facts = {
             "rows": self.rows,
@@ -306,7 +245,8 @@ class Trainer:
         }
         if self.accelerator.is_main_process:
             with _writing(f"{self.folder.checkpoints}: no checkpoint at step {self.step}"):
-                checkpoints.save(self.folder.checkpoints, self.step, tensors, facts)
+                epoch = {"epoch.losses": self.losses, "epoch.norms": self.norms}
+                checkpoints.save(self.folder.checkpoints, self.step, tensors | epoch, facts)
         self._saved_at = self.step
         self.accelerator.wait_for_everyone()
 
@@ -314,16 +254,7 @@ class Trainer:
         self.step, self.rows = checkpoint.step, checkpoint.facts["rows"]
         self._saved_at, self._seconds = self.step, checkpoint.facts["seconds"]
         self.losses, self.norms = (checkpoint.part("epoch")[name].to(self.device) for name in ("losses", "norms"))
-        whole.set_model_state_dict(self.model, checkpoint.part("model"), options=_EVERYWHERE)
-        if self.ema is not None:
-            self.ema.module.load_state_dict(checkpoint.part("ema"))
-        state: dict[str, dict[str, torch.Tensor]] = {}
-        for name, tensor in checkpoint.part("optimizer").items():
-            parameter, _, key = name.rpartition("|")
-            state.setdefault(parameter, {})[key] = tensor
-        optimizer = self.optimizer.optimizer
-        there = whole.get_optimizer_state_dict(self.model, optimizer, options=_EVERYWHERE)
-        whole.set_optimizer_state_dict(self.model, optimizer, there | {"state": state}, options=_EVERYWHERE)
+        unpack(checkpoint, self.model, self.optimizer.optimizer, self.ema)
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.facts["scaler"])
 
@@ -441,43 +372,12 @@ class Trainer:
         """The part of the row that tells how good the weights are, on the whole validation split."""
         models = [self.raw] if self.ema is None else [self.ema.module, self.raw]
         with self.accelerator.autocast():
-            counts = torch.stack([_count(model, *self.validation, self.normalized, 256) for model in models])
+            counts = torch.stack([count(model, *self.validation, self.normalized, 256) for model in models])
         counts = self.accelerator.reduce(counts, "sum")  # (models, 3): correct answers, loss, images
         top1, loss = (counts[:, 0] / counts[:, 2] * 100).tolist(), (counts[:, 1] / counts[:, 2]).tolist()
         if not math.isfinite(loss[0]):
             self._diverged("validation loss", loss[0], self.step - 1)
         return {"weights": self.weights, "top1": top1[0], "validation_loss": loss[0], "top1_raw": top1[-1]}
-
-
-def evaluate(
-    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, batch_size: int = 256
-) -> tuple[float, float]:
-    """Top-1 accuracy in percent and mean cross-entropy, each image counted once. `model` is left in evaluation mode.
-
-    Args:
-        model: images (B, 3, S, S) -> logits (B, classes); on any device.
-        images: uint8 (N, 3, S, S), as `stm_lab.data.to_tensors` gives them; normalised here as the model wants them.
-        labels: int64 (N,).
-    """
-    normalized = Normalize(model, next(model.parameters()).device)
-    correct, loss, number = _count(model, images, labels, normalized, batch_size).tolist()
-    return 100 * correct / number, loss / number
-
-
-@torch.inference_mode()
-def _count(
-    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, normalized: Normalize, batch_size: int
-) -> torch.Tensor:
-    """Correct answers, summed cross-entropy and number of images whose label is not -1: (3,) on the model's device."""
-    device = normalized.device
-    model.eval()
-    counts = torch.zeros(3, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
-    for some, targets in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        logits = model(normalized(some)).float()
-        targets = targets.to(device)
-        loss = F.cross_entropy(logits, targets, reduction="sum", ignore_index=-1)
-        counts += torch.stack([(logits.argmax(1) == targets).sum(), loss, (targets >= 0).sum()])
-    return counts
 
 
 @contextmanager

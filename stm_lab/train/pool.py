@@ -1,0 +1,110 @@
+"""Several trainings at once: `fit_all` deals them out to processes that each compute on their share of the cores.
+
+Networks as small as `nano` leave most of a processor idle between their many small operations; two runs on one thread
+each are done sooner than one after the other on two. The processes are started afresh (spawned), never forked from one
+that has touched CUDA, and end with the one that started them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stm_lab.devices import cores, resolve_device
+from stm_lab.errors import UserError
+from stm_lab.plugins import load_plugins
+from stm_lab.progress import progress
+from stm_lab.train.config import TrainConfig, load_config
+from stm_lab.train.folder import RunFolder
+from stm_lab.train.runs import finished, fit
+from stm_lab.train.trainer import Result
+
+
+def fit_all(
+    configs: Iterable[str | Path | Mapping[str, Any] | TrainConfig], *, processes: int | None = None
+) -> list[Result]:
+    """Train one model for each configuration, several at a time; the results are the same as of `fit`, in that order.
+
+    Finished runs are not trained again, and interrupted ones go on, so this may be called again after anything.
+
+    Args:
+        configs: what `fit` takes.
+        processes: how many train at once; default: one a core on CPUs, one in all on GPUs. With one, this process
+            trains; so it does if a mixer was defined in a notebook's cell, where no other process finds it.
+
+    Raises:
+        UserError: a configuration does not fit, or two would write to one folder; nothing has been trained then.
+        RuntimeError: a training failed, or its process died. Those that were finished are kept.
+    """
+    configs = [load_config(config) for config in configs]
+    load_plugins(dict.fromkeys(file for config in configs for file in config.plugins))
+    folders = [RunFolder(config) for config in configs]
+    twice = [path for path, times in Counter(folder.path for folder in folders).items() if times > 1]
+    if twice:
+        raise UserError(f"fit_all: {twice[0]} is the folder of two runs; give each its own `out`")
+    todo = [folder for folder in folders if not folder.is_finished()]
+    on_cpu = all(resolve_device(folder.config.device).type == "cpu" for folder in todo)
+    if processes is None:
+        processes = cores() if on_cpu else 1
+    processes = min(processes, len(todo))
+    if processes > 1 and all(folder.repeatable for folder in todo):
+        _train_elsewhere([folder.config for folder in todo], processes, threads=max(1, cores() // processes))
+        return [finished(folder) for folder in folders]
+    here = {folder.path: fit(folder.config) for folder in todo}
+    return [here.get(folder.path) or finished(folder) for folder in folders]
+
+
+def _train_elsewhere(configs: list[TrainConfig], processes: int, threads: int) -> None:
+    before = set(multiprocessing.active_children())
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        progress(len(configs), f"training, {processes} at once", unit="runs") as bar,
+        ProcessPoolExecutor(processes, spawn, initializer=_begin, initargs=(threads,)) as pool,
+    ):
+        try:
+            running = {pool.submit(_train, config): config for config in configs}
+            for run in as_completed(running):
+                config, row = running[run], run.result()
+                name = f"{config.mixer} {config.scale}, seed {config.seed}"
+                for sentence in row.get("health", []):
+                    bar.say(f"{name}: health: {sentence}")
+                bar.update(note=f"{name}: top1 {row['top1']:.1f}%")
+        except BaseException as error:  # among them Ctrl-C: what runs has its checkpoints
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()) - before:
+                child.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise RuntimeError(
+                    f"a training process died, perhaps for want of memory; with fewer than {processes} processes each "
+                    "has more, and what was done is kept"
+                ) from None
+            raise
+
+
+def _begin(threads: int) -> None:
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot stop its workers, which would train on and then wait for it forever."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _train(config: TrainConfig) -> dict[str, Any]:
+    """Train in a worker; the last row. Its bar would run into those of the others."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return fit(config).rows[-1]

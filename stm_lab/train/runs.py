@@ -1,0 +1,61 @@
+"""One training from a configuration: `fit("quick", mixer="swin")` trains, goes on, or finds what is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stm_lab.errors import UserError
+from stm_lab.plugins import load_plugins
+from stm_lab.train.config import TrainConfig, load_config
+from stm_lab.train.folder import RunFolder, load_run
+from stm_lab.train.launch import is_child, launch
+from stm_lab.train.trainer import OnRow, Result, Trainer
+
+
+def fit(
+    config: str | Path | Mapping[str, Any] | TrainConfig,
+    *,
+    force: bool = False,
+    on_row: OnRow | None = None,
+    **overrides: Any,
+) -> Result:
+    """Train one model: `fit("quick", mixer="swin", seed=1)`.
+
+    If the run's folder holds this very run, finished, that is the answer, and nothing is trained; if it holds a part of
+    it, the run goes on from the last checkpoint. (A mixer that was defined in a notebook's cell may have changed since,
+    so its runs start afresh.)
+
+    Args:
+        config: a preset's name, a YAML file, a mapping or a `TrainConfig`.
+        force: start afresh, whatever is there.
+        on_row: called with all rows so far after each epoch, once its checkpoint is written, and at the start if some
+            are there: the run goes on, or is finished. On the main process only.
+        **overrides: fields of `TrainConfig`, which come on top.
+
+    Raises:
+        UserError: what is asked for does not exist or does not fit, or the folder holds another run; nothing has been
+            trained then.
+        RuntimeError: the loss is not finite any more, or a checkpoint cannot be written.
+    """
+    config = load_config(config, **overrides)
+    load_plugins(config.plugins)
+    if on_row is not None and config.num_processes > 1:
+        raise UserError("on_row cannot follow child processes; set num_processes = 1, or read the run's metrics.jsonl")
+    folder = RunFolder(config)
+    if not force and folder.is_finished():
+        print(f"{folder.path}: finished already; --force trains again")
+        result = finished(folder)
+        if on_row is not None:
+            on_row(list(result.rows))
+        return result
+    if config.num_processes > 1 and not is_child():
+        launch(config, force=force)
+        return finished(folder)
+    return Trainer(config, force=force).run(on_row=on_row)
+
+
+def finished(folder: RunFolder) -> Result:
+    """What a folder holds whose run came to its end."""
+    return Result.of(load_run(folder.path, device=folder.config.device), folder.read_rows(), folder.path)

@@ -1,0 +1,150 @@
+"""`fit_all`: several trainings at once, each the same as alone, and nothing lost when one of them dies."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+
+import stm_lab
+from stm_lab.errors import UserError
+from stm_lab.train import fit, fit_all, load_config
+from stm_lab.train import pool as pool_module
+
+FEW = (48, 50)
+
+
+@pytest.fixture(scope="module")
+def short(few):
+    return {
+        "mixer": "identity", "recipe": few, "epochs": 1, "batch_size": 16, "warmup_epochs": 0.5, "device": "cpu",
+        "drop_path_rate": 0.2, "augmentation": {"flip": True}, "ema_decay": 0.9,
+    }  # fmt: skip
+
+
+def configs_in(folder, short, seeds, **more):
+    return [load_config(short, seed=seed, out=str(folder / str(seed)), **more) for seed in seeds]
+
+
+def test_processes_give_what_one_gives_in_the_order_asked_for(short, tmp_path, capfd):
+    together = fit_all(configs_in(tmp_path / "together", short, [2, 0, 1]), processes=2)
+    alone = fit_all(configs_in(tmp_path / "alone", short, [2, 0, 1]), processes=1)
+    for one, other in zip(together, alone, strict=True):
+        assert one.run_dir.name == other.run_dir.name
+        for name, weights in other.model.state_dict().items():
+            torch.testing.assert_close(one.model.state_dict()[name], weights, rtol=1e-4, atol=1e-5, msg=name)
+        assert one.metrics.keys() == other.metrics.keys()
+    assert "3/3 (100%) runs" in capfd.readouterr().err
+    assert not multiprocessing.active_children()
+
+
+def test_what_is_finished_is_not_trained_again(short, tmp_path, monkeypatch):
+    configs = configs_in(tmp_path, short, [0, 1])
+    first = fit(configs[0])
+    fit_all(configs, processes=2)
+    monkeypatch.setattr(pool_module, "_train_elsewhere", None)
+    monkeypatch.setattr(pool_module, "fit", None)
+    again = fit_all(configs, processes=2)
+    assert again[0].rows == first.rows
+
+
+def test_two_runs_in_one_folder_are_refused(short, tmp_path):
+    with pytest.raises(UserError, match="is the folder of two runs"):
+        fit_all([load_config(short, seed=seed, out=str(tmp_path / "one")) for seed in (0, 1)])
+    assert not any(tmp_path.iterdir())
+
+
+def test_wrong_input_stops_all_before_any_starts(short, tmp_path):
+    with pytest.raises(UserError, match="did you mean 'identity'"):
+        fit_all([load_config(short, out=str(tmp_path / "0")), {**short, "mixer": "identty"}])
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_mixer_of_a_notebook_is_trained_by_the_notebook(short, tmp_path, monkeypatch):
+    class Still(torch.nn.Identity):
+        def __init__(self, dim):
+            super().__init__()
+
+    Still.__module__ = "__main__"
+    stm_lab.register_mixer("still_of_test")(Still)
+    monkeypatch.setattr(pool_module, "_train_elsewhere", None)
+    results = fit_all(configs_in(tmp_path, short, [0, 1], mixer="still_of_test"), processes=2)
+    assert [result.rows[-1]["step"] for result in results] == [3, 3]
+    monkeypatch.delitem(stm_lab.mixers.registry._mixers, "still_of_test")
+
+
+SCRIPT = """
+import sys, json
+from stm_lab.train import fit_all
+if __name__ == "__main__":
+    fit_all(json.load(open(sys.argv[1])), processes=2)
+"""
+
+
+@pytest.fixture
+def started(short, tmp_path):
+    """`fit_all` of two runs too long to end by themselves, in a process of its own, once both have begun."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    configs = [
+        {**short, "epochs": 2000, "out": str(tmp_path / str(seed)), "seed": seed, "augmentation": {"flip": True}}
+        for seed in (0, 1)
+    ]
+    (tmp_path / "configs.json").write_text(json.dumps(configs))
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "configs.json")]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(lambda: all(list(tmp_path.glob(f"{seed}/checkpoints/step-*")) for seed in (0, 1)), process)
+            yield process
+        finally:
+            if members(process.pid):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(what, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not what():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def members(group):
+    """The processes of a group that are not merely waiting to be buried, with their command lines."""
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = " ".join(process.cmdline())
+    return found
+
+
+def workers(group):
+    return [pid for pid, command in members(group).items() if "spawn_main" in command]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kills process groups")
+def test_a_killed_parent_takes_its_workers_along(started):
+    assert len(workers(started.pid)) == 2
+    os.kill(started.pid, signal.SIGKILL)
+    end = time.monotonic() + 30
+    while workers(started.pid):
+        assert time.monotonic() < end, members(started.pid)
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kills process groups")
+def test_a_killed_worker_is_told_and_takes_nothing_finished_along(started):
+    os.kill(workers(started.pid)[0], signal.SIGKILL)
+    said = started.stderr.read()
+    assert started.wait(30) == 1
+    assert "RuntimeError: a training process died, perhaps for want of memory" in said
+    assert not members(started.pid)
