@@ -194,6 +194,7 @@ def test_drawn_data_are_drawn(data_home):
 WRITES = 2 * 6 + 2 + 1  # data and record of 6 parts, the description of 2 splits, the manifest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stop", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")], ids=["int", "full"]
 )

@@ -168,6 +168,7 @@ def test_start_is_as_published(name):
     assert drawn.abs().max() <= 0.08
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_compile_has_no_graph_break(name):
     torch._dynamo.reset()

@@ -36,6 +36,7 @@ def swin():
     return published("swin")
 
 
+@pytest.mark.slow
 def test_every_number_of_every_family_arrives_once():
     """Nothing is lost or doubled: the multiset of loaded values is that of the file, index and mask buffers aside."""
     for mixer in FAMILIES:

@@ -223,6 +223,7 @@ def probe(features, train: int, validation: int, regularisation: float) -> float
     return judge.fit(features(images), labels).score(features(unseen), answers)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
 @pytest.mark.parametrize("features", [pixels, colours, textures, spectrum])
 def test_linear_probes_find_little(features):

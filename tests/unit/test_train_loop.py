@@ -66,6 +66,7 @@ def test_one_configuration_gives_one_result_bit_for_bit(short, mixer):
         assert {k: v for k, v in one.items() if k not in times} == {k: v for k, v in other.items() if k not in times}
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(short):
     assert_same(weights(fit(short).model), weights(fit(short, workers=2, force=True).model))
 
@@ -168,7 +169,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(short, monkeypatch):
     assert not (trainer.folder.path / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("option", ["channels_last", "grad_checkpointing", "compile", "fused"])
+@pytest.mark.parametrize(
+    "option", ["channels_last", "grad_checkpointing", "fused", pytest.param("compile", marks=pytest.mark.slow)]
+)
 def test_what_makes_it_faster_or_smaller_changes_rounding_alone(short, tmp_path, monkeypatch, option):
     # inductor wants a compiler; what is tested is that compiling in place leaves names, averages and saving as they are
     monkeypatch.setattr(torch.nn.Module, "compile", _compile_eagerly)

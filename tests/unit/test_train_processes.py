@@ -72,6 +72,7 @@ def test_an_epoch_can_start_in_its_middle():
     assert len(whole) == len(everything) - 3
 
 
+@pytest.mark.slow
 def test_accumulation_gives_the_same_curve_but_for_batch_norm(short, tmp_path, monkeypatch):
     """The head's batch norm sees one part at a time; with a norm within each image all stays."""
 
@@ -85,6 +86,7 @@ def test_accumulation_gives_the_same_curve_but_for_batch_norm(short, tmp_path, m
     assert_alike(dealt.rows, dealt.model.state_dict(), whole)
 
 
+@pytest.mark.slow
 def test_accumulation_with_batch_norm_stays_near(short, alone, tmp_path):
     run = fit(short, out=str(tmp_path), accumulate=2)
     for row, expected in zip(run.rows, alone.rows, strict=True):

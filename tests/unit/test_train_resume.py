@@ -69,8 +69,8 @@ def kill_at_step(patch, step):
     patch.setattr(Trainer, "train_step", train_step)
 
 
-@pytest.mark.parametrize("every", [1, 3, None])
-@pytest.mark.parametrize("steps", [[0], [1], [4], [6], [2, 3, 5]])
+@pytest.mark.parametrize("every", [1, pytest.param(3, marks=pytest.mark.slow), None])
+@pytest.mark.parametrize("steps", [*(pytest.param([step], marks=pytest.mark.slow) for step in (0, 1, 4, 6)), [2, 3, 5]])
 def test_killed_at_any_step(short, whole, tmp_path, every, steps):
     for step in steps:
         with pytest.MonkeyPatch.context() as patch:
@@ -82,6 +82,7 @@ def test_killed_at_any_step(short, whole, tmp_path, every, steps):
     assert_ends_alike(tmp_path, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["open", "half", "all but one", "written", "renamed"])
 @pytest.mark.parametrize("step", [1, 4])
 def test_killed_while_a_checkpoint_is_written(short, whole, tmp_path, when, step):
@@ -118,6 +119,7 @@ def test_the_last_two_are_kept(short, whole, tmp_path):
     assert [path.name[:13] for path in sorted(whole.glob("checkpoints/*"))] == ["step-00000006", "step-00000007"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "flipped header", "flipped weight", "empty"])
 @pytest.mark.parametrize("number", [1, 2])
 def test_damaged_checkpoints_are_passed_over_with_a_warning(short, whole, tmp_path, damage, number):
@@ -149,6 +151,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_good(short, whole, tmp_pat
     assert_ends_alike(tmp_path, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.jsonl", "model.safetensors"])
 def test_a_disk_that_is_full_later_is_told_in_one_line(short, whole, tmp_path, monkeypatch, name):
     write = checkpoints.write
@@ -166,6 +169,7 @@ def test_a_disk_that_is_full_later_is_told_in_one_line(short, whole, tmp_path, m
     assert_ends_alike(tmp_path, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_parts_and_workers_go_on_as_well(short, tmp_path, workers):
     dealt = {**short, "accumulate": 2, "workers": workers}
