@@ -10,6 +10,10 @@ class UserError(ValueError):
     """The input was wrong, nothing was started. The command line prints the message alone and exits with status 2."""
 
 
+class WorkFailed(RuntimeError):
+    """What was asked for was right, but the work failed. The command line prints the message and exits with 1."""
+
+
 def nearest(name: object, known: Iterable[object]) -> str:
     """The suffix of an error message: the closest of `known` to `name`, or all of them if none is close."""
     choices = sorted(map(str, known))

@@ -10,9 +10,10 @@ from typing import Any, TextIO
 
 from stm_lab.course.cards import check_values, load_card
 from stm_lab.course.folder import RunFolder, data_fingerprint, run_folder
+from stm_lab.errors import WorkFailed
 
 
-class RunFailed(RuntimeError):
+class RunFailed(WorkFailed):
     """A notebook did not come to its end. What it had done is in the folder, the traceback in `status.json`.
 
     Attributes:

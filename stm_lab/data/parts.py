@@ -34,12 +34,13 @@ from stm_lab.data import sources
 from stm_lab.data.loading import HASHES, resized_format
 from stm_lab.data.recipe import Recipe
 from stm_lab.data.views import reduced
+from stm_lab.errors import WorkFailed
 from stm_lab.progress import progress
 
 PART = 1000  # images
 
 
-class PrepareFailed(RuntimeError):
+class PrepareFailed(WorkFailed):
     """The work was begun and could not be finished; one line says why, and what is kept."""
 
 

@@ -1,0 +1,46 @@
+"""`stm-lab ...`: a thin shell round the package. Each command imports what it needs, so that help is quick.
+
+Exit status: 0 done; 2 the input was wrong, one line on stderr, nothing started; 1 the work failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from stm_lab.cli import data, models, runs
+from stm_lab.errors import UserError, WorkFailed
+
+app = typer.Typer(
+    help="Spatial token mixers in one backbone, trained alike, then compared.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (runs.demo, models.mixers, models.models, models.train):
+    app.command()(command)
+app.add_typer(data.app, name="data")
+app.add_typer(data.bench, name="bench")
+
+_UsageError = typer.BadParameter.__base__  # click's; newer typer carries its own copy of click
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The console entry; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        status = app(arguments or ["--help"], prog_name="stm-lab", standalone_mode=False) or 0
+        return _complain("interrupted", 130) if status == 130 else status  # typer turns some interrupts into statuses
+    except UserError as error:
+        return _complain(f"error: {error}", 2)
+    except WorkFailed as error:
+        return _complain(f"failed: {error}", 1)
+    except _UsageError as error:
+        return _complain(f"error: {error.format_message()}", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", 130)
+
+
+def _complain(message: str, status: int) -> int:
+    print(" ".join(message.split()), file=sys.stderr)
+    return status

@@ -1,0 +1,51 @@
+"""`stm-lab mixers`, `models`, `train`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stm_lab.cli.console import Overrides, print_table
+
+
+def mixers() -> None:
+    """The spatial token mixers, and their options."""
+    import inspect
+
+    import stm_lab.mixers
+
+    lines = []
+    for name in stm_lab.list_mixers():
+        mixer = stm_lab.mixers.get_mixer(name)
+        _, *options = inspect.signature(mixer).parameters.values()
+        note = (inspect.getdoc(mixer) or "").partition("\n")[0]
+        lines.append((name, note, ", ".join(f"{option.name}={option.default}" for option in options)))
+    print_table("mixers", ("name", "note", "options"), lines)
+
+
+def models() -> None:
+    """The models' names in timm, with their parameters at 1000 classes."""
+    import timm
+    import torch
+
+    import stm_lab  # noqa: F401  (registers them)
+
+    lines = []
+    for name in timm.list_models("unified_*"):
+        with torch.device("meta"):  # shapes alone, no memory
+            model = timm.create_model(name, num_classes=1000)
+        lines.append((name, f"{sum(parameter.numel() for parameter in model.parameters()):,}"))
+    print_table("models", ("name", "parameters"), lines)
+
+
+def train(
+    config: Annotated[str, typer.Argument(help="A preset (quick, class, paper-unified ...) or a YAML file.")],
+    parameters: Overrides = [],  # noqa: B006
+    force: Annotated[bool, typer.Option(help="Start afresh, whatever the run's folder holds.")] = False,
+) -> None:
+    """Train one model, or go on where it was interrupted."""
+    from stm_lab.train.__main__ import main as train_main
+
+    options = [f"-p{assignment}" for assignment in parameters] + (["--force"] if force else [])
+    raise typer.Exit(train_main([config, *options]))
