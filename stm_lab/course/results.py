@@ -26,13 +26,18 @@ def rows(source: str | Path) -> pd.DataFrame:
     Raises:
         UserError: no such file, or a line that is no row.
     """
+    return pd.DataFrame(records(source))
+
+
+def records(source: str | Path) -> list[dict[str, Any]]:
+    """The same rows as mappings, in which what a row does not have is not there. Raises UserError as `rows` does."""
     path = Path(source)
     path = RunFolder(path).rows if path.is_dir() else path
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    return pd.DataFrame([_flat(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)])
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or 'not a UTF-8 text file'}") from None
+    return [_flat(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
 def _flat(line: str, where: str) -> dict[str, Any]:
@@ -68,23 +73,30 @@ def summary(
         values[name][seed] = float(value)
     if baseline is not None:
         check_known(f"{by} (baseline)", baseline, values, "summary: ")
+    return pd.DataFrame(summarised(values, by=by, baseline=baseline))
 
+
+def summarised(values: Mapping[Any, Mapping[Any, float]], *, by: str, baseline: Any = None) -> list[dict[str, Any]]:
+    """The lines of `summary` for `values`: name -> {seed: value}. `baseline` is one of the names."""
     lines = []
     for name, of_seed in values.items():
         numbers = list(of_seed.values())
         line = {by: name, "n": len(numbers), "mean": fmean(numbers)}
         line["spread"] = stdev(numbers) if len(numbers) > 1 else math.nan
         if baseline is not None:
-            line |= _compared(of_seed, values[baseline]) if name != baseline else _SAME
+            line |= paired_difference(of_seed, values[baseline]) if name != baseline else _SAME
         lines.append(line)
-    return pd.DataFrame(lines)
+    return lines
 
 
 _SAME = {"difference": 0.0, "low": math.nan, "high": math.nan, "statement": "baseline"}
 
 
-def _compared(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> dict[str, Any]:
-    """The mean difference over the seeds that both have, with its interval, in numbers and in words."""
+def paired_difference(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> dict[str, Any]:
+    """The mean difference over the seeds that both have, with its 95% interval, in numbers and in words.
+
+    ours, theirs: {seed: value}. The keys are `difference`, `low`, `high` and `statement`, as in `summary`.
+    """
     differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
     n = len(differences)
     mean = fmean(differences) if n else math.nan
