@@ -18,9 +18,21 @@ def _shared_folder(name: str) -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / name
 
 
-def notebooks_dir() -> Path:
-    """The folder of the course's notebooks and of their cards (`course.yaml`)."""
+def shipped_notebooks_dir() -> Path:
+    """The folder of the notebooks that come with the package."""
     return _shared_folder("notebooks")
+
+
+def notebooks_dir() -> Path:
+    """The folder of the course that is meant, its notebooks and their cards (`course.yaml`). Always absolute.
+
+    `STM_LAB_NOTEBOOKS`, else the working folder if it holds a `course.yaml` (of a copy, say), else the shipped folder.
+    """
+    value = os.environ.get("STM_LAB_NOTEBOOKS", "")
+    if value:
+        return Path(value).expanduser().absolute()
+    here = Path.cwd()
+    return here if (here / "course.yaml").is_file() else shipped_notebooks_dir()
 
 
 def recipes_dir() -> Path:

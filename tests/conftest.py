@@ -63,6 +63,7 @@ def write_course(tmp_path, monkeypatch):
 @pytest.fixture
 def declared(request):
     """What `course.yaml` says of a small notebook, with the PARAMETERS of the test's module, and PROFILES if any."""
+    profiles = getattr(request.module, "PROFILES", {})
     return {
         "title": "Small",
         "question": "Does it hold?",
@@ -70,7 +71,8 @@ def declared(request):
         "minutes": 1,
         "difficulty": 2,
         "parameters": request.module.PARAMETERS,
-        "profiles": getattr(request.module, "PROFILES", {}),
+        "profiles": profiles,
+        "resources": {profile: {"minutes": 1, "memory_gb": 0.5} for profile in ("quick", *profiles)},
         "outputs": ["a row"],
     }
 

@@ -1,7 +1,6 @@
 """A notebook's card: what it asks, how long it takes, which parameters it has. Read from `notebooks/course.yaml`.
 
-A notebook and its card say the same thing twice: the header cell and the `parameters` cell are what this module renders
-from the card (`header_markdown`, `parameters_source`), and `check_notebook` tells where they differ.
+What the stored notebook says of itself is made from its card, by the module `notebooks`.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stm_lab import paths, yaml12
-from stm_lab.errors import UserError, check_known, nearest
+from stm_lab.errors import UserError, check_known
+from stm_lab.plugins import load_plugins
 from stm_lab.validation import validated
 
-TAGS = ("parameters", "by-hand", "solution", "check", "explorer")
+Profile = Literal["quick", "demo", "class", "paper"]
 _TYPE = r"^((list\[)?(int|float|str|bool|path)(?(2)\]))( \| None)?$"
 
 
@@ -74,7 +74,8 @@ class Parameter(_Strict):
             text = value.strip()
             value = yaml12.parse(f"[{text[1:-1]}]" if text[:1] + text[-1:] == "()" else text, where)
         if not isinstance(value, (list, tuple)):
-            raise UserError(f"{where}: expected {self.type} such as {literal(self.default)}, got {value!r}")
+            such_as = literal([value] if self.default is None else self.default)
+            raise UserError(f"{where}: expected {self.type} such as {such_as}, got {value!r}")
         items = [self._read_item(item, where) for item in value]
         if not items:
             raise UserError(f"{where}: the list is empty; such as {literal(self.default)}")
@@ -117,11 +118,31 @@ class Needs(_Strict):
     network: bool = False
     data: str | None = None  # a recipe that must be there besides those that are drawn
 
+    def words(self) -> list[str]:
+        """Each need in a few words."""
+        return [
+            *([f"the data of recipe `{self.data}`"] if self.data else []),
+            "a GPU" if self.gpu else "a CPU is enough",
+            "the network" if self.network else "no network",
+        ]
+
+
+class Resources(BaseModel):
+    """What one run of a profile is expected to take."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    minutes: float = Field(gt=0)  # by the clock
+    memory_gb: float = Field(gt=0)  # the most that is resident at once, of all its processes, in 1e9 bytes
+    cpus: int = Field(default=1, ge=1)
+    gpus: float = Field(default=0, ge=0)  # a share, where several runs fit on one
+
 
 class Card(_Strict):
     """What `course.yaml` says of one notebook. The profile `quick` is the defaults, so it is not written down."""
 
     name: str = Field(pattern=r"^\d\d_[a-z0-9_]+$")
+    folder: Path  # of `course.yaml`, and of the notebook
     title: str
     question: str
     goals: list[str] = Field(min_length=1)
@@ -130,6 +151,7 @@ class Card(_Strict):
     needs: Needs = Needs()
     parameters: dict[str, Parameter]
     profiles: dict[Literal["demo", "class", "paper"], dict[str, Any]] = {}
+    resources: dict[Profile, Resources]
     outputs: list[str] = Field(min_length=1)  # what the run's folder holds at the end, in words
 
     @model_validator(mode="after")
@@ -140,6 +162,22 @@ class Card(_Strict):
                 self.parameters[name].read(value, f"profile {profile}: {name}")
         return self
 
+    @model_validator(mode="after")
+    def _resources_fit(self) -> Card:
+        profiles = ["quick", *self.profiles]
+        for profile in profiles:
+            if profile not in self.resources:
+                raise ValueError(f"resources: the profile {profile!r} is missing: minutes, memory_gb, cpus, gpus")
+        for profile in self.resources:
+            check_known("profile", profile, profiles, "resources: ")
+        return self
+
+    @model_validator(mode="after")
+    def _plugins_are_files(self) -> Card:
+        if "plugins" in self.parameters and self.parameters["plugins"].kind != "list[path]":
+            raise ValueError("the parameter 'plugins' is of type list[path] | None: its files are run")
+        return self
+
     @property
     def number(self) -> str:
         return self.name[:2]
@@ -147,34 +185,55 @@ class Card(_Strict):
     @property
     def path(self) -> Path:
         """The notebook itself."""
-        return paths.notebooks_dir() / f"{self.name}.ipynb"
+        return self.folder / f"{self.name}.ipynb"
+
+    @property
+    def dots(self) -> str:
+        """The difficulty, as people see it."""
+        return "●" * self.difficulty + "○" * (5 - self.difficulty)
+
+    def resources_of(self, profile: str) -> Resources:
+        """What a run of that profile is expected to take. Raises UserError if the card has no such profile."""
+        check_known("profile", profile, self.resources, f"{self.name}: ")
+        return self.resources[profile]
 
 
-def load_cards() -> dict[str, Card]:
-    """The cards of `course.yaml` by name, in the order of the file.
+def load_cards(folder: Path | None = None) -> dict[str, Card]:
+    """The cards of a course by name, in the order of its `course.yaml`.
+
+    Args:
+        folder: the course's; default: `paths.notebooks_dir()`.
 
     Raises:
         UserError: the file is missing, not YAML (line and column), or a card does not fit (card, field, value).
     """
-    path = paths.notebooks_dir() / "course.yaml"
+    folder = paths.notebooks_dir() if folder is None else folder.absolute()
+    path = folder / "course.yaml"
     cards = {}
     for name, body in yaml12.read_mapping(path).items():
         if not isinstance(body, Mapping):
             raise UserError(f"{path}: {name}: expected a card, found {body!r}")
-        cards[name] = validated(Card, {"name": name, **body}, f"{path}: {name}")
+        if given := {"name", "folder"} & body.keys():
+            raise UserError(f"{path}: {name}: {min(given)!r} is no key; it follows from where the card stands")
+        cards[name] = validated(Card, {"name": name, "folder": folder, **body}, f"{path}: {name}")
     return cards
 
 
 def load_card(notebook: str | int | Path) -> Card:
     """The card of a notebook given by name, number or path: "00_quickstart", 0, "00", "notebooks/00_quickstart.ipynb".
 
+    A path with a `course.yaml` beside it is of that course; all else is of the course in `paths.notebooks_dir()`.
+
     Raises:
         UserError: there is no such notebook (the nearest is named), or `course.yaml` is not right.
     """
-    cards = load_cards()
-    name = str(notebook)
+    name, folder = str(notebook), None
     if name.endswith(".ipynb"):
-        name = Path(name).stem
+        path = Path(name).expanduser()
+        name, folder = path.stem, path.parent if (path.parent / "course.yaml").is_file() else None
+        if folder is None and path.is_file():  # or another notebook of the same name would be taken for it
+            raise UserError(f"{path}: no course.yaml beside it that declares its parameters; see `stm-lab course copy`")
+    cards = load_cards(folder)
     if name.isdecimal():
         name = next((card.name for card in cards.values() if int(card.number) == int(name)), name)
     check_known("notebook", name, cards)
@@ -184,21 +243,25 @@ def load_card(notebook: str | int | Path) -> Card:
 def check_values(card: Card, values: Mapping[str, Any] | None = None, *, profile: str = "quick") -> dict[str, Any]:
     """Every parameter's value, with its type: the defaults, the profile's values over them, then `values`.
 
-    Relative paths are taken from the working folder.
+    Relative paths are taken from the working folder. The files of a parameter `plugins` are run, so that the mixers
+    that they register can be chosen.
 
     Raises:
-        UserError: an unknown parameter, profile or choice (the nearest is named), a wrong type, a value out of range.
+        UserError: an unknown parameter, profile or choice (the nearest is named), a wrong type, a value out of range, a
+            plugin that is missing or fails.
     """
     check_known("profile", profile, ["quick", *card.profiles], f"{card.name}: ")
     for name in values or {}:
         check_known("parameter", name, card.parameters, f"{card.name}: ")
     given = {**card.profiles.get(profile, {}), **(values or {})}
-    checked = {}
+    checked = {
+        name: parameter.read(given.get(name, parameter.default), f"{card.name}: {name}")
+        for name, parameter in card.parameters.items()
+    }
+    load_plugins(checked.get("plugins") or ())
     for name, parameter in card.parameters.items():
-        where = f"{card.name}: {name}"
-        checked[name] = parameter.read(given.get(name, parameter.default), where)
         if isinstance(parameter.choices, str):
-            checked[name] = _check_dynamic(parameter.choices, checked[name], where)
+            checked[name] = _check_dynamic(parameter.choices, checked[name], f"{card.name}: {name}")
     return checked
 
 
@@ -228,127 +291,3 @@ def literal(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(literal, value))}]"
     return repr(value)
-
-
-def header_markdown(card: Card) -> str:
-    """The notebook's first cell."""
-    needs = [
-        f"the data of recipe `{card.needs.data}`" if card.needs.data else "",
-        "a GPU" if card.needs.gpu else "a CPU is enough",
-        "the network" if card.needs.network else "no network",
-    ]
-    dots = "●" * card.difficulty + "○" * (5 - card.difficulty)
-    rows = [f"| `{name}` | `{literal(p.default)}` | {_explained(p)} |" for name, p in card.parameters.items()]
-    return "\n".join(
-        [
-            f"# {card.number} · {card.title}",
-            "",
-            f"**{card.question}**",
-            "",
-            "After this notebook you can",
-            "",
-            *(f"* {goal}" for goal in card.goals),
-            "",
-            f"About {card.minutes} minutes · difficulty {dots} · needs: {', '.join(filter(None, needs))}",
-            "",
-            "| parameter | default | meaning |",
-            "|---|---|---|",
-            *rows,
-        ]
-    )
-
-
-def _explained(parameter: Parameter) -> str:
-    limits = ""
-    if isinstance(parameter.choices, list):
-        limits = f" (one of {', '.join(f'`{literal(choice)}`' for choice in parameter.choices)})"
-    elif parameter.range is not None:
-        low, high = parameter.range
-        ends = [f"{word} {end}" for word, end in (("at least", low), ("at most", high)) if end is not None]
-        limits = f" ({', '.join(ends)})"
-    return parameter.help + limits
-
-
-def parameters_source(card: Card) -> str:
-    """The source of the cell tagged `parameters`.
-
-    `Optional[int]`, not `int | None`: papermill does not recognise the latter and would warn of an unknown parameter.
-    """
-    lines = ["from typing import Optional", ""] * any(p.optional for p in card.parameters.values())
-    for name, parameter in card.parameters.items():
-        annotation = parameter.kind.replace("path", "str")
-        annotation = f"Optional[{annotation}]" if parameter.optional else annotation
-        lines.append(f"{name}: {annotation} = {literal(parameter.default)}  # {parameter.help}")
-    return "\n".join(lines)
-
-
-def setup_call(card: Card) -> str:
-    """What the cell after the parameters must contain."""
-    return f'lab = stm_lab.course.setup("{card.name}", globals())'
-
-
-def read_notebook(path: Path) -> dict[str, Any]:
-    """The notebook in a file (format 4), each cell's source as one string.
-
-    Read as the JSON it is: importing nbformat takes longer than many a notebook's work.
-
-    Raises:
-        UserError: the file is missing or no notebook.
-    """
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        for cell in notebook["cells"]:
-            cell["source"] = "".join(cell["source"])
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not a Jupyter notebook (of format 4)") from None
-    return notebook
-
-
-def tags(cell: Mapping[str, Any]) -> list[str]:
-    return cell.get("metadata", {}).get("tags", [])
-
-
-def check_notebook(path: Path, card: Card) -> list[str]:
-    """Where a stored notebook disagrees with its card or with the rules for stored notebooks; empty if nowhere."""
-    notebook = read_notebook(path)
-    cells = notebook["cells"]
-    problems = _difference("header", cells[0]["source"] if cells else "", header_markdown(card))
-
-    places = [i for i, cell in enumerate(cells) if "parameters" in tags(cell)]
-    if len(places) != 1:
-        problems.append(f"one cell must be tagged 'parameters', found {len(places)}")
-    else:
-        after = cells[places[0] + 1]["source"] if places[0] + 1 < len(cells) else ""
-        problems += _difference("parameters", cells[places[0]]["source"], parameters_source(card))
-        if setup_call(card) not in after:
-            problems.append(f"the cell after the parameters must contain `{setup_call(card)}`")
-
-    for number, cell in enumerate(cells):
-        unknown = [tag for tag in tags(cell) if tag not in TAGS]
-        problems += [f"cell {number}: unknown tag {tag!r}; {nearest(tag, TAGS)}" for tag in unknown]
-        if cell.get("outputs"):
-            problems.append(f"cell {number}: outputs are stored")
-        if cell.get("execution_count") is not None:
-            problems.append(f"cell {number}: an execution count is stored")
-    metadata = notebook.get("metadata", {})
-    if "widgets" in metadata:
-        problems.append("widget state is stored")
-    if metadata.get("kernelspec", {}).get("name") != "python3":
-        problems.append("the kernel must be 'python3'")
-    return problems
-
-
-def _difference(what: str, found: str, expected: str) -> list[str]:
-    """The first line that differs, if any."""
-    theirs, ours = found.splitlines(), expected.splitlines()
-    for number in range(max(len(theirs), len(ours))):
-        here, there = _line(theirs, number), _line(ours, number)
-        if here != there:
-            return [f"{what}, line {number + 1}: {here} should be {there}"]
-    return []
-
-
-def _line(lines: list[str], number: int) -> str:
-    return repr(lines[number]) if number < len(lines) else "nothing"

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from stm_lab import paths
-from stm_lab.course.cards import Card, read_notebook, tags
+from stm_lab.course.cards import Card
+from stm_lab.course.notebooks import read_notebook, tags
 from stm_lab.errors import UserError
 
 FOLDER_VARIABLE = "STM_LAB_RUN_FOLDER"  # how the runner tells the notebook's kernel which folder is its own

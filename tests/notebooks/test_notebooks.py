@@ -3,7 +3,7 @@
 import pytest
 
 from stm_lab.course import load_card, load_cards, rows, run
-from stm_lab.course.cards import check_notebook
+from stm_lab.course.notebooks import check_notebook
 from stm_lab.paths import notebooks_dir
 
 NOTEBOOKS = sorted(notebooks_dir().glob("*.ipynb"))

@@ -1,21 +1,13 @@
-"""Cards: what they refuse, what they make of values, and how they hold their notebooks."""
+"""Cards: what they refuse, what they make of values, and which course they are of."""
 
 from pathlib import Path
 
-import nbformat
 import pytest
+import yaml
 
-from stm_lab import UserError
-from stm_lab.course.cards import (
-    Parameter,
-    check_notebook,
-    check_values,
-    header_markdown,
-    load_card,
-    load_cards,
-    parameters_source,
-    setup_call,
-)
+from stm_lab import UserError, paths
+from stm_lab.course.cards import Parameter, check_values, load_card, load_cards
+from stm_lab.course.folder import run_key
 from stm_lab.mixers import registry
 
 PARAMETERS = {
@@ -27,8 +19,10 @@ PARAMETERS = {
     "flip": {"type": "bool", "default": False, "help": "mirror"},
     "size": {"type": "int | None", "default": None, "help": "images"},
     "folder": {"type": "path | None", "default": None, "in_key": False, "help": "where"},
+    "plugins": {"type": "list[path] | None", "default": None, "help": "mixers"},
 }
 PROFILES = {"demo": {"epochs": 5, "seeds": [0, 1]}}
+ONE = {"minutes": 1, "memory_gb": 0.5}
 
 
 def message(function, *arguments, **keywords):
@@ -39,7 +33,7 @@ def message(function, *arguments, **keywords):
     return text
 
 
-@pytest.mark.parametrize("name", ["12_other", 12, "12", "notebooks/12_other.ipynb", Path("elsewhere/12_other.ipynb")])
+@pytest.mark.parametrize("name", ["12_other", 12, "12", "folder/12_other.ipynb", Path("elsewhere/12_other.ipynb")])
 def test_a_notebook_has_name_number_and_path(card, name):
     assert load_card(name).name == "12_other"
 
@@ -47,6 +41,47 @@ def test_a_notebook_has_name_number_and_path(card, name):
 def test_unknown_notebook(card):
     assert "'12_othr'; did you mean '12_other'?" in message(load_card, "12_othr")
     assert "12_other" in message(load_card, 13)
+
+
+# ---- which course ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def course_of(tmp_path, declared):
+    """Make a folder with a course of one notebook; its path."""
+
+    def make(folder, name):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "course.yaml").write_text(yaml.safe_dump({name: declared}, sort_keys=False))
+        return tmp_path / folder
+
+    return make
+
+
+def test_the_course_is_the_variables_else_the_working_folders_else_the_shipped(course_of, tmp_path, monkeypatch):
+    monkeypatch.delenv("STM_LAB_NOTEBOOKS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert paths.notebooks_dir() == paths.shipped_notebooks_dir()
+    here, there = course_of("here", "03_here"), course_of("there", "04_there")
+    monkeypatch.chdir(here)
+    assert (list(load_cards()), load_card(3).path) == (["03_here"], here / "03_here.ipynb")
+    monkeypatch.setenv("STM_LAB_NOTEBOOKS", str(there))
+    assert (list(load_cards()), load_card(4).path) == (["04_there"], there / "04_there.ipynb")
+
+
+def test_a_path_is_of_the_course_beside_it(card, course_of, monkeypatch, tmp_path):
+    folder = course_of("mine", "12_other")
+    assert load_card(folder / "12_other.ipynb").path == folder / "12_other.ipynb"
+    assert load_card("12_other").path == tmp_path / "12_other.ipynb"
+    monkeypatch.chdir(folder)
+    assert load_card("12_other.ipynb").path == folder / "12_other.ipynb"
+    assert "did you mean '12_other'?" in message(load_card, "../mine/12_othr.ipynb")
+
+
+def test_a_notebook_without_a_course_is_not_taken_for_one_of_the_same_name(card, tmp_path):
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "12_other.ipynb").touch()
+    assert "no course.yaml beside it" in message(load_card, tmp_path / "alone" / "12_other.ipynb")
 
 
 # ---- course.yaml ----------------------------------------------------------------------------------------------------
@@ -72,6 +107,16 @@ def test_malformed_yaml_is_told_with_line_and_column(write_course):
         ({"parameters": {"epochs": {"type": "int", "default": "one", "help": "x"}}}, ["default", "int", "'one'"]),
         ({"parameters": {"epochs": {"type": "int", "default": 1, "help": "a = b"}}}, ["help"]),
         ({"parameters": {"epochs": {"type": "int", "default": 1, "hepl": "x", "help": "x"}}}, ["hepl", "'help'"]),
+        ({"parameters": PARAMETERS | {"plugins": {"type": "str", "default": "a", "help": "x"}}}, ["plugins", "path"]),
+        ({"resources": {"demo": ONE}}, ["01_small", "resources", "'quick' is missing"]),
+        ({"resources": {"quick": ONE}}, ["resources", "'demo' is missing"]),
+        ({"resources": {"quick": ONE, "demo": ONE, "paper": ONE}}, ["resources", "'paper'"]),
+        ({"resources": {"quick": ONE | {"minutes": 0}, "demo": ONE}}, ["resources.quick.minutes", "greater than 0"]),
+        ({"resources": {"quick": ONE | {"minutes": "1"}, "demo": ONE}}, ["resources.quick.minutes", "'1'"]),
+        ({"resources": {"quick": ONE | {"cpus": 0}, "demo": ONE}}, ["resources.quick.cpus"]),
+        ({"resources": {"quick": ONE | {"gpus": -1}, "demo": ONE}}, ["resources.quick.gpus"]),
+        ({"resources": {"quick": ONE | {"memory": 1}, "demo": ONE}}, ["memory", "'memory_gb'"]),
+        ({"folder": "/tmp"}, ["01_small", "'folder'"]),
     ],
 )
 def test_a_card_refuses_what_does_not_fit(write_course, declared, change, expected):
@@ -82,6 +127,13 @@ def test_a_card_refuses_what_does_not_fit(write_course, declared, change, expect
 
 def test_missing_course_file(write_course):
     assert "course.yaml" in message(load_cards)
+
+
+def test_every_profile_has_its_resources(card):
+    assert card.resources_of("demo").minutes == 1
+    assert (card.resources_of("quick").cpus, card.resources_of("quick").gpus) == (1, 0)
+    assert "01_small" in message(card.resources_of, "paper")
+    assert "did you mean 'demo'?" in message(card.resources_of, "dmo")
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
@@ -143,6 +195,8 @@ def test_relative_paths_are_of_the_working_folder(card, monkeypatch, tmp_path):
         ({"seeds": "[0, 1"}, ["seeds"]),
         ({"flip": 1}, ["flip", "bool", "1"]),
         ({"folder": 3}, ["folder", "path", "3"]),
+        ({"plugins": "mine.py"}, ["plugins", "list[path]", 'such as ["mine.py"]']),
+        ({"plugins": ["/no/where.py"]}, ["/no/where.py", "no such file"]),
     ],
 )
 def test_wrong_values_are_refused_in_one_line(card, values, expected):
@@ -160,9 +214,46 @@ def test_a_registered_mixer_is_a_choice_at_once(card, monkeypatch):
     assert "'my_own'" in message(check_values, card, {"mixers": ["my_onw"]})
 
 
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A file that registers a mixer `mine`; forgotten after the test."""
+    monkeypatch.setattr(registry, "_mixers", dict(registry._mixers))
+    path = tmp_path / "mine.py"
+    path.write_text("import stm_lab\nstm_lab.register_mixer('mine')(type('Mine', (stm_lab.mixers.Identity,), {}))\n")
+    return path
+
+
+@pytest.mark.parametrize("given", ["[{}]", "['{}']", ["{}"]])
+def test_a_plugins_mixer_is_a_choice(card, plugin, given):
+    given = [given[0].format(plugin)] if isinstance(given, list) else given.format(plugin)
+    assert "'mine'" in message(check_values, card, {"mixers": ["mine"]})
+    values = check_values(card, {"mixers": ["mine"], "plugins": given})
+    assert (values["mixers"], values["plugins"]) == (["mine"], [plugin])
+
+
+def test_a_plugin_that_fails_is_told_with_its_line(card, plugin):
+    plugin.write_text("import stm_lab\n1 / 0\n")
+    text = message(check_values, card, {"plugins": [plugin]})
+    assert "line 2: ZeroDivisionError" in text
+
+
+def test_an_edited_plugin_is_another_run(card, plugin):
+    card.path.write_text('{"cells": []}')
+
+    def key():
+        return run_key(card, check_values(card, {"plugins": [plugin]}), None)
+
+    before = key()
+    assert before != run_key(card, check_values(card), None)
+    assert key() == before
+    plugin.write_text(plugin.read_text() + "# edited\n")
+    assert key() != before
+
+
 def test_recipes_by_name_and_by_path(write_course, declared, tmp_path, monkeypatch):
     parameters = {"recipe": {"type": "str", "default": "shapes", "choices": "recipes", "help": "the data"}}
-    write_course({"01_small": declared | {"profiles": {}, "parameters": parameters}})
+    only = {"profiles": {}, "parameters": parameters, "resources": {"quick": ONE}}
+    write_course({"01_small": declared | only})
     card = load_card(1)
     assert check_values(card)["recipe"] == "shapes"
     assert "did you mean 'shapes'?" in message(check_values, card, {"recipe": "shaps"})
@@ -170,75 +261,6 @@ def test_recipes_by_name_and_by_path(write_course, declared, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("")
     assert check_values(card, {"recipe": "mine.yaml"})["recipe"] == str(tmp_path / "mine.yaml")
-
-
-# ---- the notebook and its card --------------------------------------------------------------------------------------
-
-
-def stored_notebook(card) -> nbformat.NotebookNode:
-    v4 = nbformat.v4
-    cells = [
-        v4.new_markdown_cell(header_markdown(card)),
-        v4.new_code_cell(parameters_source(card), metadata={"tags": ["parameters"]}),
-        v4.new_code_cell(f"import stm_lab.course\n\n{setup_call(card)}"),
-        v4.new_code_cell("1 + 1", metadata={"tags": ["by-hand"]}),
-    ]
-    return v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
-
-
-def problems(card, change, tmp_path) -> str:
-    notebook = stored_notebook(card)
-    change(notebook)
-    nbformat.write(notebook, tmp_path / "01_small.ipynb")
-    return "; ".join(check_notebook(tmp_path / "01_small.ipynb", card))
-
-
-def test_a_notebook_made_from_its_card_agrees_with_it(card, tmp_path):
-    assert problems(card, lambda notebook: None, tmp_path) == ""
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (lambda nb: nb.cells[0].update(source="# Small"), "header, line 1: '# Small' should be '# 01 · Small'"),
-        (lambda nb: nb.cells[1].update(source=nb.cells[1].source.replace("= 2", "= 3")), "parameters, line 3"),
-        (lambda nb: nb.cells[1].metadata.update(tags=["paramters"]), "did you mean 'parameters'?"),
-        (lambda nb: nb.cells[1].metadata.update(tags=[]), "tagged 'parameters', found 0"),
-        (lambda nb: nb.cells[3].metadata.update(tags=["parameters"]), "tagged 'parameters', found 2"),
-        (lambda nb: nb.cells.pop(2), "must contain `lab = stm_lab.course.setup"),
-        (lambda nb: nb.cells[3].update(execution_count=4), "cell 3: an execution count"),
-        (lambda nb: nb.cells[3].outputs.append(nbformat.v4.new_output("stream", text="2")), "cell 3: outputs"),
-        (lambda nb: nb.metadata.update(widgets={}), "widget state"),
-        (lambda nb: nb.metadata.pop("kernelspec"), "kernel"),
-    ],
-)
-def test_disagreements_are_named(card, tmp_path, change, expected):
-    assert expected in problems(card, change, tmp_path)
-
-
-def test_what_is_no_notebook(card, tmp_path):
-    (tmp_path / "x.ipynb").write_text("{}")
-    assert "x.ipynb" in message(check_notebook, tmp_path / "x.ipynb", card)
-    assert "y.ipynb" in message(check_notebook, tmp_path / "y.ipynb", card)
-
-
-def test_the_parameters_cell_is_python_and_papermill_can_read_it(card):
-    from papermill.translators import PythonTranslator
-
-    namespace = {}
-    exec(parameters_source(card), namespace)
-    assert {name: namespace[name] for name in card.parameters} == check_values(card)
-    inferred = PythonTranslator.inspect({"source": parameters_source(card)})
-    assert [parameter.name for parameter in inferred] == list(card.parameters)
-    assert [parameter.help for parameter in inferred] == [parameter.help for parameter in card.parameters.values()]
-
-
-def test_the_header_says_what_may_be_set(card):
-    header = header_markdown(card)
-    for name, parameter in PARAMETERS.items():
-        assert f"| `{name}` |" in header
-        assert parameter["help"] in header
-    assert "at least 1, at most 10" in header
 
 
 @pytest.mark.parametrize("kind", ["int", "float", "str", "bool", "path"])

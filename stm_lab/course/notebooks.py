@@ -1,0 +1,202 @@
+"""The stored notebook: what its card says stands in it once more, in the header cell and in the `parameters` cell.
+
+Both are made from the card here; `check_notebook` tells where a notebook differs, `sync` writes them anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stm_lab.course.cards import Card, Parameter, literal
+from stm_lab.errors import UserError, nearest
+from stm_lab.files import replace_bytes
+
+TAGS = ("parameters", "by-hand", "solution", "check", "explorer")
+
+
+def header_markdown(card: Card) -> str:
+    """The notebook's first cell."""
+    rows = [f"| `{name}` | `{literal(p.default)}` | {_explained(p)} |" for name, p in card.parameters.items()]
+    return "\n".join(
+        [
+            f"# {card.number} · {card.title}",
+            "",
+            f"**{card.question}**",
+            "",
+            "After this notebook you can",
+            "",
+            *(f"* {goal}" for goal in card.goals),
+            "",
+            f"About {card.minutes} minutes · difficulty {card.dots} · needs: {', '.join(card.needs.words())}",
+            "",
+            "| parameter | default | meaning |",
+            "|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def _explained(parameter: Parameter) -> str:
+    limits = ""
+    if isinstance(parameter.choices, list):
+        limits = f" (one of {', '.join(f'`{literal(choice)}`' for choice in parameter.choices)})"
+    elif parameter.range is not None:
+        low, high = parameter.range
+        ends = [f"{word} {end}" for word, end in (("at least", low), ("at most", high)) if end is not None]
+        limits = f" ({', '.join(ends)})"
+    return parameter.help + limits
+
+
+def parameters_source(card: Card) -> str:
+    """The source of the cell tagged `parameters`.
+
+    `Optional[int]`, not `int | None`: papermill does not recognise the latter and would warn of an unknown parameter.
+    """
+    lines = ["from typing import Optional", ""] * any(p.optional for p in card.parameters.values())
+    for name, parameter in card.parameters.items():
+        annotation = parameter.kind.replace("path", "str")
+        annotation = f"Optional[{annotation}]" if parameter.optional else annotation
+        lines.append(f"{name}: {annotation} = {literal(parameter.default)}  # {parameter.help}")
+    return "\n".join(lines)
+
+
+def setup_call(card: Card) -> str:
+    """What the cell after the parameters must contain."""
+    return f'lab = stm_lab.course.setup("{card.name}", globals())'
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def read_notebook(path: Path) -> dict[str, Any]:
+    """The notebook in a file (format 4), each cell's source as one string.
+
+    Read as the JSON it is: importing nbformat takes longer than many a notebook's work.
+
+    Raises:
+        UserError: the file is missing or no notebook.
+    """
+    try:
+        notebook = json.loads(path.read_bytes())
+        for cell in notebook["cells"]:
+            cell["source"] = "".join(cell["source"])
+            if cell["cell_type"] not in ("code", "markdown", "raw"):
+                raise ValueError(cell["cell_type"])
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not a Jupyter notebook (of format 4)") from None
+    return notebook
+
+
+def write_notebook(path: Path, notebook: Mapping[str, Any]) -> None:
+    """Write a notebook that `read_notebook` gave, as Jupyter stores it. Raises UserError if that cannot be done."""
+    replace_bytes(path, notebook_bytes(notebook))
+
+
+def notebook_bytes(notebook: Mapping[str, Any]) -> bytes:
+    """The file of a notebook: sources as lists of lines, an indent of 1, a newline at the end."""
+    cells = [{**cell, "source": cell["source"].splitlines(keepends=True)} for cell in notebook["cells"]]
+    return (json.dumps({**notebook, "cells": cells}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def tags(cell: Mapping[str, Any]) -> list[str]:
+    return cell.get("metadata", {}).get("tags", [])
+
+
+# ---- a notebook and its card ----------------------------------------------------------------------------------------
+
+
+def check_runnable(card: Card) -> None:
+    """Raise a UserError unless the notebook is there and has a cell for its parameters."""
+    _parameters_cell(card.path, read_notebook(card.path))
+
+
+def sync(card: Card) -> bool:
+    """Write the notebook's header cell and its cell tagged `parameters` anew, from the card; whether that changed it.
+
+    All else stays, to the byte, in a notebook as Jupyter stores it.
+
+    Raises:
+        UserError: the notebook is missing, is none, has no such cells, or cannot be written.
+    """
+    notebook = read_notebook(card.path)
+    cells = notebook["cells"]
+    if not cells or cells[0]["cell_type"] != "markdown":
+        raise UserError(f"{card.path}: the first cell must be the header, in Markdown")
+    wanted = [(cells[0], header_markdown(card)), (_parameters_cell(card.path, notebook), parameters_source(card))]
+    if all(cell["source"] == source for cell, source in wanted):
+        return False
+    for cell, source in wanted:
+        cell["source"] = source
+    write_notebook(card.path, notebook)
+    return True
+
+
+def _parameters_cell(path: Path, notebook: Mapping[str, Any]) -> dict[str, Any]:
+    found = [cell for cell in notebook["cells"] if "parameters" in tags(cell)]
+    if len(found) != 1:
+        raise UserError(f"{path}: one cell must be tagged 'parameters', found {len(found)}")
+    return found[0]
+
+
+def differences(card: Card) -> list[str]:
+    """Where header and parameters are not what `sync` would write: the first line of each that differs.
+
+    Raises UserError as `sync` does.
+    """
+    notebook = read_notebook(card.path)
+    parameters = _parameters_cell(card.path, notebook)["source"]
+    return _header_differs(card, notebook) + _difference("parameters", parameters, parameters_source(card))
+
+
+def _header_differs(card: Card, notebook: Mapping[str, Any]) -> list[str]:
+    header = next((cell["source"] for cell in notebook["cells"]), "")
+    return _difference("header", header, header_markdown(card))
+
+
+def check_notebook(path: Path, card: Card) -> list[str]:
+    """Where a stored notebook disagrees with its card or with the rules for stored notebooks; empty if nowhere."""
+    notebook = read_notebook(path)
+    cells = notebook["cells"]
+    problems = _header_differs(card, notebook)
+
+    places = [i for i, cell in enumerate(cells) if "parameters" in tags(cell)]
+    if len(places) != 1:
+        problems.append(f"one cell must be tagged 'parameters', found {len(places)}")
+    else:
+        after = cells[places[0] + 1]["source"] if places[0] + 1 < len(cells) else ""
+        problems += _difference("parameters", cells[places[0]]["source"], parameters_source(card))
+        if setup_call(card) not in after:
+            problems.append(f"the cell after the parameters must contain `{setup_call(card)}`")
+
+    for number, cell in enumerate(cells):
+        unknown = [tag for tag in tags(cell) if tag not in TAGS]
+        problems += [f"cell {number}: unknown tag {tag!r}; {nearest(tag, TAGS)}" for tag in unknown]
+        if cell.get("outputs"):
+            problems.append(f"cell {number}: outputs are stored")
+        if cell.get("execution_count") is not None:
+            problems.append(f"cell {number}: an execution count is stored")
+    metadata = notebook.get("metadata", {})
+    if "widgets" in metadata:
+        problems.append("widget state is stored")
+    if metadata.get("kernelspec", {}).get("name") != "python3":
+        problems.append("the kernel must be 'python3'")
+    return problems
+
+
+def _difference(what: str, found: str, expected: str) -> list[str]:
+    """The first line that differs, if any."""
+    theirs, ours = found.splitlines(), expected.splitlines()
+    for number in range(max(len(theirs), len(ours))):
+        here, there = _line(theirs, number), _line(ours, number)
+        if here != there:
+            return [f"{what}, line {number + 1}: {here} should be {there}"]
+    return []
+
+
+def _line(lines: list[str], number: int) -> str:
+    return repr(lines[number]) if number < len(lines) else "nothing"

@@ -1,0 +1,194 @@
+"""Stored notebooks: held against their cards, written anew from them, refused where nothing could run."""
+
+import nbformat
+import pytest
+
+from stm_lab import UserError, paths
+from stm_lab.course.cards import check_values, load_card, load_cards
+from stm_lab.course.notebooks import (
+    check_notebook,
+    check_runnable,
+    differences,
+    header_markdown,
+    parameters_source,
+    setup_call,
+    sync,
+)
+
+PARAMETERS = {
+    "epochs": {"type": "int", "default": 2, "range": [1, 10], "help": "passes"},
+    "mixers": {"type": "list[str]", "default": ["halo"], "choices": "mixers", "help": "what to compare"},
+    "size": {"type": "int | None", "default": None, "help": "images"},
+    "folder": {"type": "path | None", "default": None, "in_key": False, "help": "where"},
+    "plugins": {"type": "list[path] | None", "default": None, "help": "mixers of one's own"},
+}
+
+
+def message(function, *arguments):
+    with pytest.raises(UserError) as caught:
+        function(*arguments)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def stored_notebook(card) -> nbformat.NotebookNode:
+    v4 = nbformat.v4
+    cells = [
+        v4.new_markdown_cell(header_markdown(card)),
+        v4.new_code_cell(parameters_source(card), metadata={"tags": ["parameters"]}),
+        v4.new_code_cell(f"import stm_lab.course\n\n{setup_call(card)}"),
+        v4.new_code_cell("1 + 1", metadata={"tags": ["by-hand"]}),
+    ]
+    return v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+
+
+def problems(card, change, tmp_path) -> str:
+    notebook = stored_notebook(card)
+    change(notebook)
+    nbformat.write(notebook, tmp_path / "01_small.ipynb")
+    return "; ".join(check_notebook(tmp_path / "01_small.ipynb", card))
+
+
+def test_a_notebook_made_from_its_card_agrees_with_it(card, tmp_path):
+    assert problems(card, lambda notebook: None, tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda nb: nb.cells[0].update(source="# Small"), "header, line 1: '# Small' should be '# 01 · Small'"),
+        (lambda nb: nb.cells[1].update(source=nb.cells[1].source.replace("= 2", "= 3")), "parameters, line 3"),
+        (lambda nb: nb.cells[1].metadata.update(tags=["paramters"]), "did you mean 'parameters'?"),
+        (lambda nb: nb.cells[1].metadata.update(tags=[]), "tagged 'parameters', found 0"),
+        (lambda nb: nb.cells[3].metadata.update(tags=["parameters"]), "tagged 'parameters', found 2"),
+        (lambda nb: nb.cells.pop(2), "must contain `lab = stm_lab.course.setup"),
+        (lambda nb: nb.cells[3].update(execution_count=4), "cell 3: an execution count"),
+        (lambda nb: nb.cells[3].outputs.append(nbformat.v4.new_output("stream", text="2")), "cell 3: outputs"),
+        (lambda nb: nb.metadata.update(widgets={}), "widget state"),
+        (lambda nb: nb.metadata.pop("kernelspec"), "kernel"),
+    ],
+)
+def test_disagreements_are_named(card, tmp_path, change, expected):
+    assert expected in problems(card, change, tmp_path)
+
+
+def test_what_is_no_notebook(card, tmp_path):
+    (tmp_path / "x.ipynb").write_text("{}")
+    assert "x.ipynb" in message(check_notebook, tmp_path / "x.ipynb", card)
+    assert "y.ipynb" in message(check_notebook, tmp_path / "y.ipynb", card)
+
+
+def test_the_parameters_cell_is_python_and_papermill_can_read_it(card):
+    from papermill.translators import PythonTranslator
+
+    namespace = {}
+    exec(parameters_source(card), namespace)
+    assert {name: namespace[name] for name in card.parameters} == check_values(card)
+    inferred = PythonTranslator.inspect({"source": parameters_source(card)})
+    assert [parameter.name for parameter in inferred] == list(card.parameters)
+    assert [parameter.help for parameter in inferred] == [parameter.help for parameter in card.parameters.values()]
+
+
+def test_the_header_says_what_may_be_set(card):
+    header = header_markdown(card)
+    for name, parameter in PARAMETERS.items():
+        assert f"| `{name}` |" in header
+        assert parameter["help"] in header
+    assert "at least 1, at most 10" in header
+
+
+# ---- sync -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(card):
+    """A notebook as Jupyter stores it, in its place."""
+    notebook = stored_notebook(card)
+    notebook.cells[3].source = "s = 'ü \\u2028 ● \\\\'\n\n1 + 1\n"
+    nbformat.write(notebook, card.path)
+    return card.path
+
+
+def change(path, cell, source):
+    notebook = nbformat.read(path, 4)
+    notebook.cells[cell].source = source
+    nbformat.write(notebook, path)
+
+
+def test_sync_mends_header_and_parameters_and_nothing_else(card, stored):
+    right = stored.read_bytes()
+    assert not sync(card)
+    assert differences(card) == []
+    change(stored, 0, "# My title")
+    change(stored, 1, "epochs = 7\nx = 1")
+    assert [line.partition(":")[0] for line in differences(card)] == ["header, line 1", "parameters, line 1"]
+    assert sync(card)
+    assert stored.read_bytes() == right
+    assert not sync(card)
+    change(stored, 3, "mine = 1")
+    mine = stored.read_bytes()
+    assert not sync(card)
+    assert stored.read_bytes() == mine
+
+
+@pytest.mark.parametrize("name", load_cards(paths.shipped_notebooks_dir()))
+def test_sync_keeps_the_courses_notebooks_to_the_byte(name, tmp_path):
+    shipped = load_card(paths.shipped_notebooks_dir() / f"{name}.ipynb")
+    card = shipped.model_copy(update={"folder": tmp_path})
+    title, wanted = f"# {card.number} ".encode(), shipped.path.read_bytes()
+    card.path.write_bytes(wanted.replace(title, b"# Number ", 1))
+    assert sync(card)
+    assert card.path.read_bytes() == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "No such file"),
+        ("{}", "not a Jupyter notebook"),
+        ("not json", "not a Jupyter notebook"),
+        ('{"cells": [{"cell_type": "sell", "source": ""}]}', "not a Jupyter notebook"),
+        ('{"cells": []}', "tagged 'parameters', found 0"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_line(card, content, expected):
+    if content is not None:
+        card.path.write_text(content)
+    text = message(check_runnable, card)
+    assert expected in text
+    assert "01_small.ipynb" in text
+
+
+def test_what_has_parameters_can_run(card, stored):
+    check_runnable(card)
+    change(stored, 0, "# My title")
+    check_runnable(card)
+
+
+def test_two_cells_of_parameters_are_one_too_many(card, stored):
+    notebook = nbformat.read(stored, 4)
+    notebook.cells[3].metadata.tags = ["parameters"]
+    nbformat.write(notebook, stored)
+    for function in (check_runnable, sync, differences):
+        assert "found 2" in message(function, card)
+
+
+def test_sync_needs_a_header(card, stored):
+    notebook = nbformat.read(stored, 4)
+    notebook.cells.pop(0)
+    nbformat.write(notebook, stored)
+    assert "first cell must be the header" in message(sync, card)
+
+
+def test_what_cannot_be_written_stays_as_it_was(card, stored, monkeypatch):
+    change(stored, 0, "# My title")
+    before = stored.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    assert "01_small.ipynb: No space left" in message(sync, card)
+    assert stored.read_bytes() == before
+    assert [path.name for path in stored.parent.iterdir() if path.suffix == ".part"] == []
