@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from stm_lab.cli import data, models, runs
+from stm_lab.cli import data, models, results, runs
 from stm_lab.errors import UserError, WorkFailed
 
 app = typer.Typer(
@@ -18,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (runs.demo, models.mixers, models.models, models.train):
+    app.command()(command)
+for command in (results.leaderboard,):
     app.command()(command)
 app.add_typer(data.app, name="data")
 app.add_typer(data.bench, name="bench")

@@ -4,8 +4,20 @@
 """
 
 from .cards import check_values, load_card, load_cards
+from .leaderboard import leaderboard
 from .results import rows, summary
 from .run import RunFailed, run
 from .setup import Lab, setup
 
-__all__ = ["Lab", "RunFailed", "check_values", "load_card", "load_cards", "rows", "run", "setup", "summary"]
+__all__ = [
+    "Lab",
+    "RunFailed",
+    "check_values",
+    "leaderboard",
+    "load_card",
+    "load_cards",
+    "rows",
+    "run",
+    "setup",
+    "summary",
+]

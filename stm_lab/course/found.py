@@ -1,0 +1,96 @@
+"""The runs of notebooks in folders, each with its rows: what a leaderboard is made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stm_lab import paths
+from stm_lab.course.folder import RunFolder
+from stm_lab.course.results import records
+from stm_lab.errors import UserError, check_known, nearest
+
+COUNTED = ("done", "interactive")  # the states of status.json whose rows are read
+FILE = "file"  # the state of rows that were given as a file
+_SKIPPED = ("checkpoints", "figures")  # folders that hold many files and no runs
+
+Runs = str | os.PathLike | Sequence[str | os.PathLike] | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, or a file of rows.
+
+    Attributes:
+        state: as of `status.json`, or `FILE`.
+        notebook: its name; None for a file, whose rows may be of several.
+        rows: none are read of runs that do not count.
+    """
+
+    path: Path
+    state: str
+    notebook: str | None
+    rows: list[dict[str, Any]]
+
+
+def find(runs: Runs) -> list[Run]:
+    """Each run once, sorted by path, so that the table does not depend on the order in which they were named."""
+    given = [paths.runs_dir()] if runs is None else [runs] if isinstance(runs, str | os.PathLike) else runs
+    found: dict[Path, Run] = {}
+    for place in (Path(one).expanduser().absolute() for one in given):
+        if place.is_file():
+            there = [Run(place, FILE, None, records(place))]
+        elif place.is_dir():
+            there = list(_runs_below(place))
+        elif runs is None:
+            there = []
+        else:
+            raise UserError(f"{place}: no such folder or file{_nearest_beside(place)}")
+        if not there:
+            raise UserError(f"{place}: no runs of notebooks there, that is, no folders with a status.json")
+        found |= {run.path.resolve(): run for run in there if run.path.resolve() not in found}
+    return sorted(found.values(), key=lambda run: str(run.path))
+
+
+def _nearest_beside(place: Path) -> str:
+    beside = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
+    hint = nearest(place.name, beside)
+    return f"; {hint}" if hint.startswith("did you mean") else ""
+
+
+def _runs_below(place: Path) -> Iterator[Run]:
+    for folder, inner, files in os.walk(place):
+        inner[:] = [name for name in inner if name not in _SKIPPED and not name.startswith(".")]
+        if "status.json" not in files:
+            continue
+        run = RunFolder(Path(folder))
+        try:
+            status = json.loads(run.status.read_text(encoding="utf-8"))
+            state, notebook = str(status.get("state")), status.get("notebook")
+        except (OSError, ValueError, AttributeError):  # cut off by a full disk
+            state, notebook = "unreadable status.json", run.path.parent.name
+        if notebook is not None:  # else no run of a notebook, but a sweep's summary
+            there = state in COUNTED and run.rows.is_file()
+            yield Run(run.path, state, str(notebook), records(run.rows) if there else [])
+
+
+def of_notebook(found: list[Run], notebook: str | int | None) -> list[Run]:
+    if notebook is None:
+        return found
+    names = {run.notebook or row.get("notebook") for run in found for row in (run.rows or [{}])} - {None}
+    wanted = str(notebook)
+    if wanted.isdecimal():
+        numbered = (name for name in sorted(names) if re.match(r"\d+", name))
+        wanted = next((name for name in numbered if int(re.match(r"\d+", name)[0]) == int(wanted)), wanted)
+    check_known("notebook", wanted, names, "leaderboard: ")
+    of_it = []
+    for run in found:
+        rows = [row for row in run.rows if row.get("notebook") == wanted]
+        if run.notebook == wanted or (run.notebook is None and rows):
+            of_it.append(Run(run.path, run.state, run.notebook, rows))
+    return of_it

@@ -1,0 +1,130 @@
+"""A leaderboard in words and as a file: CSV, Parquet, or a page that needs nothing else."""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stm_lab.errors import UserError
+
+SUFFIXES = (".csv", ".parquet", ".html")
+
+
+def said_of_left_out(left_out: Mapping[str, Sequence[str]]) -> list[str]:
+    """What was left out, in words: a line for each reason."""
+    said = []
+    for why, runs in left_out.items():
+        more = f", and {len(runs) - 3} more" if len(runs) > 3 else ""
+        said.append(f"{len(runs)} run{'s' * (len(runs) > 1)}: {why} ({', '.join(runs[:3])}{more})")
+    return said
+
+
+def check_suffix(path: Path) -> None:
+    """Raise UserError for a file that `write` would not know how to write."""
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: no format for {path.suffix!r}; use {', '.join(SUFFIXES)}")
+
+
+def write(table: pd.DataFrame, path: str | Path, *, title: str = "Leaderboard") -> Path:
+    """Write a leaderboard as .csv, .parquet or .html (one page, with the notes), in one go; returns the path.
+
+    Raises:
+        UserError: another suffix, or a folder that cannot be written to.
+    """
+    path = Path(path).expanduser().absolute()
+    check_suffix(path)
+    if path.suffix == ".html":
+        contents = _page(table, title).encode()
+    elif path.suffix == ".csv":
+        contents = table.to_csv(index=False).encode()
+    else:
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        contents = buffer.getvalue()
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        unfinished.write_bytes(contents)
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise UserError(f"{path}: {error.strerror}") from None
+    return path
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 75rem; margin: 2rem auto;
+  padding: 0 1rem; }}
+.scroll {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 0.35rem 0.9rem; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; }}
+th {{ border-bottom: 2px solid #1a1a1a; }}
+td.number, th.number {{ text-align: right; }}
+tr.leader td {{ font-weight: 600; background: #eef4fa; }}
+p.small, li {{ color: #444; font-size: 0.9rem; overflow-wrap: anywhere; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+{sections}
+<p class="small">Spread is the standard deviation over seeds. Differences are paired by seed, their intervals
+Student's t at 95%, one a line, not corrected for their number.</p>
+{notes}
+</body>
+</html>
+"""
+
+
+def parts(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str]]:
+    """A leaderboard group by group: what its rows were made with ("" if there is one group), lines, and verdict."""
+    differing, places = table.attrs["differing"], [*table.index[table["rank_statement"] == "leader"], len(table)]
+    for start, stop, verdict in zip(places, places[1:], table.attrs["verdict"], strict=False):
+        made_with = (f"{key.removeprefix('parameters.')} {shown(table[key][start]) or 'not set'}" for key in differing)
+        yield ", ".join(made_with), table[start:stop].drop(columns=differing), verdict
+
+
+def said_of(table: pd.DataFrame) -> list[str]:
+    """A leaderboard's notes, and what was left out."""
+    return [*table.attrs["notes"], *(f"Left out: {line}." for line in said_of_left_out(table.attrs["left_out"]))]
+
+
+def shown(value: Any) -> str:
+    """A number or text as a table shows it."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{round(value, 2) + 0.0:.2f}" if isinstance(value, float) else str(value)  # + 0.0: no minus before zero
+
+
+def _page(table: pd.DataFrame, title: str) -> str:
+    sections = [
+        f"{f'<h2>{html.escape(made_with)}</h2>' * bool(made_with)}\n<p>{html.escape(verdict)}</p>\n{_html_table(lines)}"
+        for made_with, lines, verdict in parts(table)
+    ]
+    listed = "".join(f"<li>{html.escape(note)}</li>\n" for note in said_of(table))
+    notes = f"<h2>Notes</h2>\n<ul>\n{listed}</ul>" if listed else ""
+    return _PAGE.format(title=html.escape(title), sections="\n".join(sections), notes=notes)
+
+
+def _html_table(table: pd.DataFrame) -> str:
+    numeric = {name for name in table.columns if pd.api.types.is_numeric_dtype(table[name])}
+    kind = {name: ' class="number"' if name in numeric else "" for name in table.columns}
+    head = "".join(f"<th{kind[name]}>{html.escape(str(name)).replace('_', ' ')}</th>" for name in table.columns)
+    lines = []
+    for line in table.to_dict("records"):
+        cells = "".join(f"<td{kind[name]}>{html.escape(shown(value))}</td>" for name, value in line.items())
+        leader = ' class="leader"' if line["rank_statement"] == "leader" else ""
+        lines.append(f"<tr{leader}>{cells}</tr>")
+    body = "\n".join(lines)
+    return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
