@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 for command in (runs.demo, models.mixers, models.models, models.train):
     app.command()(command)
-for command in (results.leaderboard,):
+for command in (results.leaderboard, results.predict):
     app.command()(command)
 app.add_typer(data.app, name="data")
 app.add_typer(data.bench, name="bench")

@@ -37,3 +37,25 @@ def leaderboard(
         print(note)
     for path in out:
         print(write(table, path, title=title))
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    weights: Annotated[str, typer.Option(metavar="RUN", help="A training's or notebook run's folder, or pretrained.")],
+    top: Annotated[int, typer.Option(help="How many classes.")] = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Say what trained models see in images of your own."""
+    from stm_lab.predict import predict as predicted
+
+    table = predicted(images, weights, top=top, device=device)
+    for image, of_image in table.groupby("image", sort=False):
+        lines = []
+        for model, of_model in of_image.groupby("model", sort=False):
+            answers = (
+                f"{name} {share:.1f}%" for name, share in of_model[["class", "confidence"]].itertuples(index=False)
+            )
+            lines.append((model, *answers))
+        longest = max(map(len, lines))
+        lines = [(*line, *[""] * (longest - len(line))) for line in lines]
+        print_table(image, ("model", *(f"{rank}." for rank in range(1, longest))), lines)

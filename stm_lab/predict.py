@@ -1,0 +1,184 @@
+"""What trained models see in pictures of your own: `predict("photo.jpg", "runs/00_quickstart/1a2b3c")`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import PIL.Image
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from stm_lab import build_model, data
+from stm_lab.data.folders import IMAGE_FILES
+from stm_lab.data.views import resize_and_crop
+from stm_lab.devices import resolve_device
+from stm_lab.errors import UserError, nearest
+from stm_lab.models import WEIGHTS
+from stm_lab.pixels import Normalize
+from stm_lab.train.config import load_config
+from stm_lab.train.folder import CONFIG, load_run
+from stm_lab.train.folder import WEIGHTS as MODEL_FILE
+
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
+_BATCH = 64  # images at a time
+
+
+@torch.inference_mode()
+def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: str | None = None) -> pd.DataFrame:
+    """The likeliest classes of each image, by each model.
+
+    Columns: `image` (its path), `model` (its folder's name, or its mixer), `mixer`, `seed`, `rank` (1 is the
+    likeliest), `class` (its readable name) and `confidence` (the softmax's, in percent; it says how sure a model is,
+    not how often it is right). Images are decoded, resized and cut as the recipe's validation images were.
+
+    Args:
+        images: files, or folders whose image files are taken (those of folders in them are not).
+        weights: the folder of a training, or of a notebook's run, whose finished trainings are all taken; or
+            "pretrained": the weights that come with the package (scale nano, recipe `shapes`).
+        top: how many classes, at least 1; all where there are fewer.
+        device: None is the fastest at hand.
+
+    Raises:
+        UserError: an image or folder that is not there or cannot be read, weights that are none, a recipe that does
+            not fit them.
+    """
+    if top < 1:
+        raise UserError(f"top = {top}: must be at least 1")
+    files, on = _image_files(images), resolve_device(device)
+    if str(weights) == "pretrained":
+        judges: Iterator[_Judge] = _shipped(on)
+    else:
+        judges = _trained(_training_folders(Path(weights).expanduser()), on)
+    decoded: dict[tuple[int, float], torch.Tensor] = {}  # by what is done to the images
+    lines = []
+    for judge in judges:
+        view = (judge.image_size, judge.crop_pct)
+        if view not in decoded:
+            decoded[view] = torch.stack([_decoded(file, *view) for file in files])
+        lines += _answers(judge, decoded[view], Normalize(judge.model, on), top)
+    table = pd.DataFrame(lines).sort_values("image", kind="stable", ignore_index=True)
+    table["image"] = [str(files[place]) for place in table["image"]]
+    return table
+
+
+def _answers(judge: _Judge, images: torch.Tensor, normalized: Normalize, top: int) -> Iterator[dict[str, Any]]:
+    """The lines of one model for images (N, 3, S, S), uint8; `image` is the place in them."""
+    for start in range(0, len(images), _BATCH):
+        logits = judge.model(normalized(images[start : start + _BATCH])).float()
+        shares, labels = logits.softmax(1).topk(min(top, logits.shape[1]))  # (B, top), the largest first
+        for place, answers in enumerate(zip(shares.tolist(), labels.tolist(), strict=True), start):
+            for rank, (share, label) in enumerate(zip(*answers, strict=True), 1):
+                yield {
+                    "image": place,
+                    "model": judge.name,
+                    "mixer": judge.mixer,
+                    "seed": judge.seed,
+                    "rank": rank,
+                    "class": judge.classes[label],
+                    "confidence": 100 * share,
+                }
+
+
+# ---- images ---------------------------------------------------------------------------------------------------------
+
+
+def _image_files(images: Paths) -> list[Path]:
+    """Each file once, in the order given; those of a folder by name."""
+    given = [images] if isinstance(images, str | os.PathLike) else images
+    files: dict[Path, None] = {}
+    for path in map(Path, given):
+        path = path.expanduser()
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_FILES and file.is_file())
+            if not inside:
+                raise UserError(f"{path}: no images in that folder (files that end in {', '.join(IMAGE_FILES)})")
+            files |= dict.fromkeys(inside)
+        elif path.is_file():
+            files[path] = None
+        else:
+            beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+            hint = nearest(path.name, beside)
+            raise UserError(f"{path}: no such image{f'; {hint}' if hint.startswith('did you mean') else ''}")
+    if not files:
+        raise UserError("no images; give a file or a folder")
+    return list(files)
+
+
+def _decoded(file: Path, image_size: int, crop_pct: float) -> torch.Tensor:
+    """One image as `data.to_tensors` has those of a validation split: uint8 (3, S, S)."""
+    try:
+        # the reader that recipes' images go through, which turns photographs as their cameras say
+        image = datasets.Image().decode_example({"path": str(file), "bytes": None}).convert("RGB")
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise UserError(f"{file}: cannot be read as an image ({' '.join(str(error).split())})") from None
+    return torch.from_numpy(np.array(resize_and_crop(image, image_size, crop_pct))).permute(2, 0, 1)
+
+
+# ---- models ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """A trained model, in evaluation mode, and what its images and answers mean."""
+
+    name: str
+    mixer: str
+    seed: int
+    model: nn.Module
+    classes: list[str]  # readable names, in the order of the labels
+    image_size: int  # pixels
+    crop_pct: float
+
+
+def _shipped(device: torch.device) -> Iterator[_Judge]:
+    classes = list(data.load_recipe("shapes").classes.values())
+    for file in sorted(WEIGHTS.glob("*_nano.shapes.safetensors")):
+        mixer = file.name.removeprefix("unified_").removesuffix("_nano.shapes.safetensors")
+        model = build_model(mixer, "nano", pretrained=True).eval().to(device)
+        cfg = model.pretrained_cfg
+        yield _Judge(mixer, mixer, 0, model, classes, cfg["input_size"][-1], cfg["crop_pct"])
+
+
+def _training_folders(weights: Path) -> list[Path]:
+    """The folders of finished trainings that `weights` names. Raises UserError if there is none."""
+    if weights.name == MODEL_FILE and weights.is_file():
+        return [weights.parent]
+    if not weights.is_dir():
+        hint = nearest(weights, ["pretrained"])
+        hint = (
+            hint if hint.startswith("did you mean") else "give that of a training or a notebook's run, or 'pretrained'"
+        )
+        raise UserError(f"weights = {str(weights)!r}: no such folder; {hint}")
+    if (weights / CONFIG).is_file():
+        return [weights]
+    trainings = sorted(file.parent for file in weights.glob(f"train/*/{CONFIG}"))
+    finished = [folder for folder in trainings if (folder / MODEL_FILE).is_file()]
+    if not finished:
+        unfinished = f"; {len(trainings)} in {weights / 'train'} are not finished" if trainings else ""
+        raise UserError(f"{weights}: holds no trained model ({CONFIG} with {MODEL_FILE}, or train/*/){unfinished}")
+    return finished
+
+
+def _trained(folders: list[Path], device: torch.device) -> Iterator[_Judge]:
+    for folder in folders:
+        model, config = load_run(folder, device=device), load_config(folder / CONFIG)
+        with safe_open(folder / MODEL_FILE, "pt") as file:
+            facts = file.metadata()
+        try:
+            classes = list(data.load_recipe(config.recipe).classes.values())
+        except UserError as error:
+            raise UserError(f"{folder}: the names of its classes are in its recipe: {error}") from None
+        if len(classes) != int(facts["num_classes"]):
+            raise UserError(
+                f"{folder}: {facts['num_classes']} classes, but its recipe {config.recipe!r} has {len(classes)} by now"
+            )
+        name = folder.resolve().name
+        yield _Judge(name, config.mixer, config.seed, model, classes, int(facts["image_size"]), config.crop_pct)
