@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from stm_lab.cli import data, models, results, runs
+from stm_lab.cli import course, data, models, results, runs
 from stm_lab.errors import UserError, WorkFailed
 
 app = typer.Typer(
@@ -17,10 +17,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (runs.demo, models.mixers, models.models, models.train):
+for command in (course.doctor, runs.demo, models.mixers, models.models, models.train):
     app.command()(command)
 for command in (results.leaderboard, results.predict):
     app.command()(command)
+app.add_typer(course.app, name="course")
 app.add_typer(data.app, name="data")
 app.add_typer(data.bench, name="bench")
 

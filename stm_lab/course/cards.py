@@ -233,7 +233,12 @@ def load_card(notebook: str | int | Path) -> Card:
         name, folder = path.stem, path.parent if (path.parent / "course.yaml").is_file() else None
         if folder is None and path.is_file():  # or another notebook of the same name would be taken for it
             raise UserError(f"{path}: no course.yaml beside it that declares its parameters; see `stm-lab course copy`")
-    cards = load_cards(folder)
+    return find_card(load_cards(folder), name)
+
+
+def find_card(cards: Mapping[str, Card], notebook: str | int) -> Card:
+    """The card of a notebook given by name or number. Raises UserError, with the nearest, if there is none."""
+    name = str(notebook)
     if name.isdecimal():
         name = next((card.name for card in cards.values() if int(card.number) == int(name)), name)
     check_known("notebook", name, cards)

@@ -92,13 +92,8 @@ def read_notebook(path: Path) -> dict[str, Any]:
     return notebook
 
 
-def write_notebook(path: Path, notebook: Mapping[str, Any]) -> None:
-    """Write a notebook that `read_notebook` gave, as Jupyter stores it. Raises UserError if that cannot be done."""
-    replace_bytes(path, notebook_bytes(notebook))
-
-
 def notebook_bytes(notebook: Mapping[str, Any]) -> bytes:
-    """The file of a notebook: sources as lists of lines, an indent of 1, a newline at the end."""
+    """The file of a notebook that `read_notebook` gave, as Jupyter stores it: lists of lines, indented by 1."""
     cells = [{**cell, "source": cell["source"].splitlines(keepends=True)} for cell in notebook["cells"]]
     return (json.dumps({**notebook, "cells": cells}, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -124,16 +119,31 @@ def sync(card: Card) -> bool:
         UserError: the notebook is missing, is none, has no such cells, or cannot be written.
     """
     notebook = read_notebook(card.path)
+    made = _made_from(card, notebook)
+    if all(cell["source"] == source for _, cell, source in made):
+        return False
+    for _, cell, source in made:
+        cell["source"] = source
+    replace_bytes(card.path, notebook_bytes(notebook))
+    return True
+
+
+def differences(card: Card) -> list[str]:
+    """Where the notebook is not what `sync` would write: the first line of header and parameters that differs.
+
+    Raises UserError as `sync` does.
+    """
+    made = _made_from(card, read_notebook(card.path))
+    return [line for what, cell, source in made for line in _difference(what, cell["source"], source)]
+
+
+def _made_from(card: Card, notebook: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+    """The cells that are made from the card: what each is, the cell, and the source that it should have."""
     cells = notebook["cells"]
     if not cells or cells[0]["cell_type"] != "markdown":
         raise UserError(f"{card.path}: the first cell must be the header, in Markdown")
-    wanted = [(cells[0], header_markdown(card)), (_parameters_cell(card.path, notebook), parameters_source(card))]
-    if all(cell["source"] == source for cell, source in wanted):
-        return False
-    for cell, source in wanted:
-        cell["source"] = source
-    write_notebook(card.path, notebook)
-    return True
+    parameters = _parameters_cell(card.path, notebook)
+    return [("header", cells[0], header_markdown(card)), ("parameters", parameters, parameters_source(card))]
 
 
 def _parameters_cell(path: Path, notebook: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,26 +153,11 @@ def _parameters_cell(path: Path, notebook: Mapping[str, Any]) -> dict[str, Any]:
     return found[0]
 
 
-def differences(card: Card) -> list[str]:
-    """Where header and parameters are not what `sync` would write: the first line of each that differs.
-
-    Raises UserError as `sync` does.
-    """
-    notebook = read_notebook(card.path)
-    parameters = _parameters_cell(card.path, notebook)["source"]
-    return _header_differs(card, notebook) + _difference("parameters", parameters, parameters_source(card))
-
-
-def _header_differs(card: Card, notebook: Mapping[str, Any]) -> list[str]:
-    header = next((cell["source"] for cell in notebook["cells"]), "")
-    return _difference("header", header, header_markdown(card))
-
-
 def check_notebook(path: Path, card: Card) -> list[str]:
     """Where a stored notebook disagrees with its card or with the rules for stored notebooks; empty if nowhere."""
     notebook = read_notebook(path)
     cells = notebook["cells"]
-    problems = _header_differs(card, notebook)
+    problems = _difference("header", cells[0]["source"] if cells else "", header_markdown(card))
 
     places = [i for i, cell in enumerate(cells) if "parameters" in tags(cell)]
     if len(places) != 1:

@@ -1,0 +1,100 @@
+"""`stm-lab course ...`: the notebooks as files. `stm-lab doctor`: whether they can be run here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from stm_lab.cli.console import print_table
+
+if TYPE_CHECKING:
+    from stm_lab.course.cards import Needs
+
+app = typer.Typer(help="The course's notebooks.")
+
+Notebooks = Annotated[list[str], typer.Argument(metavar="[NOTEBOOK]...", help="Names or numbers; default: all.")]
+
+
+@app.command("list")
+def course_list() -> None:
+    """The notebooks of the course that is meant: of the working folder if it has one, else the shipped one."""
+    from stm_lab import paths
+    from stm_lab.course.cards import load_cards
+
+    cards = load_cards().values()
+    lines = [
+        (
+            card.number,
+            card.title,
+            card.question,
+            card.minutes,
+            card.dots,
+            _needs(card.needs),
+            ", ".join(card.parameters),
+            ", ".join(card.resources),
+        )
+        for card in cards
+        if card.path.is_file()
+    ]
+    columns = ("no.", "title", "question", "minutes", "difficulty", "needs", "parameters", "profiles")
+    print_table(f"notebooks in {paths.notebooks_dir()}", columns, lines)
+    missing = [card.name for card in cards if not card.path.is_file()]
+    if missing:
+        print(f"not in this folder: {', '.join(missing)}")
+
+
+def _needs(needs: Needs) -> str:
+    return ", ".join(filter(None, ["GPU" if needs.gpu else "CPU", needs.network and "network", needs.data]))
+
+
+@app.command("copy")
+def course_copy(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.")],
+    notebooks: Notebooks = [],  # noqa: B006  (typer reads it, nobody changes it)
+    force: Annotated[bool, typer.Option(help="Overwrite files that differ.")] = False,
+) -> None:
+    """Write the shipped course to a folder to learn in, without the exercises' solutions."""
+    from stm_lab.course.copy import copy_course
+
+    written = copy_course(folder, notebooks, force=force)
+    for path in written:
+        print(path)
+    print(f"{len(written)} files written" if written else "all there already")
+
+
+@app.command("sync")
+def course_sync(
+    notebooks: Notebooks = [],  # noqa: B006
+    check: Annotated[bool, typer.Option(help="Change nothing; exit with 1 if something differs.")] = False,
+) -> None:
+    """Write header and parameters of the notebooks anew, as their cards say."""
+    from stm_lab.course.cards import load_card, load_cards
+    from stm_lab.course.notebooks import differences, sync
+
+    cards = [load_card(notebook) for notebook in notebooks] or list(load_cards().values())
+    found = [(card, differences(card)) for card in cards]  # of all, before anything is written
+    for card, lines in found:
+        for line in lines:
+            print(f"{card.name}: {line}")
+        if lines and not check:
+            sync(card)
+    count = sum(bool(lines) for _, lines in found)
+    done = "differ" if check else "written"
+    print(f"{count} of {len(found)} notebooks {done}" if count else "all as their cards say")
+    if count and check:
+        raise typer.Exit(1)
+
+
+def doctor() -> None:
+    """Look at everything that the course needs, and say what to do where something is missing."""
+    from stm_lab.doctor import examine, verdict
+
+    findings = examine()
+    lines = [(each.state, each.name, escape(each.found), escape(each.advice)) for each in findings]
+    print_table("doctor", ("state", "what", "found", "what to do"), lines)
+    sentence, status = verdict(findings)
+    print(sentence)
+    raise typer.Exit(status)
