@@ -84,3 +84,13 @@ def card(write_course, declared):
 
     write_course({"01_small": declared, "12_other": declared})
     return cards.load_card("01_small")
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """The folder of a course of one notebook without torch (`small_course`), for this process and its children."""
+    import small_course
+
+    monkeypatch.setenv("STM_LAB_NOTEBOOKS", str(tmp_path / "course"))
+    monkeypatch.setenv("STM_LAB_RUNS", str(tmp_path / "runs"))
+    return small_course.write(tmp_path / "course")

@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (course.doctor, runs.demo, models.mixers, models.models, models.train):
+for command in (course.doctor, runs.demo, runs.run, runs.sweep, models.mixers, models.models, models.train):
     app.command()(command)
 for command in (results.leaderboard, results.predict):
     app.command()(command)

@@ -1,4 +1,4 @@
-"""Notebooks as experiments: `stm-lab demo`."""
+"""Notebooks as experiments: `stm-lab demo`, `run`, `sweep`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Annotated
 import typer
 
 from stm_lab.cli.console import Overrides, print_table
-from stm_lab.errors import UserError
+from stm_lab.errors import UserError, WorkFailed
+
+Force = Annotated[bool, typer.Option(help="Start afresh, whatever is there.")]
+Timeout = Annotated[float | None, typer.Option(min=0, metavar="MINUTES", help="Stop a run after so long.")]
+Memory = Annotated[float | None, typer.Option(min=0, metavar="GB", help="Stop a run that holds more, resident.")]
 
 
 def demo(
@@ -17,6 +21,7 @@ def demo(
     data_root: Annotated[Path | None, typer.Option(help="The folder of its raw data.")] = None,
     profile: Annotated[str, typer.Option(help="quick, demo, class or paper.")] = "demo",
     parameters: Overrides = [],  # noqa: B006  (typer reads it, nobody changes it)
+    force: Force = False,
 ) -> None:
     """Train the mixers in one backbone, compare them, and say where figures and numbers are."""
     from stm_lab.course import rows, run, summary
@@ -28,7 +33,7 @@ def demo(
             raise UserError(f"{name} is given twice, by --{name.replace('_', '-')} and by -p")
         if value is not None:
             values[name] = value
-    folder = run("00_quickstart", values, profile=profile, echo=sys.stderr)
+    folder = run("00_quickstart", values, profile=profile, force=force, echo=sys.stderr)
 
     recorded = rows(folder.path)
     baseline = "identity" if "identity" in set(recorded["mixer"]) else None
@@ -36,3 +41,81 @@ def demo(
     print_table("top-1 (%) on the validation split", table.columns, table.itertuples(index=False))
     for what in ("notebook", "html", "figures", "rows"):
         print(f"{what:<9} {getattr(folder, what)}")
+
+
+def run(
+    notebook: Annotated[str, typer.Argument(help="Name, number or path.")],
+    parameters: Overrides = [],  # noqa: B006
+    profile: Annotated[str, typer.Option(help="quick, or another of the notebook's card.")] = "quick",
+    force: Force = False,
+    timeout: Timeout = None,
+    memory: Memory = None,
+) -> None:
+    """Run one notebook with these parameters, or go on with it; a finished run is not done again."""
+    from stm_lab.course import run as run_notebook
+    from stm_lab.overrides import parse_overrides
+
+    values = parse_overrides(parameters)
+    folder = run_notebook(
+        notebook, values, profile=profile, force=force, timeout=timeout, memory=memory, echo=sys.stderr
+    )
+    print(folder.path)
+
+
+def sweep(
+    file: Annotated[str, typer.Argument(help="A YAML file, or a name in the course's folder sweeps.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and start nothing.")] = False,
+    engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
+    processes: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default: by cores and memory.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster: auto, or ray://host:port.")] = None,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="The I-th of N parts.")] = "1/1",
+    force: Force = False,
+    timeout: Timeout = None,
+    memory: Memory = None,
+) -> None:
+    """Do the runs of a sweep that are missing, and gather the results."""
+    from stm_lab.course import sweep as perform_sweep
+    from stm_lab.course.sweep import load_sweep, make_engine, parse_shard, plan_sweep
+
+    loaded = load_sweep(file)
+    if dry_run:
+        _print_plan(loaded.title, plan_sweep(loaded, parse_shard(shard)), processes)
+        return
+    chosen = make_engine(engine, processes=processes, address=address)
+    outcomes = perform_sweep(file, engine=chosen, shard=shard, force=force, timeout=timeout, memory=memory)
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    _print_gathered(loaded, [outcome.job.folder.path for outcome in outcomes if outcome.state != "failed"])
+    states = [outcome.state for outcome in outcomes]
+    print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
+    if failed:
+        raise WorkFailed(f"{len(failed)} of {len(outcomes)} runs failed; the first: {failed[0].message}")
+
+
+def _print_plan(title: str, jobs: list, processes: int | None) -> None:
+    from stm_lab.course.board import describe
+    from stm_lab.course.sweep import expected_minutes
+    from stm_lab.devices import cores
+
+    lines = []
+    for job in jobs:
+        state = job.folder.read_status().get("state", "missing") if not job.is_done() else "done"
+        needs = (f"{job.minutes:g}", f"{job.memory_gb:g}", job.cpus, f"{job.gpus:g}")
+        lines.append((job.key, describe(job), state, *needs))
+    print_table(title, ("key", "parameters", "state", "minutes", "GB", "CPUs", "GPUs"), lines)
+    at_once = min(processes or cores(), max(1, cores() // max((job.cpus for job in jobs), default=1)))
+    missing = [job for job in jobs if not job.is_done()]
+    minutes = expected_minutes(jobs)
+    print(
+        f"{len(jobs)} runs, {len(missing)} to do: about {minutes:.0f} minutes of runs, {minutes / at_once:.0f} with "
+        f"{at_once} at a time, {at_once * max((job.memory_gb for job in missing), default=0):.1f} GB of memory"
+    )
+
+
+def _print_gathered(sweep, folders: list[Path]) -> None:
+    """The leaderboard of a sweep's runs, as its file asks for it."""
+    from stm_lab.cli.results import print_leaderboard
+    from stm_lab.course import leaderboard
+
+    if folders:
+        gather = sweep.gather
+        print_leaderboard(leaderboard(folders, by=gather.by, metric=gather.metric, baseline=gather.baseline))

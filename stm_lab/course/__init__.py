@@ -1,6 +1,6 @@
 """The course's notebooks: declared by cards, run with checked parameters, gathered as rows.
 
-`setup`, `run` and `rows` are functions here; the modules that define them bear the same names.
+`setup`, `run`, `sweep` and `rows` are functions here; the modules that define them bear the same names.
 """
 
 from .cards import check_values, load_card, load_cards
@@ -8,6 +8,7 @@ from .leaderboard import leaderboard
 from .results import rows, summary
 from .run import RunFailed, run
 from .setup import Lab, setup
+from .sweep import sweep
 
 __all__ = [
     "Lab",
@@ -20,4 +21,5 @@ __all__ = [
     "run",
     "setup",
     "summary",
+    "sweep",
 ]

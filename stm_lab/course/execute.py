@@ -1,12 +1,17 @@
-"""Execute one notebook in a kernel, into the files of its run. Slow to import: papermill, Jupyter, nbconvert."""
+"""Execute one notebook in a kernel, into the files of its run. Slow to import: papermill, Jupyter, nbconvert.
+
+papermill works in a thread; this one looks after it: it counts cells, holds the kernel against its limits, and hears
+when the run is to stop. Whatever ends the kernel, papermill's thread ends with it.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import nbconvert
 import papermill
@@ -16,80 +21,196 @@ from papermill.exceptions import PapermillExecutionError, strip_color
 
 from stm_lab import paths
 from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder
+from stm_lab.course.notebooks import read_notebook
+from stm_lab.course.watch import Watch, kill_tree, terminated_as_interrupted
+
+_LOOK_EVERY = 0.1  # seconds
+
+OnCell = Callable[[int, int, str], object]  # the cell's number, how many there are, its source
 
 
 def execute(
-    notebook: Path, folder: RunFolder, values: Mapping[str, Any], echo: TextIO | None = None
+    notebook: Path,
+    folder: RunFolder,
+    values: Mapping[str, Any],
+    *,
+    watch: Watch,
+    threads: int | None = None,
+    on_cell: OnCell = lambda number, cells, source: None,
+    on_text: Callable[[str], object] = lambda text: None,
+    on_look: Callable[[], object] = lambda: None,
 ) -> dict[str, Any] | None:
     """Run `notebook` with parameters `values`, working in `folder`, which gets the executed notebook, HTML and log.
 
-    What the cells print goes to the log, and to `echo` as well. Returns what went wrong, None if nothing: `cell` (its
-    number in the executed notebook, `In [cell]`; None if the kernel died or never started), `error` in one line, and
-    with a cell `source` and `traceback`.
+    Args:
+        notebook: the stored notebook.
+        folder: is there already.
+        values: by name; paths are passed as strings.
+        watch: limits of the kernel and its children.
+        threads: of each numerical library in the kernel; None: as many as they take.
+        on_cell: called before each code cell; numbers count code cells from 1, as `In [1]` does.
+        on_text: called with what the cells print, which goes to the log as well.
+        on_look: called ten times a second.
+
+    Returns:
+        What went wrong, None if nothing: `kind` ("cell", "died", "memory", "timeout", "start", "files"), `cell` (the
+        last that was begun; None if none was), `source`, `error` in one line, and, of a failing cell, `traceback`.
     """
+    kernel = _Kernel(notebook, folder, threads)
+    cells = _Cells(notebook, on_cell)
+    outcome: list[dict[str, Any] | None] = []
+    worker = threading.Thread(
+        target=lambda: outcome.append(_papermill(notebook, folder, values, kernel, cells, on_text)), daemon=True
+    )
+    stopped: dict[str, Any] | None = None
+    with terminated_as_interrupted():
+        worker.start()
+        try:
+            while worker.is_alive():
+                worker.join(_LOOK_EVERY)
+                on_look()
+                passed = watch.look(kernel.pid) if stopped is None else None
+                if passed is not None:
+                    stopped = {"kind": passed[0], **cells.last(), "error": f"stopped: {passed[1]}"}
+                if stopped is not None:
+                    kernel.kill()
+        except BaseException:  # among them Ctrl-C
+            while worker.is_alive():  # a kernel that is only about to start must not outlive the run
+                kernel.kill()
+                worker.join(_LOOK_EVERY)
+            raise
+        finally:
+            _write_html(folder)
+    return stopped or outcome[0]
+
+
+class _Cells:
+    """Which code cell is running."""
+
+    def __init__(self, notebook: Path, on_cell: OnCell):
+        self._on_cell = on_cell
+        self.total = 1 + sum(map(_is_code, read_notebook(notebook)["cells"]))  # one with the values is put in
+        self.number, self.source = 0, ""
+
+    def starts(self, cell: Mapping[str, Any], cell_index: int) -> None:
+        """nbclient's hook, called before each cell."""
+        if _is_code(cell):
+            self.number, self.source = self.number + 1, cell["source"]
+            self._on_cell(self.number, self.total, self.source)
+
+    def last(self) -> dict[str, Any]:
+        return {"cell": self.number, "source": self.source} if self.number else {"cell": None}
+
+
+def _is_code(cell: Mapping[str, Any]) -> bool:
+    return cell["cell_type"] == "code" and bool(cell["source"].strip())
+
+
+class _Kernel:
+    """A kernel of this very interpreter, whatever `python3` means to Jupyter on this machine.
+
+    It works in the run's folder, so folders that the environment gives relative to ours are made absolute.
+    """
+
+    def __init__(self, notebook: Path, folder: RunFolder, threads: int | None):
+        environment = {
+            FOLDER_VARIABLE: str(folder.path),
+            "STM_LAB_NOTEBOOKS": str(notebook.parent),
+            "STM_LAB_RUNS": str(paths.runs_dir()),
+            "STM_LAB_DATA": os.pathsep.join(map(str, paths.data_roots())),
+        }
+        if threads is not None:
+            environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self._spec = KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"],
+            display_name="Python 3",
+            language="python",
+            env=environment,
+        )
+        self._manager: AsyncKernelManager | None = None
+
+    def manager_class(self) -> type[AsyncKernelManager]:
+        """What papermill makes its kernel's manager of."""
+        kernel = self
+
+        class ThisInterpreter(AsyncKernelManager):
+            kernel_spec = property(lambda self: kernel._spec)
+
+            def __init__(self, *args: Any, **options: Any):
+                super().__init__(*args, **options)
+                kernel._manager = self
+
+        return ThisInterpreter
+
+    @property
+    def pid(self) -> int | None:
+        """Of the kernel's process; None before it has one."""
+        return getattr(getattr(self._manager, "provisioner", None), "pid", None)
+
+    def kill(self) -> None:
+        """End it and its children."""
+        if self.pid is not None:
+            kill_tree(self.pid)
+
+
+def _papermill(
+    notebook: Path,
+    folder: RunFolder,
+    values: Mapping[str, Any],
+    kernel: _Kernel,
+    cells: _Cells,
+    on_text: Callable[[str], object],
+) -> dict[str, Any] | None:
+    """Execute to the end or to the first failure, which is returned as `execute` does."""
     try:
         with folder.log.open("w", encoding="utf-8") as file:
-            log = _Log(file, echo)
+            log = _Log(file.write, on_text, file.flush)
             papermill.execute_notebook(
                 notebook,
                 folder.notebook,
-                {name: str(value) if isinstance(value, Path) else value for name, value in values.items()},
+                {name: _plain(value) for name, value in values.items()},
                 cwd=folder.path,
-                kernel_manager_class=_kernel_of(folder),
+                kernel_manager_class=kernel.manager_class(),
                 progress_bar=False,
                 stdout_file=log,
                 stderr_file=log,
+                on_cell_start=cells.starts,
             )
     except PapermillExecutionError as error:
         message = (str(error.evalue).splitlines() or [""])[0]
         return {
+            "kind": "cell",
             "cell": error.exec_count,
             "source": error.source,
             "error": f"{error.ename}: {message}".removesuffix(": "),
             "traceback": strip_color("\n".join(error.traceback)),
         }
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        return {"kind": "files", **cells.last(), "error": f"{error.strerror or error}{place}"}
     except RuntimeError as error:  # of jupyter_client and nbclient: the kernel died, or never answered
-        return {"cell": None, "error": str(error)}
-    finally:
-        _write_html(folder)
+        if not cells.number:
+            return {"kind": "start", "cell": None, "error": f"the kernel did not start: {error}"}
+        return {"kind": "died", **cells.last(), "error": "the kernel died"}
     return None
 
 
 class _Log:
-    """One text file for papermill to write to, perhaps two in truth."""
+    """What papermill writes the cells' output to."""
 
-    def __init__(self, *files: TextIO | None):
-        self._files = [file for file in files if file is not None]
+    def __init__(self, write: Callable[[str], object], on_text: Callable[[str], object], flush: Callable[[], object]):
+        self._write, self._on_text, self.flush = write, on_text, flush
 
     def write(self, text: str) -> None:
-        for file in self._files:
-            file.write(text)
-
-    def flush(self) -> None:
-        for file in self._files:
-            file.flush()
+        self._write(text)
+        self._on_text(text)
 
 
-def _kernel_of(folder: RunFolder) -> type[AsyncKernelManager]:
-    """A kernel of this very interpreter, whatever `python3` means to Jupyter on this machine.
-
-    It works in the run's folder, so folders that the environment gives relative to ours are made absolute.
-    """
-    spec = KernelSpec(
-        argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"],
-        display_name="Python 3",
-        language="python",
-        env={
-            FOLDER_VARIABLE: str(folder.path),
-            "STM_LAB_RUNS": str(paths.runs_dir()),
-            "STM_LAB_DATA": os.pathsep.join(map(str, paths.data_roots())),
-        },
-    )
-
-    class ThisInterpreter(AsyncKernelManager):
-        kernel_spec = property(lambda self: spec)
-
-    return ThisInterpreter
+def _plain(value: Any) -> Any:
+    """A parameter's value as papermill can write it into a cell."""
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _write_html(folder: RunFolder) -> None:

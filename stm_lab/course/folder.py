@@ -1,6 +1,6 @@
 """A notebook run's folder: where it is, what lies in it, and the key it is named by.
 
-    runs/<notebook>/<key>/  notebook.ipynb  notebook.html  figures/  rows.jsonl  log.txt  environment.json  status.json
+runs/<notebook>/<key>/  notebook.ipynb  notebook.html  figures/  rows.jsonl  log.txt  environment.json  status.json
 """
 
 from __future__ import annotations
@@ -8,11 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from stm_lab import paths
 from stm_lab.course.cards import Card
@@ -67,13 +71,51 @@ class RunFolder:
             raise UserError(f"out = {str(self.path)!r}: {error.strerror}") from None
         return self
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder for one run; the system lets go of it when the process ends, however it does.
+
+        Raises UserError if another process holds it.
+        """
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"{self.path}: this run is going on already, in another process") from None
+        except OSError as error:
+            raise UserError(f"out = {str(self.path)!r}: {error.strerror}") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_held(self) -> bool:
+        """Whether a process is running this run now."""
+        if not (self.path / ".lock").is_file():
+            return False
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def clear(self) -> None:
+        """Remove what a run leaves, and nothing else."""
+        for path in (self.notebook, self.html, self.rows, self.log, self.environment, self.status):
+            path.unlink(missing_ok=True)
+        for folder in (self.figures, self.path / "train"):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def write_json(self, path: Path, value: Any) -> None:
         """Write a file of this folder in one go: a reader finds the old one or the new one, never half of it."""
         replace_text(path, json.dumps(value, indent=1, default=str) + "\n")
 
     def read_status(self) -> dict[str, Any]:
         """What `status.json` says; empty before the first run."""
-        return json.loads(self.status.read_text(encoding="utf-8")) if self.status.is_file() else {}
+        try:
+            return json.loads(self.status.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # not there, or cut off by a full disk
+            return {}
 
 
 def replace_text(path: Path, text: str) -> None:

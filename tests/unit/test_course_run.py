@@ -1,20 +1,24 @@
 """Running notebooks in kernels: what becomes of the good, the failing, the dying and the interrupted."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 
 import nbformat
 import papermill
+import psutil
 import pytest
+import small_course
 import yaml
+from small_course import begun
 
-from stm_lab import UserError, paths
+from stm_lab import UserError
 from stm_lab.course import RunFailed, rows, run
+from stm_lab.course.run import plan
 
 pytestmark = pytest.mark.slow  # each starts a kernel
 
@@ -30,6 +34,7 @@ CARD = {
         "size": {"type": "int | None", "default": 3, "help": "images"},
         "out": {"type": "path | None", "default": None, "in_key": False, "help": "folder of this run"},
     },
+    "resources": {"quick": {"minutes": 0.1, "memory_gb": 1}},
     "outputs": ["a row"],
 }
 PARAMETERS = """\
@@ -48,13 +53,12 @@ lab = stm_lab.course.setup("01_small", globals())"""
 @pytest.fixture
 def course(tmp_path, monkeypatch):
     """Write a notebook of these cells into a course of its own."""
-    monkeypatch.setattr(paths, "notebooks_dir", lambda: tmp_path)
+    monkeypatch.setenv("STM_LAB_NOTEBOOKS", str(tmp_path))
     monkeypatch.setenv("STM_LAB_RUNS", str(tmp_path / "runs"))
     (tmp_path / "course.yaml").write_text(yaml.safe_dump({"01_small": CARD}, sort_keys=False))
-    here = f"import pathlib, stm_lab.paths\nstm_lab.paths.notebooks_dir = lambda: pathlib.Path({str(tmp_path)!r})"
 
     def course(*cells, with_setup=True):
-        cells = [here, PARAMETERS, SETUP, *cells] if with_setup else [PARAMETERS, *cells]
+        cells = [PARAMETERS, SETUP, *cells] if with_setup else [PARAMETERS, *cells]
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
         notebook.cells[cells.index(PARAMETERS)].metadata["tags"] = ["parameters"]
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -106,10 +110,10 @@ def test_nothing_starts_with_a_wrong_value(course, tmp_path):
 def test_a_failing_cell_is_told_with_its_traceback(course, tmp_path):
     failing = "def f():\n    raise ValueError('no good\\nat all')\n\nf()"
     course("print('before')", failing, "print('after')", with_setup=False)
-    with pytest.raises(RunFailed, match=r"01_small: cell \[4\] failed: ValueError: no good") as caught:
+    with pytest.raises(RunFailed, match=r"01_small: cell \[4\]: ValueError: no good") as caught:
         run(1, {"out": tmp_path / "here"})
     folder = caught.value.folder
-    assert (caught.value.cell, folder.path) == (4, tmp_path / "here")
+    assert (caught.value.cell, caught.value.kind, folder.path) == (4, "cell", tmp_path / "here")
     failure = status(folder)["failure"]
     assert status(folder)["state"] == "failed"
     assert "raise ValueError" in failure["source"]
@@ -120,12 +124,104 @@ def test_a_failing_cell_is_told_with_its_traceback(course, tmp_path):
     assert "ValueError" in folder.html.read_text()
 
 
-def test_a_kernel_that_dies(course, tmp_path):
-    course("import os", "os._exit(9)", with_setup=False)
-    with pytest.raises(RunFailed, match=r"[Kk]ernel died") as caught:
+@pytest.mark.parametrize(
+    ("act", "limits", "kind", "said"),
+    [
+        ("exit", {}, "died", "the kernel died"),
+        ("eat", {"memory": 0.3}, "memory", "may hold 0.3 GB"),
+        ("sleep", {"timeout": 0.05}, "timeout", "not done after 0.05 min"),
+    ],
+)
+def test_a_kernel_that_dies_or_passes_a_limit(small, act, limits, kind, said):
+    started = time.monotonic()
+    with pytest.raises(RunFailed, match=said) as caught:
+        run(1, {"act": act}, **limits)
+    written = status(caught.value.folder)
+    assert (caught.value.kind, caught.value.cell) == (kind, 3)
+    assert (written["state"], written["failure"]["kind"], written["failure"]["cell"]) == ("failed", kind, 3)
+    assert "random" in written["failure"]["source"]
+    assert 0.02 < written["peak_memory_gb"] < 1
+    assert time.monotonic() - started < 60
+    ((_, _, pid),) = begun(small)
+    assert not psutil.pid_exists(pid)
+    assert "begun" in caught.value.folder.log.read_text()
+
+
+def test_a_kernel_that_never_starts(small, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RunFailed, match="the kernel did not start") as caught:
         run(1)
-    assert caught.value.cell is None
-    assert status(caught.value.folder)["state"] == "failed"
+    assert (caught.value.kind, caught.value.cell) == ("start", None)
+
+
+def test_a_full_disk_is_told_in_one_line(small):
+    folder = plan(1).folder.create()
+    folder.log.symlink_to("/dev/full")
+    with pytest.raises(RunFailed, match="No space left on device") as caught:
+        run(1)
+    assert caught.value.kind == "files"
+
+
+def test_what_is_done_is_not_done_again(small, capsys):
+    folder = run(1)
+    run(1)
+    assert "done already" in capsys.readouterr().out
+    assert len(begun(small)) == 1
+    written = status(folder)
+    folder.write_json(folder.status, {**written, "code": "0123456789ab"})
+    run(1)
+    assert "done already, with other code (0123456789ab, now" in capsys.readouterr().out
+    run(1, force=True)
+    assert len(begun(small)) == 2
+
+
+def test_another_run_in_the_folder_is_refused(small, tmp_path):
+    run(1, {"out": tmp_path / "here"})
+    with pytest.raises(UserError, match="holds another run"):
+        run(1, {"out": tmp_path / "here", "seed": 1})
+    run(1, {"out": tmp_path / "here", "seed": 1}, force=True)
+    assert [seed for _, seed, _ in begun(small)] == [0, 1]
+
+
+def test_a_run_that_goes_on_elsewhere_is_refused(small):
+    job = plan(1)
+    with job.folder.create().alone():
+        assert job.folder.is_held()
+        code = "from stm_lab.course import run; run(1)"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "UserError" in other.stderr
+    assert "going on already" in other.stderr
+    assert not job.folder.is_held()
+    assert not begun(small)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written(small, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(UserError, match=r"closed.*Permission denied"):
+        run(1, {"out": tmp_path / "closed" / "here"})
+
+
+def test_a_file_where_the_folder_should_be(small, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"out = .*file.*: (File exists|Not a directory)"):
+        run(1, {"out": tmp_path / "file"})
+
+
+def test_no_cell_for_parameters(tmp_path, monkeypatch):
+    monkeypatch.setenv("STM_LAB_NOTEBOOKS", str(tmp_path))
+    small_course.write(tmp_path, with_parameters=False)
+    with pytest.raises(UserError, match="one cell must be tagged 'parameters', found 0"):
+        run(1)
+
+
+def test_how_far_it_is(small):
+    said = io.StringIO()
+    run(1, echo=said)
+    lines = said.getvalue().splitlines()
+    assert "begun" in lines
+    assert lines[0].startswith("01_small: 0/4 (0%) cells")
+    assert lines[-1].startswith("01_small: 4/4 (100%) cells")
 
 
 def hears_ctrl_c():
@@ -133,28 +229,28 @@ def hears_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_interrupted_is_written_down_and_no_kernel_stays(course, tmp_path):
-    sleeping = "pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
-    course("import os, pathlib, time", sleeping, with_setup=False)
-    script = textwrap.dedent(f"""\
-        import pathlib
-        from stm_lab import paths
-        from stm_lab.course import run
-        paths.notebooks_dir = lambda: pathlib.Path({str(tmp_path)!r})
-        run(1, {{"out": {str(tmp_path / "here")!r}}})
-        """)
-    command = [sys.executable, "-c", script]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_it_leaves_no_kernel_and_goes_on(small, number):
+    """However it ends: by Ctrl-C, by a batch system's SIGTERM, by a kill that nothing can be done about."""
+    command = [sys.executable, "-m", "stm_lab.cli", "run", "1", "-p", "act=once"]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c)
-    pid = tmp_path / "here" / "pid"
+    folder = plan(1, {"act": "once"}).folder
     deadline = time.monotonic() + 60
-    while not (pid.is_file() and pid.read_text()) and time.monotonic() < deadline:
+    while not begun(small) and time.monotonic() < deadline:
         time.sleep(0.1)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     _, said = child.communicate(timeout=60)
-    assert "KeyboardInterrupt" in said
-    assert json.loads((tmp_path / "here" / "status.json").read_text())["state"] == "interrupted"
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text()), 0)
+    expected = {signal.SIGKILL: (-signal.SIGKILL, "running")}.get(number, (130, "interrupted"))
+    assert (child.returncode, status(folder)["state"]) == expected, said
+    ((_, _, pid),) = begun(small)
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(pid):
+        assert time.monotonic() < deadline, "the kernel stays"
+        time.sleep(0.1)
+    assert not folder.is_held()
+    run(1, {"act": "once"})
+    assert status(folder)["state"] == "done"
+    assert len(rows(folder.path)) == 1
 
 
 def test_plain_papermill_gets_types_and_refusals_too(course, tmp_path, monkeypatch, caplog):

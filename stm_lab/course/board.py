@@ -1,0 +1,92 @@
+"""What a sweep shows while it goes: a live table on a terminal, else a plain line per interval and one per failure."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from stm_lab.course.run import Job
+from stm_lab.progress import is_watched, progress
+
+_LAST = 8  # finished runs that are shown
+
+
+class Board:
+    """Counts runs, and shows those that go on.
+
+    Args:
+        title: of the sweep.
+        total: number of its runs.
+    """
+
+    def __init__(self, title: str, total: int):
+        self.title, self.total = title, total
+        self.running: dict[str, tuple[Job, float]] = {}  # by key, with the time of their start
+        self.finished: list[tuple[Job, str, str]] = []
+        self._started = time.monotonic()
+        self._live: Live | None = None
+        self._bar: progress | None = None
+        if is_watched(sys.stderr):
+            self._live = Live(console=Console(stderr=True), get_renderable=self.render, refresh_per_second=2)
+        else:
+            self._bar = progress(total, title, unit="runs", watched=False)
+
+    def __enter__(self) -> Board:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if self._bar is not None:
+            self._bar.close()
+
+    def started(self, job: Job) -> None:
+        self.running[job.key] = (job, time.monotonic())
+
+    def put_back(self, job: Job) -> None:
+        """It has to wait after all."""
+        self.running.pop(job.key, None)
+
+    def ended(self, job: Job, state: str, message: str) -> None:
+        self.running.pop(job.key, None)
+        self.finished.append((job, state, message))
+        if self._bar is not None:
+            if state == "failed":
+                self._bar.say(f"failed: {message}")
+            self._bar.update(note=self._note())
+
+    def look(self) -> None:
+        """A plain line, if one is due."""
+        if self._bar is not None:
+            self._bar.update(0, note=self._note())
+
+    def _note(self) -> str:
+        failed = sum(state == "failed" for _, state, _ in self.finished)
+        return f"{len(self.running)} running, {failed} failed"
+
+    def render(self) -> Group:
+        """The live table."""
+        table = Table("run", "what", "state", "cell", "seconds", "GB", title=self.title, title_justify="left")
+        for job, state, message in self.finished[-_LAST:]:
+            colour = "red" if state == "failed" else "green"
+            status = job.folder.read_status()
+            seconds, peak = status.get("seconds", ""), status.get("peak_memory_gb", "")
+            table.add_row(job.key, describe(job), Text(state, colour), message[:60], str(seconds), str(peak))
+        for job, started in self.running.values():
+            status = job.folder.read_status()
+            cell = f"{status.get('cell', 0)}/{status.get('cells', '?')}"
+            table.add_row(job.key, describe(job), "running", cell, f"{time.monotonic() - started:.0f}", "")
+        minutes = (time.monotonic() - self._started) / 60
+        return Group(table, f"{len(self.finished)} of {self.total} done, {self._note()}, {minutes:.1f} min")
+
+
+def describe(job: Job) -> str:
+    """The values of a run that differ from its profile's, in a line."""
+    return ", ".join(f"{name}={value}" for name, value in job.given.items())

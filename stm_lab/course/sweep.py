@@ -1,0 +1,183 @@
+"""A sweep: one notebook, many parameters. A YAML file says which runs; an engine does those that are missing.
+
+Each run is the one that `stm-lab run` would do, in the same folder with the same key. So a sweep has no state of its
+own: what is done is found again, whoever did it, and two sweeps may share runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stm_lab import paths, yaml12
+from stm_lab.course.cards import Card, load_card
+from stm_lab.course.engines import Engine, Local, Outcome, Ray
+from stm_lab.course.run import Job, plan
+from stm_lab.errors import UserError, check_known, nearest
+from stm_lab.validation import validated
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Gather(_Strict):
+    """Which results the sweep is about, as `leaderboard` takes them."""
+
+    by: str = "mixer"
+    metric: str = "top1"
+    baseline: str | None = None
+
+
+class Sweep(_Strict):
+    """What a sweep's file says."""
+
+    name: str
+    title: str
+    notebook: str
+    profile: str = "quick"
+    parameters: dict[str, Any] = {}  # the same for all runs
+    grid: dict[str, list[Any]] = {}  # every combination of these
+    listed: list[dict[str, Any]] = Field(default=[], alias="list")  # with each of these
+    seeds: list[int] = []  # and each seed, as the parameter `seed` or as `seeds: [seed]`
+    plugins: list[str] = []  # files that register mixers, relative to the sweep's file
+    max_runs: int = Field(default=1000, ge=1)  # a slip in a grid is told before a thousand runs start
+    gather: Gather = Gather()
+
+    @model_validator(mode="after")
+    def _each_is_given_once(self) -> Sweep:
+        given = Counter([*self.parameters, *self.grid, *{name for point in self.listed for name in point}])
+        twice = [name for name, times in given.items() if times > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is given twice, in two of parameters, grid and list")
+        for name, values in self.grid.items():
+            if not values:
+                raise ValueError(f"grid: {name} has no values")
+        return self
+
+    def points(self) -> list[dict[str, Any]]:
+        """The parameters of each run but for the seed. Of two points, the grid's last parameter differs first."""
+        combinations = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+        return [{**self.parameters, **point, **more} for point in self.listed or [{}] for more in combinations]
+
+
+def load_sweep(source: str | Path) -> Sweep:
+    """The sweep in a YAML file, or the one of that name in the course's folder `sweeps`.
+
+    Raises:
+        UserError: no such file or name (the nearest is named), not YAML (line and column), an unknown key, a wrong
+            value.
+    """
+    path = Path(source).expanduser()
+    if not path.suffix:
+        folder = paths.notebooks_dir() / "sweeps"
+        check_known("sweep", str(source), [file.stem for file in folder.glob("*.yaml")])
+        path = folder / f"{source}.yaml"
+    fields = yaml12.read_mapping(path)
+    sweep = validated(Sweep, {"name": path.stem, **fields}, str(path))
+    beside = [str((path.absolute().parent / file).resolve()) for file in sweep.plugins]
+    return sweep.model_copy(update={"plugins": beside})
+
+
+def plan_sweep(sweep: Sweep, shard: tuple[int, int] = (1, 1)) -> list[Job]:
+    """The runs of a sweep, one seed after the other, so that a sweep that is stopped early has compared all of them.
+
+    Args:
+        sweep: what is asked for.
+        shard: (i, n) with 1 <= i <= n: the i-th of n parts, which together are the whole.
+
+    Raises:
+        UserError: anything that `plan` refuses, for any of the runs; too many runs; two that are one.
+    """
+    card = load_card(sweep.notebook)
+    points = [point | _seeded(card, seed) for seed in sweep.seeds or [None] for point in sweep.points()]
+    if len(points) > sweep.max_runs:
+        raise UserError(f"sweep {sweep.name}: {len(points)} runs are more than max_runs = {sweep.max_runs}")
+    if sweep.plugins:
+        check_known("parameter", "plugins", card.parameters, f"sweep {sweep.name}: ")
+        points = [{**point, "plugins": sweep.plugins} for point in points]
+    fingerprints: dict[tuple[Any, Any], str | None] = {}
+    jobs: dict[Path, Job] = {}
+    for point in points:
+        try:
+            job = plan(card, point, profile=sweep.profile, fingerprints=fingerprints)
+        except UserError as error:
+            raise UserError(f"sweep {sweep.name}: {error}") from None
+        if job.folder.path in jobs:
+            raise UserError(f"sweep {sweep.name}: two of its runs are one and the same: {point}")
+        jobs[job.folder.path] = job
+    index, parts = shard
+    return list(jobs.values())[index - 1 :: parts]
+
+
+def _seeded(card: Card, seed: int | None) -> dict[str, Any]:
+    if seed is None:
+        return {}
+    for name, value in (("seed", seed), ("seeds", [seed])):
+        if name in card.parameters:
+            return {name: value}
+    raise UserError(f"{card.name} has no parameter seed or seeds; {nearest('seed', card.parameters)}")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """ "2/8" -> (2, 8). Raises UserError for anything else."""
+    first, slash, second = text.partition("/")
+    if slash and first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
+        return int(first), int(second)
+    raise UserError(f"shard {text!r}: expected i/n with 1 <= i <= n, such as 1/4")
+
+
+def expected_minutes(jobs: Sequence[Job]) -> float:
+    """Minutes of the runs that are not done, one after the other: like those that are, else as the card says."""
+    seconds = [job.folder.read_status()["seconds"] for job in jobs if job.is_done()]
+    return sum(median(seconds) / 60 if seconds else job.minutes for job in jobs if not job.is_done())
+
+
+def sweep(
+    source: str | Path | Mapping[str, Any],
+    *,
+    engine: Engine | None = None,
+    shard: str = "1/1",
+    force: bool = False,
+    timeout: float | None = None,
+    memory: float | None = None,
+) -> list[Outcome]:
+    """Do the runs of a sweep that are not done; one that fails does not stop the others.
+
+    Args:
+        source: a file, a name in the course's `sweeps`, or what such a file would hold.
+        engine: `Local(processes)` (the default) or `Ray(address)`.
+        shard: "i/n", a part of it, for the job arrays of a batch system.
+        force: do all of them again.
+        timeout: minutes for each run.
+        memory: gigabytes (1e9 bytes) of resident memory for each run.
+
+    Returns:
+        What became of each run, in the order of the plan.
+
+    Raises:
+        UserError: the sweep or one of its runs is not right; nothing started.
+        KeyboardInterrupt: Ctrl-C. What ran is stopped and goes on when the sweep is started again.
+    """
+    is_mapping = isinstance(source, Mapping)
+    loaded = validated(Sweep, {"name": "sweep", **source}, "sweep") if is_mapping else load_sweep(source)
+    jobs = plan_sweep(loaded, parse_shard(shard))
+    return (engine or Local()).perform(jobs, title=loaded.title, force=force, timeout=timeout, memory=memory)
+
+
+def make_engine(name: str, *, processes: int | None = None, address: str | None = None) -> Engine:
+    """The engine called "local" or "ray". Raises UserError for another name, and for what the engine has no use for."""
+    check_known("engine", name, ("local", "ray"))
+    if name == "local":
+        if address is not None:
+            raise UserError("--address is of the engine ray; add --engine ray")
+        return Local(processes)
+    if processes is not None:
+        raise UserError("--processes is of the engine local; Ray places runs by the CPUs and GPUs of their cards")
+    return Ray(address)

@@ -1,0 +1,284 @@
+"""Sweeps: what they plan, that every engine does the same, and that nothing finished is lost however they end."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import psutil
+import pytest
+import small_course
+from small_course import begun
+
+from stm_lab import UserError, paths
+from stm_lab.course import engines, leaderboard, sweep
+from stm_lab.course.engines import Local, Ray
+from stm_lab.course.sweep import Sweep, expected_minutes, load_sweep, parse_shard, plan_sweep
+
+MIXERS = ["halo", "swin", "pvt"]
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `cluster`")
+
+
+def of(mixers, seeds, **more):
+    return {"title": "small", "notebook": "01_small", "grid": {"mixer": mixers}, "seeds": seeds, **more}
+
+
+def planned(mapping, **more):
+    return plan_sweep(Sweep(name="test", **mapping), **more)
+
+
+def states(outcomes):
+    return Counter(outcome.state for outcome in outcomes)
+
+
+def board():
+    return leaderboard(paths.runs_dir(), by="mixer", metric="top1", baseline="pvt")
+
+
+# ---- the plan --------------------------------------------------------------------------------------------------------
+
+
+def test_every_combination_once_seed_by_seed(small):
+    jobs = planned(of(["halo", "swin"], [3, 4], list=[{"act": "score"}], parameters={}))
+    points = [(job.values["mixer"], job.values["seed"]) for job in jobs]
+    assert points == [("halo", 3), ("swin", 3), ("halo", 4), ("swin", 4)]
+    assert len({job.key for job in jobs}) == 4
+    assert not paths.runs_dir().exists()
+
+
+def test_a_list_and_a_grid_multiply(small):
+    jobs = planned(
+        {"title": "t", "notebook": 1 and "01", "list": [{"seed": 0}, {"seed": 5}], "grid": {"mixer": MIXERS}}
+    )
+    assert [(job.values["seed"], job.values["mixer"]) for job in jobs] == [(s, m) for s in (0, 5) for m in MIXERS]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 5, 7, 9])
+def test_shards_are_a_partition(small, parts):
+    whole = planned(of(MIXERS, [0, 1]))
+    shards = [planned(of(MIXERS, [0, 1]), shard=(index, parts)) for index in range(1, parts + 1)]
+    assert sorted(job.key for shard in shards for job in shard) == sorted(job.key for job in whole)
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("title: t\nnotebook: 01_small\ngrid: {mixer: [halo}", "line 3, column 20"),
+        ("title: t\nnotebook: 02_small", "unknown notebook '02_small'; did you mean '01_small'?"),
+        ("title: t\nnotebook: 01_small\ngrid: {mixr: [halo]}", "unknown parameter 'mixr'; did you mean 'mixer'?"),
+        ("title: t\nnotebook: 01_small\ngrid: {mixer: [halo, swim]}", "unknown value 'swim'; did you mean 'swin'?"),
+        ("title: t\nnotebook: 01_small\ngrid: {mixer: []}", "mixer has no values"),
+        ("title: t\nnotebook: 01_small\ngrid: {seed: [0, x]}", "seed: expected int, got 'x'"),
+        ("title: t\nnotebook: 01_small\ngird: {mixer: [halo]}", "did you mean 'grid'?"),
+        ("title: t\nnotebook: 01_small\nseeds: [0, -1]", "seed = -1: must be at least 0"),
+        ("title: t\nnotebook: 01_small\nseeds: [0, 1, 0]", "two of its runs are one and the same"),
+        ("title: t\nnotebook: 01_small\nseeds: [0, 1, 2]\nmax_runs: 2", "3 runs are more than max_runs = 2"),
+        ("title: t\nnotebook: 01_small\nprofile: papr", "unknown profile 'papr'"),
+        ("title: t\nnotebook: 01_small\nplugins: [a.py]", "unknown parameter 'plugins'"),
+        ("title: t\nnotebook: 01_small\nseeds: 3", "seeds"),
+        ("title: t\nnotebook: 01_small\nparameters: {seed: 1}\ngrid: {seed: [1]}", "'seed' is given twice"),
+        ("notebook: 01_small", "title"),
+        ("title: t\nnotebook: 01_small\ngather: {metrics: top1}", "did you mean 'metric'?"),
+    ],
+)
+def test_malformed_sweeps_are_refused_in_one_line(small, tmp_path, text, said):
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        sweep(tmp_path / "s.yaml")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not paths.runs_dir().exists()
+
+
+def test_names_and_shards(small):
+    (small / "sweeps").mkdir()
+    (small / "sweeps" / "mine.yaml").write_text("title: t\nnotebook: 01_small\n")
+    assert load_sweep("mine").name == "mine"
+    with pytest.raises(UserError, match="unknown sweep 'mime'; did you mean 'mine'"):
+        load_sweep("mime")
+    assert parse_shard("2/8") == (2, 8)
+    for wrong in ("0/2", "3/2", "1", "a/b", "1/0", "-1/2"):
+        with pytest.raises(UserError, match="expected i/n"):
+            parse_shard(wrong)
+
+
+def test_expected_minutes_are_the_cards_until_some_are_done(small):
+    jobs = planned(of(MIXERS, [0]))
+    assert expected_minutes(jobs) == pytest.approx(0.3)
+    folder = jobs[0].folder.create()
+    folder.write_json(folder.status, {"state": "done", "key": jobs[0].key, "seconds": 12})
+    assert expected_minutes(jobs) == pytest.approx(2 * 12 / 60)
+
+
+# ---- the engines -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory):
+    """The leaderboard of 24 runs done one after the other."""
+    folder = tmp_path_factory.mktemp("one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STM_LAB_NOTEBOOKS", str(small_course.write(folder / "course")))
+        patch.setenv("STM_LAB_RUNS", str(folder / "runs"))
+        assert states(sweep(of(MIXERS, list(range(8))), engine=Local(1))) == {"done": 24}
+        return board()
+
+
+def in_two_shards():
+    return [*sweep(of(MIXERS, list(range(8))), shard="1/2"), *sweep(of(MIXERS, list(range(8))), shard="2/2")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(lambda: sweep(of(MIXERS, list(range(8))), engine=Local(2)), id="two processes"),
+        pytest.param(in_two_shards, id="two shards"),
+        pytest.param(lambda: sweep(of(MIXERS, list(range(8))), engine=Ray()), id="ray", marks=needs_ray),
+    ],
+)
+def test_however_it_is_done_the_leaderboard_is_the_same(small, one_by_one, how):
+    assert states(how()) == {"done": 24}
+    assert len(begun(small)) == 24
+    assert board().to_dict() == one_by_one.to_dict()
+    assert set(one_by_one["n"]) == {8}
+
+
+@pytest.mark.slow
+def test_one_that_fails_does_not_stop_the_others_and_is_tried_again(small, capfd):
+    runs = of(MIXERS, [0, 1], list=[{"act": "score"}])
+    first = sweep({**runs, "grid": {"mixer": ["halo"]}, "list": [{"act": "fail"}]})
+    assert states(first) == {"failed": 2}
+    assert "ValueError: no good" in first[0].message
+    assert "failed: 01_small: cell [3]: ValueError: no good" in capfd.readouterr().err
+    assert states(sweep(runs)) == {"done": 6}  # `act` is not in the key
+    assert states(sweep(runs)) == {"done already": 6}
+    assert len(begun(small)) == 8
+
+
+def start(small, text, *options):
+    """The sweep in a process group of its own."""
+    (small / "s.yaml").write_text(text)
+    command = [sys.executable, "-m", "stm_lab.cli", "sweep", str(small / "s.yaml"), *options]
+    return subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def wait_until(what, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+SIX = "title: t\nnotebook: 01_small\nlist: [{act: %s}]\ngrid: {mixer: [halo, swin, pvt]}\nseeds: [0, 1]\n"
+
+
+def done():
+    return sum(json.loads(path.read_text())["state"] == "done" for path in paths.runs_dir().glob("*/*/status.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_sweep_that_ends_early_goes_on(small, number):
+    """Two runs are finished, the others sleep; after the end no kernel stays, and again does what is missing."""
+    assert states(sweep(of(["halo"], [0, 1]))) == {"done": 2}
+    process = start(small, SIX % "once")
+    wait_until(lambda: len(begun(small)) >= 4)
+    os.killpg(process.pid, number)
+    process.communicate(timeout=60)
+    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    wait_until(lambda: not any(psutil.pid_exists(pid) for _, _, pid in begun(small)), 20)
+    assert done() == 2
+    if number == signal.SIGINT:
+        found = Counter(json.loads(path.read_text())["state"] for path in paths.runs_dir().glob("*/*/status.json"))
+        assert found == {"done": 2, "interrupted": 2}
+    (small / "begun.txt").unlink()
+    outcomes = sweep(of(MIXERS, [0, 1], list=[{"act": "score"}]))
+    assert states(outcomes) == {"done already": 2, "done": 4}
+    assert len(begun(small)) == 4
+    assert set(board()["n"]) == {2}
+
+
+@pytest.mark.slow
+def test_a_killed_kernel_fails_alone(small):
+    process = start(small, SIX % "once", "--processes", "1")
+    for count in (1, 2):
+        wait_until(lambda count=count: len(begun(small)) >= count)
+        os.kill(begun(small)[-1][2], signal.SIGKILL)
+    wait_until(lambda: len(begun(small)) >= 3)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    written = [json.loads(path.read_text()) for path in paths.runs_dir().glob("*/*/status.json")]
+    assert Counter(status["state"] for status in written) == {"failed": 2, "interrupted": 1}
+    assert {status["failure"]["kind"] for status in written if status["state"] == "failed"} == {"died"}
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_share_the_work(small):
+    text = SIX % "score"
+    processes = [start(small, text), start(small, text)]
+    said = [process.communicate(timeout=180) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert sorted((mixer, seed) for mixer, seed, _ in begun(small)) == [(m, s) for m in sorted(MIXERS) for s in (0, 1)]
+    assert set(board()["n"]) == {2}
+
+
+@pytest.mark.slow
+def test_a_limit_holds_for_each_run(small):
+    outcomes = sweep(of(["halo"], [0], list=[{"act": "sleep"}]), timeout=0.05)
+    assert "not done after 0.05 min" in outcomes[0].message
+
+
+# ---- Ray -------------------------------------------------------------------------------------------------------------
+
+
+@needs_ray
+@pytest.mark.slow
+def test_ray_brings_back_what_it_does_where_the_folder_is_not_shared(small, monkeypatch, tmp_path):
+    monkeypatch.setattr(engines, "_probe", NoProbe)
+    monkeypatch.setattr(paths, "runs_dir", lambda: tmp_path / "runs")
+    outcomes = sweep(of(MIXERS, [0]), engine=Ray())
+    assert states(outcomes) == {"done": 3}
+    folder = outcomes[0].job.folder
+    assert all(path.is_file() for path in (folder.rows, folder.html, folder.notebook, folder.log, folder.status))
+    assert set(board()["n"]) == {1}
+    assert states(sweep(of(MIXERS, [0]), engine=Ray())) == {"done already": 3}
+
+
+class NoProbe:
+    """A file that no worker sees."""
+
+    def __enter__(self):
+        return paths.Path("/nowhere")
+
+    def __exit__(self, *_):
+        pass
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_killed_ray_worker_is_tried_again(small):
+    process = start(small, SIX % "once", "--engine", "ray")
+    killed = set()
+    while process.poll() is None:
+        for _, _, kernel in begun(small):  # those that sleep are those of the first trial
+            worker = psutil.Process(kernel).parent() if psutil.pid_exists(kernel) else None
+            if worker is not None and len(killed) < 6 and kernel not in killed:
+                killed.add(kernel)
+                worker.kill()
+        time.sleep(0.1)
+    said = process.communicate()
+    assert process.returncode == 0, said
+    assert done() == 6
+    assert set(board()["n"]) == {2}
+
+
+@needs_ray
+def test_no_cluster_at_that_address(small):
+    with pytest.raises(UserError, match="no Ray cluster at"):
+        sweep(of(["halo"], [0]), engine=Ray("127.0.0.1:1"))
