@@ -74,6 +74,53 @@ def training_curves(rows: Sequence[Mapping], by: str = "mixer") -> Figure:
     return figure
 
 
+def compared_curves(runs: Mapping[str, Sequence[Mapping]]) -> Figure:
+    """Accuracy by epoch, a panel for each of several runs, on the same axes: thin lines are seeds, bold ones means.
+
+    runs: by name the rows of each, dictionaries with mixer (or another name of a curve, which has the same colour in
+    all panels), seed, epoch and top1 (percent, None where it was not measured). A run may have no rows.
+    Raises UserError if no run has rows, or a row lacks a key.
+    """
+    names = dict.fromkeys(row["mixer"] for rows in runs.values() for row in rows if "mixer" in row)
+    styles = _styles(colours(names))
+    for place, name in enumerate(name for name in names if name not in MIXER_COLOURS):
+        styles[name]["linestyle"] = ("-", "--", ":")[place // len(OTHER_COLOURS) % 3]  # where colours come again
+    if not styles:
+        _grouped([], (), ())  # raises
+    figure = Figure(figsize=(1.6 + 4.2 * len(runs), 3.8), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(runs), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (title, rows) in zip(panels, runs.items(), strict=True):
+        grouped = _grouped(rows, ("mixer", "seed", "epoch", "top1"), by=("mixer", "seed")) if rows else {}
+        for name, style in styles.items():
+            curves = [
+                {row["epoch"]: row["top1"] for row in run if row["top1"] is not None}
+                for (mixer, _), run in grouped.items()
+                if mixer == name
+            ]
+            _seeds_and_mean(axes, curves, style)
+        if not rows:
+            axes.text(0.5, 0.5, "no training curves", transform=axes.transAxes, ha="center", color="0.35")
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _plain(axes)
+    panels[0].set_ylabel("top-1 accuracy (%)")
+    handles = [Line2D([], [], **style, linewidth=2.2, label=name) for name, style in styles.items()]
+    figure.legend(handles=handles, loc="outside right center", frameon=False)
+    return figure
+
+
+def _seeds_and_mean(axes: Axes, curves: Sequence[Mapping[float, float]], style: Mapping) -> None:
+    """Curves {epoch: value} of one name: each a thin line, and bold their mean at the epochs that all have."""
+    if not curves:
+        return
+    for curve in curves if len(curves) > 1 else ():
+        axes.plot(*zip(*sorted(curve.items()), strict=True), **style, linewidth=0.8, alpha=0.45)
+    epochs = sorted(set.intersection(*map(set, curves)))
+    mean = [np.mean([curve[epoch] for curve in curves]) for epoch in epochs]
+    axes.plot(epochs, mean, **style, linewidth=2.2, marker="o" if len(epochs) == 1 else None)
+
+
 def run_curves(rows: Sequence[Mapping], *, epochs: float | None = None, chance: float | None = None) -> Figure:
     """One run by epoch, whole or still going on: its losses, its accuracies, and the norm of its gradient.
 

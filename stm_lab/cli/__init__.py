@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 for command in (course.doctor, runs.demo, runs.run, runs.sweep, models.mixers, models.models, models.train):
     app.command()(command)
-for command in (results.leaderboard, results.predict):
+for command in (results.leaderboard, results.compare, results.predict):
     app.command()(command)
 app.add_typer(course.app, name="course")
 app.add_typer(data.app, name="data")

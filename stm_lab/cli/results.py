@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stm_lab.cli.console import print_table
+from stm_lab.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder of a notebook's run, or of a training.")]
 
@@ -37,6 +43,74 @@ def leaderboard(
         print(note)
     for path in out:
         print(write(table, path, title=title))
+
+
+def compare(
+    a: RunFolder,
+    b: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="The figure, .png; default: compare-A-B.png here.")] = None,
+) -> None:
+    """Set two runs side by side: what differs, what came of it, and their training curves in one figure."""
+    import io
+
+    from stm_lab.course.compare import compare as compared
+    from stm_lab.course.pages import replace_file
+
+    if out is not None and out.suffix != ".png":
+        raise UserError(f"{out}: the figure is a .png")
+    found = compared(a, b)
+    print(f"a  {found.a}\nb  {found.b}\n")
+    print_table("what they are", ("", "a", "b", ""), _with_signs(found.identity))
+    for title, table in (("parameters that differ", found.parameters), ("environment that differs", found.environment)):
+        if len(table):
+            print_table(title, table.columns, table.itertuples(index=False))
+        else:
+            print(f"{title}: none")
+    _print_metrics(found.metrics)
+    if found.figure is None:
+        print("Neither has training curves, so there is no figure.")
+        return
+    drawn = io.BytesIO()
+    found.figure.savefig(drawn, format="png", dpi=150, bbox_inches="tight")
+    path = out or Path(f"compare-{found.a.name}-{found.b.name}.png")
+    print(replace_file(path.expanduser().absolute(), drawn.getvalue()))
+
+
+def _with_signs(identity: pd.DataFrame) -> Iterator[tuple[str, ...]]:
+    for what, a, b, same in identity.itertuples(index=False):
+        yield what, a, b, "" if same else "differs"
+
+
+def _print_metrics(metrics: pd.DataFrame) -> None:
+    """One metric row by row, top1 if it is there, and of the others the means over the rows that both runs have."""
+    labels = [name for name in metrics.columns if name not in ("metric", "a", "b", "difference")]
+    if not labels or metrics.empty:  # one row each, or none
+        print_table("metrics of the last row", metrics.columns, _lines(metrics, 1))
+        return
+    names = list(metrics["metric"].drop_duplicates())
+    first = "top1" if "top1" in names else names[0]
+    of_first = metrics[metrics["metric"] == first].drop(columns="metric")
+    print_table(first, of_first.columns, _lines(of_first, len(labels)))
+    lines = []
+    for name in (name for name in names if name != first):
+        of_both = metrics[metrics["metric"] == name].dropna(subset=["a", "b"])
+        if len(of_both):
+            lines.append((name, len(of_both), *map(_number, of_both[["a", "b", "difference"]].mean())))
+    if lines:
+        print_table("means over the rows that both have", ("metric", "rows", "a", "b", "difference"), lines)
+
+
+def _lines(table: pd.DataFrame, labels: int) -> Iterator[tuple[Any, ...]]:
+    """The lines of a table whose first columns are `labels`, its others numbers."""
+    for line in table.itertuples(index=False):
+        yield *("" if label is None else label for label in line[:labels]), *map(_number, line[labels:])
+
+
+def _number(value: float) -> str:
+    """Four digits that count: numbers here are from 1e-6 (a learning rate) to 1e9 (multiply-adds)."""
+    if math.isnan(value):
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def predict(

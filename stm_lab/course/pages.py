@@ -48,6 +48,11 @@ def write(table: pd.DataFrame, path: str | Path, *, title: str = "Leaderboard") 
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
         contents = buffer.getvalue()
+    return replace_file(path, contents)
+
+
+def replace_file(path: Path, contents: bytes) -> Path:
+    """Write a file in one go, and return its path. Raises UserError where that cannot be done."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         unfinished.write_bytes(contents)
