@@ -77,6 +77,9 @@ def leaderboard(
     groups = _grouped(kept, by, metric, notes)
     baseline = _baseline_among(groups, by, baseline)
     table = _table(groups, by, metric, baseline, notes)
+    several = table[table["n"] > 1]
+    if len(several) and (several["spread"] == 0).all():
+        notes.append(f"Every seed has the same {metric}, so their intervals have no width, and say nothing of chance.")
     table.attrs |= {"notes": notes, "left_out": dict(left_out)}
     return table
 

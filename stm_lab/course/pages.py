@@ -109,7 +109,11 @@ def shown(value: Any) -> str:
     """A number or text as a table shows it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return f"{round(value, 2) + 0.0:.2f}" if isinstance(value, float) else str(value)  # + 0.0: no minus before zero
+    if not isinstance(value, float):
+        return str(value)
+    if abs(value) < 1e-12:  # a difference of equals, but for rounding
+        return "0.00"
+    return f"{value:.3g}" if abs(value) < 0.995 else f"{value:.2f}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
 def _page(table: pd.DataFrame, title: str) -> str:

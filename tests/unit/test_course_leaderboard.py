@@ -10,7 +10,7 @@ import pytest
 
 from stm_lab import UserError, cli
 from stm_lab.course import leaderboard, summary
-from stm_lab.course.pages import parts, said_of, write
+from stm_lab.course.pages import parts, said_of, shown, write
 from stm_lab.course.results import rows
 
 SCORES = {"identity": [30, 30.5, 31.2], "halo": [40, 41, 42], "swin": [39, 42.5, 41.9], "pvt": [30, 31, 29]}
@@ -118,6 +118,26 @@ def test_a_low_loss_leads(run):
     table = leaderboard(metric="validation_loss")
     assert list(table["mixer"]) == ["swin", "halo"]
     assert table["rank_statement"][1] == "above the leader"
+
+
+def test_seeds_that_all_agree_are_noted(run):
+    run("a", runs(halo=[40, 40], swin=[39, 39]))
+    assert leaderboard().attrs["notes"] == [
+        "Every seed has the same top1, so their intervals have no width, and say nothing of chance."
+    ]
+    run("b", runs(pvt=[40, 41]))
+    assert leaderboard().attrs["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (51.234, "51.23"), (-0.75, "-0.75"), (0.0114, "0.0114"), (1.006e-05, "1.01e-05"), (0.999, "1.00"),
+        (-4e-16, "0.00"), (0.0, "0.00"), (2692565.4, "2,692,565"), (math.nan, ""), (None, ""), (3, "3"), ("a", "a"),
+    ],
+)  # fmt: skip
+def test_numbers_are_shown_with_the_digits_that_count(value, text):
+    assert shown(value) == text
 
 
 def test_the_order_of_rows_and_of_runs_does_not_matter(run):
