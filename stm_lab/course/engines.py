@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -338,6 +339,8 @@ def _cluster(address: str | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; it warns without
     import ray
 
+    if address is not None:
+        _check_reachable(address)
     environment = {
         "STM_LAB_RUNS": str(paths.runs_dir()),
         "STM_LAB_DATA": os.pathsep.join(map(str, paths.data_roots())),
@@ -356,6 +359,19 @@ def _cluster(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise UserError if nobody listens at `address`: Ray would try for minutes, and then end the process."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(f"--address {address!r}: expected auto, ray://host:port or host:port")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"no Ray cluster at {address!r}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _check_fits(ray: Any, job: Job) -> None:

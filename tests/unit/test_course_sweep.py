@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 
+import pandas as pd
 import psutil
 import pytest
 import small_course
@@ -145,7 +146,7 @@ def in_two_shards():
 def test_however_it_is_done_the_leaderboard_is_the_same(small, one_by_one, how):
     assert states(how()) == {"done": 24}
     assert len(begun(small)) == 24
-    assert board().to_dict() == one_by_one.to_dict()
+    pd.testing.assert_frame_equal(board(), one_by_one)
     assert set(one_by_one["n"]) == {8}
 
 
@@ -279,6 +280,16 @@ def test_a_killed_ray_worker_is_tried_again(small):
 
 
 @needs_ray
-def test_no_cluster_at_that_address(small):
-    with pytest.raises(UserError, match="no Ray cluster at"):
-        sweep(of(["halo"], [0]), engine=Ray("127.0.0.1:1"))
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:1", "no Ray cluster at '127.0.0.1:1': Connection refused"),
+        ("ray://127.0.0.1:1", "Connection refused"),
+        ("atuo", "expected auto, ray://host:port or host:port"),
+        ("auto", "no Ray cluster at 'auto'"),
+    ],
+)
+def test_no_cluster_at_that_address(small, monkeypatch, address, said):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match=said):
+        sweep(of(["halo"], [0]), engine=Ray(address))
