@@ -29,5 +29,8 @@ def resolve_device(name: str | torch.device | None = "auto") -> torch.device:
 
 
 def cores() -> int:
-    """How many processor cores this process may use."""
+    """How many processor cores this process may use: `STM_LAB_CORES`, which a sweep sets for its runs, else all."""
+    given = os.environ.get("STM_LAB_CORES", "")
+    if given.isdecimal():
+        return max(1, int(given))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

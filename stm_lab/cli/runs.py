@@ -99,15 +99,20 @@ def _print_plan(title: str, jobs: list, processes: int | None) -> None:
     lines = []
     for job in jobs:
         state = job.folder.read_status().get("state", "missing") if not job.is_done() else "done"
-        needs = (f"{job.minutes:g}", f"{job.memory_gb:g}", job.cpus, f"{job.gpus:g}")
+        needs = (
+            f"{job.resources.minutes:g}",
+            f"{job.resources.memory_gb:g}",
+            job.resources.cpus,
+            f"{job.resources.gpus:g}",
+        )
         lines.append((job.key, describe(job), state, *needs))
     print_table(title, ("key", "parameters", "state", "minutes", "GB", "CPUs", "GPUs"), lines)
-    at_once = min(processes or cores(), max(1, cores() // max((job.cpus for job in jobs), default=1)))
+    at_once = min(processes or cores(), max(1, cores() // max((job.resources.cpus for job in jobs), default=1)))
     missing = [job for job in jobs if not job.is_done()]
     minutes = expected_minutes(jobs)
     print(
         f"{len(jobs)} runs, {len(missing)} to do: about {minutes:.0f} minutes of runs, {minutes / at_once:.0f} with "
-        f"{at_once} at a time, {at_once * max((job.memory_gb for job in missing), default=0):.1f} GB of memory"
+        f"{at_once} at a time, {at_once * max((job.resources.memory_gb for job in missing), default=0):.1f} GB of memory"
     )
 
 

@@ -72,7 +72,7 @@ class Engine(Protocol):
 def work(job: Job, limits: Limits) -> tuple[str, str]:
     """Do one job in this process; the state of its outcome, and a message. Raises KeyboardInterrupt if terminated."""
     try:
-        now = perform(job, force=limits.force, timeout=limits.timeout, memory=limits.memory, threads=job.cpus)
+        now = perform(job, force=limits.force, timeout=limits.timeout, memory=limits.memory, threads=job.resources.cpus)
         return ("done", "") if now else ("done already", "")
     except RunFailed as error:
         return "failed", str(error)
@@ -181,8 +181,8 @@ class _Room:
         """The GPUs for a job, none if it needs none; None if it has to wait."""
         full = self.processes is not None and len(self.taken) >= self.processes
         tight = (
-            sum(other.cpus for other in self.taken) + job.cpus > self.cores
-            or sum(other.memory_gb for other in self.taken) + job.memory_gb > self.memory
+            sum(other.resources.cpus for other in self.taken) + job.resources.cpus > self.cores
+            or sum(other.resources.memory_gb for other in self.taken) + job.resources.memory_gb > self.memory
         )
         if self.taken and (full or tight):
             return None
@@ -192,8 +192,8 @@ class _Room:
         return devices
 
     def _devices_for(self, job: Job) -> list[int] | None:
-        number = min(math.ceil(job.gpus), len(self.devices))  # without any, it runs on the CPU
-        share = min(job.gpus, 1.0)
+        number = min(math.ceil(job.resources.gpus), len(self.devices))  # without any, it runs on the CPU
+        share = min(job.resources.gpus, 1.0)
         free = [device for device, left in self.devices.items() if left >= share - 1e-9][:number]
         if len(free) < number:
             return None
@@ -204,7 +204,7 @@ class _Room:
     def give_back(self, job: Job, devices: list[int]) -> None:
         self.taken.remove(job)
         for device in devices:
-            self.devices[device] += min(job.gpus, 1.0)
+            self.devices[device] += min(job.resources.gpus, 1.0)
 
 
 def _count_gpus() -> int:
@@ -313,7 +313,11 @@ class Ray:
         with _probe() as probe:
             running = {}
             for job in todo:
-                needs = {"num_cpus": job.cpus, "num_gpus": job.gpus, "memory": int(job.memory_gb * GIGABYTE)}
+                needs = {
+                    "num_cpus": job.resources.cpus,
+                    "num_gpus": job.resources.gpus,
+                    "memory": int(job.resources.memory_gb * GIGABYTE),
+                }
                 running[remote.options(**needs, name=job.key).remote(job, limits, probe)] = job
                 board.started(job)
             try:
@@ -377,7 +381,11 @@ def _check_reachable(address: str) -> None:
 def _check_fits(ray: Any, job: Job) -> None:
     """Raise UserError for a job that the cluster could never place: Ray would wait for ever."""
     there = ray.cluster_resources()
-    for what, needed in (("CPU", job.cpus), ("GPU", job.gpus), ("memory", job.memory_gb * GIGABYTE)):
+    for what, needed in (
+        ("CPU", job.resources.cpus),
+        ("GPU", job.resources.gpus),
+        ("memory", job.resources.memory_gb * GIGABYTE),
+    ):
         if needed > there.get(what, 0.0):
             unit = " bytes" if what == "memory" else ""
             has = f"the cluster has {there.get(what, 0.0):g}"

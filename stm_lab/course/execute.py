@@ -120,7 +120,7 @@ class _Kernel:
             "STM_LAB_DATA": os.pathsep.join(map(str, paths.data_roots())),
         }
         if threads is not None:
-            environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+            environment |= dict.fromkeys(("STM_LAB_CORES", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         self._spec = KernelSpec(
             argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"],
             display_name="Python 3",

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from stm_lab.course.cards import Card, check_values, load_card
+from stm_lab.course.cards import Card, Resources, check_values, load_card
 from stm_lab.course.folder import RunFolder, code_fingerprint, data_fingerprint, run_folder, run_key
 from stm_lab.course.notebooks import check_runnable
 from stm_lab.course.watch import Watch
@@ -51,7 +51,7 @@ class Job:
         profile: the one that the values were made from.
         key: what the run's folder is named by.
         folder: where it is done, absolute.
-        cpus, gpus, memory_gb, minutes: what it is expected to need, by the card.
+        resources: what it is expected to take.
     """
 
     notebook: str
@@ -61,10 +61,7 @@ class Job:
     profile: str
     key: str
     folder: RunFolder
-    cpus: int
-    gpus: float
-    memory_gb: float
-    minutes: float
+    resources: Resources
 
     def is_done(self) -> bool:
         """Whether this very run came to its end."""
@@ -82,6 +79,7 @@ def plan(
     parameters: Mapping[str, Any] | None = None,
     *,
     profile: str = "quick",
+    resources: Resources | None = None,
     fingerprints: dict[tuple[Any, Any], str | None] | None = None,
 ) -> Job:
     """The run of a notebook with these parameters; nothing is written.
@@ -90,6 +88,7 @@ def plan(
         notebook: name, number or path, or its card.
         parameters: values that differ from the profile's.
         profile: "quick" (the defaults), or another of the notebook's card.
+        resources: what it is expected to take, where that is not what the card says.
         fingerprints: those of data that are known, by recipe and folder, to be added to: one may take reading a list of
             a million files, and a sweep has many runs.
 
@@ -104,7 +103,6 @@ def plan(
     if data not in known:
         known[data] = data_fingerprint(values)
     fingerprint = known[data]
-    resources = card.resources_of(profile)
     return Job(
         notebook=card.name,
         path=card.path,
@@ -113,10 +111,7 @@ def plan(
         profile=profile,
         key=run_key(card, values, fingerprint),
         folder=run_folder(card, values, fingerprint),
-        cpus=resources.cpus,
-        gpus=resources.gpus,
-        memory_gb=resources.memory_gb,
-        minutes=resources.minutes,
+        resources=resources or card.resources_of(profile),
     )
 
 

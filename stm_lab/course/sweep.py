@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stm_lab import paths, yaml12
-from stm_lab.course.cards import Card, load_card
+from stm_lab.course.cards import Card, Resources, load_card
 from stm_lab.course.engines import Engine, Local, Outcome, Ray
 from stm_lab.course.run import Job, plan
 from stm_lab.errors import UserError, check_known, nearest
@@ -47,6 +47,7 @@ class Sweep(_Strict):
     listed: list[dict[str, Any]] = Field(default=[], alias="list")  # with each of these
     seeds: list[int] = []  # and each seed, as the parameter `seed` or as `seeds: [seed]`
     plugins: list[str] = []  # files that register mixers, relative to the sweep's file
+    resources: Resources | None = None  # of each run; None: those of the card's profile
     max_runs: int = Field(default=1000, ge=1)  # a slip in a grid is told before a thousand runs start
     gather: Gather = Gather()
 
@@ -106,7 +107,7 @@ def plan_sweep(sweep: Sweep, shard: tuple[int, int] = (1, 1)) -> list[Job]:
     jobs: dict[Path, Job] = {}
     for point in points:
         try:
-            job = plan(card, point, profile=sweep.profile, fingerprints=fingerprints)
+            job = plan(card, point, profile=sweep.profile, resources=sweep.resources, fingerprints=fingerprints)
         except UserError as error:
             raise UserError(f"sweep {sweep.name}: {error}") from None
         if job.folder.path in jobs:
@@ -136,7 +137,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 def expected_minutes(jobs: Sequence[Job]) -> float:
     """Minutes of the runs that are not done, one after the other: like those that are, else as the card says."""
     seconds = [job.folder.read_status()["seconds"] for job in jobs if job.is_done()]
-    return sum(median(seconds) / 60 if seconds else job.minutes for job in jobs if not job.is_done())
+    return sum(median(seconds) / 60 if seconds else job.resources.minutes for job in jobs if not job.is_done())
 
 
 def sweep(
