@@ -15,6 +15,9 @@ from stm_lab.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder of a notebook's run, or of a training.")]
 
 
@@ -28,12 +31,21 @@ def leaderboard(
 ) -> None:
     """Rank what finished runs recorded, with spreads and intervals over seeds."""
     from stm_lab.course import leaderboard as ranked
-    from stm_lab.course.pages import check_suffix, parts, said_of, shown, write
+    from stm_lab.course.pages import check_suffix, write
 
     for path in out:
         check_suffix(path)
     table = ranked(runs or None, by=by, metric=metric, baseline=baseline, notebook=notebook)
     title = f"{metric} by {by}"
+    print_leaderboard(table, title)
+    for path in out:
+        print(write(table, path, title=title))
+
+
+def print_leaderboard(table: pd.DataFrame, title: str) -> None:
+    """A leaderboard as text: its groups, what is told apart, and what has to be said of it."""
+    from stm_lab.course.pages import parts, said_of, shown
+
     for made_with, lines, verdict in parts(table):
         columns = [str(column).replace("_", " ") for column in lines.columns]
         cells = (map(shown, line) for line in lines.itertuples(index=False))
@@ -41,8 +53,6 @@ def leaderboard(
         print(f"{verdict}\n")
     for note in said_of(table):
         print(note)
-    for path in out:
-        print(write(table, path, title=title))
 
 
 def compare(

@@ -109,10 +109,10 @@ def _print_plan(title: str, jobs: list, processes: int | None) -> None:
     print_table(title, ("key", "parameters", "state", "minutes", "GB", "CPUs", "GPUs"), lines)
     at_once = min(processes or cores(), max(1, cores() // max((job.resources.cpus for job in jobs), default=1)))
     missing = [job for job in jobs if not job.is_done()]
-    minutes = expected_minutes(jobs)
+    minutes, largest = expected_minutes(jobs), max((job.resources.memory_gb for job in missing), default=0)
     print(
         f"{len(jobs)} runs, {len(missing)} to do: about {minutes:.0f} minutes of runs, {minutes / at_once:.0f} with "
-        f"{at_once} at a time, {at_once * max((job.resources.memory_gb for job in missing), default=0):.1f} GB of memory"
+        f"{at_once} at a time, {at_once * largest:.1f} GB of memory"
     )
 
 
@@ -123,4 +123,5 @@ def _print_gathered(sweep, folders: list[Path]) -> None:
 
     if folders:
         gather = sweep.gather
-        print_leaderboard(leaderboard(folders, by=gather.by, metric=gather.metric, baseline=gather.baseline))
+        table = leaderboard(folders, by=gather.by, metric=gather.metric, baseline=gather.baseline)
+        print_leaderboard(table, f"{sweep.title}: {gather.metric} by {gather.by}")

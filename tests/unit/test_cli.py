@@ -33,6 +33,19 @@ def refused(capsys, *arguments):
         (["demo", "--recipe", "shaps"], "did you mean 'shapes'?"),
         (["demo", "--recipe", "shapes", "-p", "recipe=shapes"], "recipe is given twice"),
         (["demo", "--profile", "dmo"], "did you mean 'demo'?"),
+        (["run", "00_quickstrt"], "did you mean '00_quickstart'?"),
+        (["run", "0", "-p", "mixrs=[halo]"], "did you mean 'mixers'?"),
+        (["run", "0", "--timeout", "soon"], "--timeout"),
+        (["sweep", "five_mixers"], "did you mean 'five_mixers_on_shapes'?"),
+        (["sweep", "five_mixers_on_shapes", "--shard", "3/2"], "expected i/n"),
+        (["sweep", "five_mixers_on_shapes", "--engine", "rya"], "did you mean 'ray'?"),
+        (["sweep", "five_mixers_on_shapes", "--address", "auto"], "add --engine ray"),
+        (["sweep", "five_mixers_on_shapes", "--engine", "ray", "--processes", "2"], "engine local"),
+        (["leaderboard", "--metric", "top1"], "runs"),
+        (["compare", "a", "b"], "a"),
+        (["predict", "x.png", "--weights", "nowhere"], "x.png: no such image"),
+        (["course", "copy"], "DIR"),
+        (["course", "sync", "00_quickstrt"], "did you mean '00_quickstart'?"),
         (["data", "show", "shaps"], "did you mean 'shapes'?"),
         (["data"], "command"),
         (["data", "prepare", "imagenette", "--data-root", "nowhere"], "layout 'ilsvrc' in nowhere"),
@@ -89,7 +102,7 @@ def finished(folder, **scores):
 def test_demo_says_where_everything_is_and_shows_the_table(capsys, tmp_path, monkeypatch):
     asked = {}
 
-    def run(notebook, values, *, profile, echo):
+    def run(notebook, values, *, profile, force, echo):
         asked.update(notebook=notebook, values=values, profile=profile)
         return finished(tmp_path, identity=[30.0, 31.0], halo=[50.0, 51.5])
 
@@ -108,11 +121,12 @@ def test_demo_says_where_everything_is_and_shows_the_table(capsys, tmp_path, mon
 
 def test_what_fails_is_status_1_and_what_is_interrupted_130(capsys, tmp_path, monkeypatch):
     def fail(*_, **__):
-        raise stm_lab.course.RunFailed("00_quickstart: cell [3] failed: ValueError: x", RunFolder(tmp_path), 3)
+        failure = {"cell": 3, "kind": "cell"}
+        raise stm_lab.course.RunFailed("00_quickstart: cell [3]: ValueError: x", RunFolder(tmp_path), failure)
 
     monkeypatch.setattr(stm_lab.course, "run", fail)
     assert cli.main(["demo"]) == 1
-    assert capsys.readouterr().err == "failed: 00_quickstart: cell [3] failed: ValueError: x\n"
+    assert capsys.readouterr().err == "failed: 00_quickstart: cell [3]: ValueError: x\n"
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt

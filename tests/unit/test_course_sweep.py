@@ -16,8 +16,9 @@ import small_course
 from small_course import begun
 
 from stm_lab import UserError, paths
-from stm_lab.course import engines, leaderboard, sweep
-from stm_lab.course.engines import Local, Ray
+from stm_lab.course import cluster, leaderboard, sweep
+from stm_lab.course.cluster import Ray
+from stm_lab.course.local import Local
 from stm_lab.course.sweep import Sweep, expected_minutes, load_sweep, parse_shard, plan_sweep
 
 MIXERS = ["halo", "swin", "pvt"]
@@ -241,7 +242,7 @@ def test_a_limit_holds_for_each_run(small):
 @needs_ray
 @pytest.mark.slow
 def test_ray_brings_back_what_it_does_where_the_folder_is_not_shared(small, monkeypatch, tmp_path):
-    monkeypatch.setattr(engines, "_probe", NoProbe)
+    monkeypatch.setattr(cluster, "_probe", NoProbe)
     monkeypatch.setattr(paths, "runs_dir", lambda: tmp_path / "runs")
     outcomes = sweep(of(MIXERS, [0]), engine=Ray())
     assert states(outcomes) == {"done": 3}

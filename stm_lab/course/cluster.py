@@ -1,0 +1,204 @@
+"""A sweep's runs on a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import platform
+import shutil
+import socket
+import tempfile
+import uuid
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stm_lab import paths
+from stm_lab.course.board import Board
+from stm_lab.course.cards import load_card
+from stm_lab.course.engines import PATIENCE, Limits, Outcome, sort_out, work
+from stm_lab.course.folder import RunFolder, data_fingerprint, run_key
+from stm_lab.course.run import Job
+from stm_lab.course.watch import GIGABYTE
+from stm_lab.errors import UserError
+
+
+class Ray:
+    """Runs on a Ray cluster, which places them by the CPUs, GPUs and memory of their cards and retries lost workers.
+
+    Workers need stm_lab installed. If they see the folder of the runs, they write there; if not, Ray brings the run's
+    folder back. Which of the two it is, is said at the start.
+
+    Args:
+        address: "auto", "ray://host:port", or None: a cluster of this machine alone, started and stopped here.
+    """
+
+    def __init__(self, address: str | None = None):
+        if importlib.util.find_spec("ray") is None:
+            raise UserError("the engine ray needs Ray: pip install 'stm-lab[cluster]'")
+        self.address = address
+
+    def perform(
+        self, jobs: Sequence[Job], *, title: str, force: bool, timeout: float | None, memory: float | None
+    ) -> list[Outcome]:
+        """As `Engine` says. Raises KeyboardInterrupt once it has cancelled what runs; UserError without a cluster."""
+        limits = Limits(force, timeout, memory)
+        outcomes, todo = sort_out(jobs, limits)
+        with Board(title, len(jobs)) as board, _cluster(self.address) as ray:
+            for outcome in outcomes.values():
+                board.ended(outcome.job, outcome.state, outcome.message)
+            if todo:
+                outcomes |= self._perform(ray, todo, limits, board)
+        return [outcomes[job.folder.path] for job in jobs]
+
+    def _perform(self, ray: Any, todo: list[Job], limits: Limits, board: Board) -> dict[Path, Outcome]:
+        for job in todo:
+            _check_fits(ray, job)
+        outcomes = {}
+        remote = ray.remote(max_retries=3)(_work_on_ray)
+        with _probe() as probe:
+            running = {}
+            for job in todo:
+                needs = {
+                    "num_cpus": job.resources.cpus,
+                    "num_gpus": job.resources.gpus,
+                    "memory": int(job.resources.memory_gb * GIGABYTE),
+                }
+                running[remote.options(**needs, name=job.key).remote(job, limits, probe)] = job
+                board.started(job)
+            try:
+                while running:
+                    ready, _ = ray.wait(list(running), num_returns=1, timeout=0.5)
+                    board.look()
+                    for reference in ready:
+                        job = running.pop(reference)
+                        outcome = _received(ray, reference, job)
+                        outcomes[job.folder.path] = outcome
+                        board.ended(job, outcome.state, outcome.message)
+            finally:
+                for reference in running:
+                    ray.cancel(reference)
+                if running:
+                    ray.wait(list(running), num_returns=len(running), timeout=PATIENCE)
+        return outcomes
+
+
+@contextlib.contextmanager
+def _cluster(address: str | None) -> Iterator[Any]:
+    """Ray, connected; our connection ends with the block, and so does a cluster that was started for it."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; it warns without
+    import ray
+
+    if address is not None:
+        _check_reachable(address)
+    environment = {
+        "STM_LAB_RUNS": str(paths.runs_dir()),
+        "STM_LAB_DATA": os.pathsep.join(map(str, paths.data_roots())),
+        "STM_LAB_NOTEBOOKS": str(paths.notebooks_dir()),
+    }
+    try:
+        ray.init(
+            address=address or "local",
+            runtime_env={"env_vars": environment},
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise UserError(f"no Ray cluster at {address!r}: {' '.join(str(error).split())[:200]}") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise UserError if nobody listens at `address`: Ray would try for minutes, and then end the process."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(f"--address {address!r}: expected auto, ray://host:port or host:port")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"no Ray cluster at {address!r}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _check_fits(ray: Any, job: Job) -> None:
+    """Raise UserError for a job that the cluster could never place: Ray would wait for ever."""
+    there = ray.cluster_resources()
+    for what, needed in (
+        ("CPU", job.resources.cpus),
+        ("GPU", job.resources.gpus),
+        ("memory", job.resources.memory_gb * GIGABYTE),
+    ):
+        if needed > there.get(what, 0.0):
+            unit = " bytes" if what == "memory" else ""
+            has = f"the cluster has {there.get(what, 0.0):g}"
+            raise UserError(f"{job.notebook}, profile {job.profile}: {needed:g}{unit} of {what} by its card, and {has}")
+
+
+@contextlib.contextmanager
+def _probe() -> Iterator[Path]:
+    """A file among the runs: a worker that sees it shares the folder with us."""
+    folder = paths.runs_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f".probe-{uuid.uuid4().hex}"
+        path.touch()
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}") from None
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _work_on_ray(job: Job, limits: Limits, probe: Path) -> tuple[str, str, bytes | None]:
+    """`work` on some machine; where that does not share our folder, the run's files come with the answer, zipped."""
+    if probe.is_file():
+        return (*work(job, limits), None)
+    for name in ("STM_LAB_NOTEBOOKS", "STM_LAB_DATA", "STM_LAB_RUNS"):  # of the machine that the sweep was started on
+        os.environ.pop(name, None)
+    card = load_card(job.notebook)
+    if run_key(card, job.values, data_fingerprint(job.values)) != job.key:
+        return "failed", f"{platform.node()}: {job.notebook}, its plugins or its data are not those of the sweep", None
+    job = replace(job, path=card.path)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = RunFolder(Path(scratch) / job.key)
+        state, message = work(replace(job, folder=folder), limits)
+        return state, message, _zipped(folder.path) if folder.path.is_dir() else None
+
+
+def _zipped(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.name != ".lock":
+                archive.write(path, path.relative_to(folder))
+    return buffer.getvalue()
+
+
+def _received(ray: Any, reference: Any, job: Job) -> Outcome:
+    """The outcome of a run that Ray says is over; its files are put in their place."""
+    try:
+        state, message, files = ray.get(reference)
+    except ray.exceptions.RayError as error:  # its worker was lost more often than Ray retries
+        return Outcome(job, "failed", f"lost by Ray: {str(error).strip().splitlines()[0]}")
+    if files is not None:
+        _unpack(files, job.folder)
+    return Outcome(job, state, message)
+
+
+def _unpack(files: bytes, folder: RunFolder) -> None:
+    """Put a run's files into its folder, which is whole before or after, never in between."""
+    incoming = folder.path.with_name(f".{folder.path.name}.incoming")
+    shutil.rmtree(incoming, ignore_errors=True)
+    with zipfile.ZipFile(io.BytesIO(files)) as archive:
+        archive.extractall(incoming)
+    shutil.rmtree(folder.path, ignore_errors=True)
+    incoming.rename(folder.path)

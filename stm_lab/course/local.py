@@ -1,0 +1,203 @@
+"""A sweep's runs on this machine: side by side, as many as its cores, memory and GPUs hold."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import psutil
+
+from stm_lab.course.board import Board
+from stm_lab.course.engines import PATIENCE, Limits, Outcome, sort_out, work
+from stm_lab.course.run import Job
+from stm_lab.course.watch import GIGABYTE
+from stm_lab.devices import cores
+from stm_lab.errors import UserError
+
+
+class Local:
+    """Runs side by side on this machine: as many as its cores, memory and GPUs hold by what their cards ask for.
+
+    Args:
+        processes: at most so many at once; None: as the cores allow.
+    """
+
+    def __init__(self, processes: int | None = None):
+        if processes is not None and processes < 1:
+            raise UserError(f"processes = {processes}: must be at least 1")
+        self.processes = processes
+
+    def perform(
+        self, jobs: Sequence[Job], *, title: str, force: bool, timeout: float | None, memory: float | None
+    ) -> list[Outcome]:
+        """As `Engine` says. Raises KeyboardInterrupt, once all that ran has stopped."""
+        limits = Limits(force, timeout, memory)
+        outcomes, waiting = sort_out(jobs, limits)
+        room = _Room(self.processes)
+        running: dict[int, _Process] = {}  # by sentinel
+        with Board(title, len(jobs)) as board:
+            for outcome in outcomes.values():
+                board.ended(outcome.job, outcome.state, outcome.message)
+            try:
+                while waiting or running:
+                    for process in _start(waiting, room, running, limits):
+                        board.started(process.job)
+                    for process in _ended(running, board):
+                        room.give_back(process.job, process.devices)
+                        outcome = process.outcome()
+                        if outcome.state == "held":  # another sweep is at it: see later what became of it
+                            waiting.append(process.job)
+                            board.put_back(process.job)
+                        else:
+                            outcomes[process.job.folder.path] = outcome
+                            board.ended(process.job, outcome.state, outcome.message)
+            finally:
+                _stop(running)
+        return [outcomes[job.folder.path] for job in jobs]
+
+
+def _start(waiting: list[Job], room: _Room, running: dict[int, _Process], limits: Limits) -> Iterator[_Process]:
+    """Start every job that there is room for, in order; one that another process is at waits."""
+    for job in list(waiting):
+        if job.folder.is_held():
+            continue
+        devices = room.take(job)
+        if devices is None:
+            return
+        waiting.remove(job)
+        process = _Process(job, limits, devices)
+        running[process.sentinel] = process
+        yield process
+
+
+def _ended(running: dict[int, _Process], board: Board) -> list[_Process]:
+    """The processes that came to their end, after waiting a little for one."""
+    if not running:
+        time.sleep(0.5)
+        return []
+    ready = multiprocessing.connection.wait(list(running), timeout=0.5)
+    board.look()
+    return [running.pop(sentinel) for sentinel in ready]
+
+
+def _stop(running: dict[int, _Process]) -> None:
+    for process in running.values():
+        process.terminate()
+    deadline = time.monotonic() + PATIENCE
+    for process in running.values():
+        process.end(max(0.0, deadline - time.monotonic()))
+    running.clear()
+
+
+class _Room:
+    """Cores, memory and GPUs that are free. A run that is too large for the machine is done alone."""
+
+    def __init__(self, processes: int | None):
+        self.processes = processes
+        self.cores = cores()
+        self.memory = 0.9 * psutil.virtual_memory().available / GIGABYTE
+        self.devices = dict.fromkeys(range(_count_gpus()), 1.0)  # share of each that is free
+        self.taken: list[Job] = []
+
+    def take(self, job: Job) -> list[int] | None:
+        """The GPUs for a job, none if it needs none; None if it has to wait."""
+        full = self.processes is not None and len(self.taken) >= self.processes
+        tight = (
+            sum(other.resources.cpus for other in self.taken) + job.resources.cpus > self.cores
+            or sum(other.resources.memory_gb for other in self.taken) + job.resources.memory_gb > self.memory
+        )
+        if self.taken and (full or tight):
+            return None
+        devices = self._devices_for(job)
+        if devices is not None:
+            self.taken.append(job)
+        return devices
+
+    def _devices_for(self, job: Job) -> list[int] | None:
+        number = min(math.ceil(job.resources.gpus), len(self.devices))  # without any, it runs on the CPU
+        share = min(job.resources.gpus, 1.0)
+        free = [device for device, left in self.devices.items() if left >= share - 1e-9][:number]
+        if len(free) < number:
+            return None
+        for device in free:
+            self.devices[device] -= share
+        return free
+
+    def give_back(self, job: Job, devices: list[int]) -> None:
+        self.taken.remove(job)
+        for device in devices:
+            self.devices[device] += min(job.resources.gpus, 1.0)
+
+
+def _count_gpus() -> int:
+    """CUDA's, without touching them: a process that has may not be forked."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+class _Process:
+    """One job in a process, forked from one that has only imported what a run needs and touched no device."""
+
+    def __init__(self, job: Job, limits: Limits, devices: list[int]):
+        self.job, self.devices = job, devices
+        self._answer, theirs = multiprocessing.Pipe(duplex=False)
+        self._process = _context().Process(target=_main, args=(job, limits, devices, theirs))
+        self._process.start()
+        theirs.close()
+
+    @property
+    def sentinel(self) -> int:
+        return self._process.sentinel
+
+    def outcome(self) -> Outcome:
+        """What the process said before it ended; that it failed if it said nothing."""
+        self._process.join()
+        try:
+            state, message = self._answer.recv()
+        except EOFError:
+            said = f"the run's process died (status {self._process.exitcode}), see {self.job.folder.path}"
+            state, message = "failed", said
+        self._answer.close()
+        self._process.close()
+        return Outcome(self.job, state, message)
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def end(self, seconds: float) -> None:
+        """Wait so long, then kill it; its kernel ends with it."""
+        self._process.join(seconds)
+        self._process.kill()
+        self._process.join()
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Processes that cost milliseconds where the system can fork; where it cannot, they import everything anew."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stm_lab.course.warm"])
+    return context
+
+
+def _main(job: Job, limits: Limits, devices: list[int], answer: multiprocessing.connection.Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us by SIGTERM
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+    with contextlib.suppress(KeyboardInterrupt):  # terminated: status.json says so
+        answer.send(work(job, limits))
+
+
+def _end_with_parent() -> None:
+    """A sweep that is killed cannot stop its runs; a kernel watches over its parent in the same way."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
