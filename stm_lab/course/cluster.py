@@ -12,7 +12,7 @@ import socket
 import tempfile
 import uuid
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Ray:
                     "num_gpus": job.resources.gpus,
                     "memory": int(job.resources.memory_gb * GIGABYTE),
                 }
-                running[remote.options(**needs, name=job.key).remote(job, limits, probe)] = job
+                running[remote.options(**needs, name=job.key).remote(job, limits, probe, _course_of(job))] = job
                 board.started(job)
             try:
                 while running:
@@ -158,20 +158,33 @@ def _probe() -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _work_on_ray(job: Job, limits: Limits, probe: Path) -> tuple[str, str, bytes | None]:
-    """`work` on some machine; where that does not share our folder, the run's files come with the answer, zipped."""
+def _work_on_ray(job: Job, limits: Limits, probe: Path, course: Mapping[str, bytes]) -> tuple[str, str, bytes | None]:
+    """`work` on some machine; where that does not share our folder, the run's files come with the answer, zipped.
+
+    There, it is done with the notebook and the card that came with the job: `course`, files by name.
+    """
     if probe.is_file():
         return (*work(job, limits), None)
-    for name in ("STM_LAB_NOTEBOOKS", "STM_LAB_DATA", "STM_LAB_RUNS"):  # of the machine that the sweep was started on
+    for name in ("STM_LAB_DATA", "STM_LAB_RUNS"):  # of the machine that the sweep was started on
         os.environ.pop(name, None)
-    card = load_card(job.notebook)
-    if run_key(card, job.values, data_fingerprint(job.values)) != job.key:
-        return "failed", f"{platform.node()}: {job.notebook}, its plugins or its data are not those of the sweep", None
-    job = replace(job, path=card.path)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = RunFolder(Path(scratch) / job.key)
-        state, message = work(replace(job, folder=folder), limits)
+        here, folder = Path(scratch) / "course" / job.path.name, RunFolder(Path(scratch) / job.key)
+        here.parent.mkdir()
+        for name, content in course.items():
+            (here.parent / name).write_bytes(content)
+        os.environ["STM_LAB_NOTEBOOKS"] = str(here.parent)
+        try:
+            key = run_key(load_card(here), job.values, data_fingerprint(job.values))
+        except UserError as error:
+            return "failed", f"{platform.node()}: {error}", None
+        if key != job.key:
+            return "failed", f"{platform.node()}: the data or plugins there are not those of the sweep", None
+        state, message = work(replace(job, path=here, folder=folder), limits)
         return state, message, _zipped(folder.path) if folder.path.is_dir() else None
+
+
+def _course_of(job: Job) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (job.path, job.path.with_name("course.yaml"))}
 
 
 def _zipped(folder: Path) -> bytes:
@@ -188,7 +201,7 @@ def _received(ray: Any, reference: Any, job: Job) -> Outcome:
     try:
         state, message, files = ray.get(reference)
     except ray.exceptions.RayError as error:  # its worker was lost more often than Ray retries
-        return Outcome(job, "failed", f"lost by Ray: {str(error).strip().splitlines()[0]}")
+        return Outcome(job, "failed", f"lost by Ray: {str(error).strip().splitlines()[-1]}")
     if files is not None:
         _unpack(files, job.folder)
     return Outcome(job, state, message)

@@ -20,6 +20,7 @@ from stm_lab.course import cluster, leaderboard, sweep
 from stm_lab.course.cluster import Ray
 from stm_lab.course.local import Local
 from stm_lab.course.sweep import Sweep, expected_minutes, load_sweep, parse_shard, plan_sweep
+from stm_lab.devices import cores
 
 MIXERS = ["halo", "swin", "pvt"]
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `cluster`")
@@ -234,6 +235,19 @@ def test_two_sweeps_at_once_share_the_work(small):
 def test_a_limit_holds_for_each_run(small):
     outcomes = sweep(of(["halo"], [0], list=[{"act": "sleep"}]), timeout=0.05)
     assert "not done after 0.05 min" in outcomes[0].message
+
+
+@pytest.mark.soak
+def test_scheduling_costs_under_a_tenth_of_a_second_a_run(small, capsys):
+    """Of 500 runs: what is not spent in a run - from its kernel's start to its HTML - by each of the processes."""
+    started = time.monotonic()
+    outcomes = sweep(of(["halo"], list(range(500))), engine=Local(cores()))
+    spent = cores() * (time.monotonic() - started)
+    inside = sum(outcome.job.folder.read_status()["seconds"] for outcome in outcomes)
+    with capsys.disabled():
+        print(f"\n{(spent - inside) / 500 * 1000:.0f} ms a run besides {inside / 500 * 1000:.0f} ms in it")
+    assert states(outcomes) == {"done": 500}
+    assert (spent - inside) / 500 < 0.1
 
 
 # ---- Ray -------------------------------------------------------------------------------------------------------------
