@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _PACKAGES = ("stm-lab", "torch", "torchvision", "timm", "accelerate", "datasets", "numpy")
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Versions of Python and packages, platform, the device's name, cores, threads, and the revision of our code."""
+    import torch  # here, since the fingerprint below is wanted where nothing is computed
+
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -42,6 +47,18 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """12 hexadecimal digits of a hash of the package's sources, as this process first found them: which code made a
+    number."""
+    package = Path(__file__).resolve().parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        source = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(source)}\n".encode() + source)
+    return digest.hexdigest()[:12]
 
 
 def git_revision() -> str | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from stm_lab.errors import UserError
 
+MODULE_PREFIX = "stm_lab_plugin_"  # of the names of their modules, before that of the file
+
 
 def load_plugins(files: Iterable[str | Path]) -> None:
     """Run each Python file once more, so that what it registers with `stm_lab.register_mixer` is there.
@@ -21,7 +23,7 @@ def load_plugins(files: Iterable[str | Path]) -> None:
         path = Path(file).expanduser().absolute()
         if not path.is_file():
             raise UserError(f"plugin {str(file)!r}: no such file")
-        name = f"stm_lab_plugin_{path.stem}"
+        name = f"{MODULE_PREFIX}{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
             raise UserError(f"plugin {str(file)!r}: expected a Python file (.py)")

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from stm_lab import paths
 from stm_lab.course.cards import Card
 from stm_lab.course.notebooks import read_notebook, tags
+from stm_lab.environment import code_fingerprint as code_fingerprint
 from stm_lab.errors import UserError
 
 FOLDER_VARIABLE = "STM_LAB_RUN_FOLDER"  # how the runner tells the notebook's kernel which folder is its own
@@ -170,13 +171,3 @@ def data_fingerprint(values: Mapping[str, Any]) -> str | None:
     from stm_lab import data  # here, because it is slow to import
 
     return data.fingerprint(values["recipe"], data_root=values.get("data_root"))
-
-
-def code_fingerprint() -> str:
-    """12 hexadecimal digits of a hash of the package's sources: which code made a number."""
-    package = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        source = path.read_bytes()
-        digest.update(f"{path.relative_to(package).as_posix()} {len(source)}\n".encode() + source)
-    return digest.hexdigest()[:12]

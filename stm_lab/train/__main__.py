@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+import time
+from pathlib import Path
 
 from stm_lab.errors import UserError
 from stm_lab.overrides import parse_overrides
@@ -22,10 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = fit(load_config(options.config, **parse_overrides(options.overrides)), force=options.force)
     except UserError as error:
-        _say(f"error: {error}", main_process)
+        _complain(f"error: {error}", main_process)
         return 2
     except RuntimeError as error:
-        _say(f"failed: {error}", main_process)
+        _complain(f"failed: {error}", main_process)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -35,6 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _complain(text: str, main_process: bool) -> None:
+    """Say why it ends; under torchrun also in the report that it closes with, a page after whatever we say."""
+    _say(text, main_process)
+    if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        Path(report).write_text(json.dumps({"message": text, "timestamp": int(time.time())}), encoding="utf-8")
+
+
 def _say(text: str, main_process: bool) -> None:
     """One process of several speaks for all."""
     if main_process:
@@ -42,4 +52,7 @@ def _say(text: str, main_process: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == 130:
+        _say("interrupted", os.environ.get("RANK", "0") == "0")
+    sys.exit(status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from stm_lab import yaml12
 from stm_lab.data.views import MIN_IMAGE_SIZE, Augmentation
+from stm_lab.designs import Design
 from stm_lab.errors import UserError, nearest
+from stm_lab.mixers import list_mixers, option_names
 from stm_lab.overrides import merge
 from stm_lab.paths import runs_dir
 from stm_lab.validation import validated
@@ -27,6 +30,12 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Folder = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(f"a list is wanted, e.g. -p 'plugins=[{value}]'")
+    return value
 
 
 class TrainConfig(BaseModel):
@@ -43,7 +52,7 @@ class TrainConfig(BaseModel):
     model_options: dict[str, Any] = {}  # overrides of the design, as `build_model` takes them
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: the design's own
     weights: str = "none"  # to start from: none, "pretrained", a run's folder, or a checkpoint's file
-    plugins: Annotated[tuple[str, ...], Field(strict=False)] = ()  # files that register mixers
+    plugins: Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_listed)] = ()  # they register mixers
 
     # on what
     recipe: str = "shapes"
@@ -137,7 +146,20 @@ def load_config(source: str | Path | Mapping[str, Any] | TrainConfig, /, **overr
     else:
         path = _find(str(source), Path.cwd())
         values, where = _extended(yaml12.read_mapping(path), path.parent, (path,)), str(source)
-    return validated(TrainConfig, merge(values, overrides), where)
+    values = merge(values, overrides)
+    _check_no_options(values, where)
+    return validated(TrainConfig, values, where)
+
+
+def _check_no_options(values: Mapping[str, Any], where: str) -> None:
+    """Raise UserError if a key is an option of the mixer or of its design, which have a place of their own."""
+    mixer = values.get("mixer", TrainConfig.model_fields["mixer"].default)
+    options = {*option_names(mixer), *(field.name for field in fields(Design))} if mixer in list_mixers() else set()
+    for name in values:
+        if name not in TrainConfig.model_fields and name in options:
+            raise UserError(
+                f"{where}: unknown key {name!r}; it is an option of the model: -p model_options.{name}={values[name]}"
+            )
 
 
 def _find(source: str, folder: Path) -> Path:
@@ -158,7 +180,10 @@ def _extended(values: Mapping[str, Any], folder: Path, seen: tuple[Path, ...]) -
     base = own.pop("extends", None)
     if base is None:
         return own
-    path = _find(str(base), folder)
+    try:
+        path = _find(str(base), folder)
+    except UserError as error:
+        raise UserError(f"{seen[-1].name if seen else 'training configuration'}: extends: {error}") from None
     if path in seen:
         raise UserError(f"{path}: extends itself")
     return merge(_extended(yaml12.read_mapping(path), path.parent, (*seen, path)), own)

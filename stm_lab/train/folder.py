@@ -6,7 +6,9 @@ checkpoints and no weights was interrupted, and goes on.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -15,12 +17,13 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from stm_lab import build_model, data, list_mixers
 from stm_lab.devices import resolve_device
-from stm_lab.environment import describe_environment
+from stm_lab.environment import code_fingerprint, describe_environment
 from stm_lab.errors import UserError
 from stm_lab.mixers import get_mixer
 from stm_lab.plugins import load_plugins
@@ -37,8 +40,9 @@ class RunFolder:
         path: absolute.
         checkpoints: the folder of the checkpoints.
         repeatable: whether the run can be taken up, or made, by another process: its mixer stands in a file.
-        identity: what decides the run's outcome: its configuration, its data, its plugins. A folder that holds a run
-            of another identity is refused.
+        identity: what decides the run's outcome: its configuration, its data, its plugins, and the file that its mixer
+            is written in. A folder that holds a run of another identity is refused; but one that differs in the
+            mixer's file alone is this run before somebody worked on the mixer, and is made anew.
     """
 
     def __init__(self, config: TrainConfig):
@@ -51,31 +55,63 @@ class RunFolder:
             "pixels": data.pixels_of(config.recipe, data_root=config.data_root, image_size=config.image_size),
             "plugins": [_sha256(Path(file).expanduser()) for file in config.plugins],
             "weights": config.weights if start is None else _sha256(start),
+            "mixer_source": _source_of(get_mixer(config.mixer)),
         }
+        self._lock = FileLock(self.path / ".lock", timeout=0)
         # what a notebook's cell defines may have changed since: such a run neither goes on nor counts as done
         self.repeatable = get_mixer(config.mixer).__module__ != "__main__"
 
     def is_finished(self) -> bool:
         """Whether this very run is there, with its weights. Raises UserError if another run is."""
         self._check_identity()
-        return self.repeatable and (self.path / WEIGHTS).is_file() and self._identity_there() is not None
+        there = self.repeatable and (self.path / WEIGHTS).is_file() and self._identity_there() is not None
+        return there and not self.is_outdated()
+
+    def is_outdated(self) -> bool:
+        """Whether this very run is there, whole or in part, but its mixer's source has changed since."""
+        there = self._identity_there()
+        return there is not None and there != self.identity and not self._differing(there)
+
+    def other_code(self) -> str | None:
+        """The fingerprint of the code that the run there was made with, if it is not this one."""
+        made_with = self._environment_there().get("code")
+        return made_with if made_with != code_fingerprint() else None
 
     def begin(self, device: torch.device, *, processes: int, afresh: bool) -> None:
-        """Make the folder, or go on in it; `afresh`: whatever run is there goes.
+        """Make the folder, or go on in it, and hold it until `release`; `afresh`: whatever run is there goes.
 
-        Raises UserError if the folder cannot be made or written, or holds another run.
+        Raises UserError if the folder cannot be made or written, holds another run, or is held by another process.
         """
         try:
             if not afresh:
                 self._check_identity()
-            if afresh or not self.repeatable:
+            self._hold()
+            outdated = self.is_outdated()
+            if outdated and not afresh:
+                print(self.outdated(), flush=True)
+            if afresh or outdated or not self.repeatable:
                 self._clear()
-            self.path.mkdir(parents=True, exist_ok=True)
-            environment = describe_environment(device) | {"processes": processes, "run": self.identity}
+            made_with = {"code": code_fingerprint(), "processes": processes, "run": self.identity}
+            environment = describe_environment(device) | made_with
             _replace(self.path / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
             _replace(self.path / CONFIG, self.config.to_yaml())
         except OSError as error:
             raise UserError(f"out = {str(self.path)!r}: {error.strerror}") from None
+
+    def outdated(self) -> str:
+        """What is said of a run that `is_outdated`."""
+        return f"{self.path}: the source of mixer {self.config.mixer!r} has changed since; training afresh"
+
+    def _hold(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise UserError(f"out = {str(self.path)!r}: this training is already going on in another process") from None
+
+    def release(self) -> None:
+        """Let others train here. Else the system does so when the process ends, however it does."""
+        self._lock.release()
 
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else."""
@@ -86,16 +122,23 @@ class RunFolder:
         if self.checkpoints.exists():
             shutil.rmtree(self.checkpoints)
 
-    def _identity_there(self) -> dict[str, Any] | None:
+    def _environment_there(self) -> dict[str, Any]:
         try:
-            return json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8")).get("run")
+            return json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return None
+            return {}
+
+    def _identity_there(self) -> dict[str, Any] | None:
+        there = self._environment_there().get("run")
+        # of a run from before the source was noted nothing is known, and what took hours is not thrown away for that
+        return None if there is None else {"mixer_source": self.identity["mixer_source"]} | there
+
+    def _differing(self, there: dict[str, Any]) -> list[str]:
+        """The names in which another identity differs from ours, but for the mixer's source."""
+        return [name for name in self.identity if name != "mixer_source" and there.get(name) != self.identity[name]]
 
     def _check_identity(self) -> None:
         there = self._identity_there()
-        if there == self.identity:
-            return
         if there is None:
             strange = [
                 path.name for path in (self.path / WEIGHTS, self.path / METRICS, self.checkpoints) if path.exists()
@@ -103,16 +146,24 @@ class RunFolder:
             if strange:
                 raise UserError(
                     f"out = {str(self.path)!r} holds {strange[0]}, and nothing says of which run; choose another "
-                    "folder, or --force to replace it"
+                    "folder, or --force (in Python force=True) to replace it"
                 )
             return
-        names = [name for name in self.identity if there.get(name) != self.identity[name]]
-        example = f"{names[0]} = {there.get(names[0])!r} there, {self.identity[names[0]]!r} here"
-        more = f", and {len(names) - 1} more" if len(names) > 1 else ""
-        raise UserError(
-            f"out = {str(self.path)!r} holds another run ({example}{more}); choose another folder, or --force to "
-            "replace it"
-        )
+        names = self._differing(there)
+        if names:
+            more = f", and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(
+                f"out = {str(self.path)!r} holds another run ({self._difference(names[0], there)}{more}); choose "
+                "another folder, or --force (in Python force=True) to replace it"
+            )
+
+    def _difference(self, name: str, there: dict[str, Any]) -> str:
+        """One thing in which the run there is another, in words."""
+        then, now = there.get(name), self.identity[name]
+        if name == "plugins" and isinstance(then, list) and len(then) == len(now):
+            changed = [repr(file) for file, a, b in zip(self.config.plugins, then, now, strict=True) if a != b]
+            return f"plugin {' and '.join(changed)} has changed since"
+        return f"{name} = {then!r} there, {now!r} here"
 
     def write_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """All lines of `metrics.jsonl`, in one go."""
@@ -126,7 +177,7 @@ class RunFolder:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         # not save_file, whose files nobody else may read
         contents = safetensors.torch.save(state, {name: str(fact) for name, fact in facts.items()})
-        checkpoints.write(self.path / WEIGHTS, contents)
+        checkpoints.write(self.path / WEIGHTS, _in_order(contents))
 
 
 def _replace(path: Path, text: str) -> None:
@@ -136,6 +187,25 @@ def _replace(path: Path, text: str) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _in_order(contents: bytes) -> bytes:
+    """A safetensors file with its metadata in alphabetical order: the library's own is another in every process."""
+    length = int.from_bytes(contents[:8], "little")
+    header = json.loads(contents[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + contents[8 + length :]
+
+
+@functools.cache  # an imported class stays what it was while its file is edited; imported anew it is another class
+def _source_of(mixer: type[nn.Module]) -> str | None:
+    """The sha256 of the file in which a mixer is defined; None if it is in none, as in a notebook's cell."""
+    try:
+        return _sha256(Path(inspect.getsourcefile(mixer)))
+    except (TypeError, OSError):
+        return None
 
 
 def _check_plugins(folder: Path, config: TrainConfig) -> None:

@@ -23,6 +23,8 @@ PATIENCE = 0.3  # share of the schedule after which a run should be better than 
 SURE = 3  # standard deviations
 EXPLODED = 20  # times the usual norm of the gradient
 ODD_LR = 25  # times, or one part in, the published learning rate scaled to the batch
+TRIED_LR = 5  # the same, for what is advised: quick's 2e-3, 11 times, has ended every nano in one answer for all
+TOO_SHORT = 1000  # steps: on `shapes` and at quick's batch nothing is learnt in the first 600
 NARROWEST_BAND = 3.0  # points of accuracy to either side, for machines and versions differ
 
 Row = Mapping[str, Any]
@@ -30,15 +32,26 @@ Row = Mapping[str, Any]
 
 def before(config: TrainConfig) -> list[str]:
     """What looks odd before the first step."""
-    usual = 1e-3 * math.sqrt(config.batch_size / 1024)  # the published 1e-3 at 1024; AdamW goes with the square root
+    usual = _usual_lr(config)
     if config.lr > ODD_LR * usual or config.lr < usual / ODD_LR:
         high = config.lr > usual
         return [
             f"lr = {config.lr:g} is very {'high' if high else 'low'} for batch_size = {config.batch_size} (about "
             f"{usual:.1g} would be usual): {'the loss may jump or stick' if high else 'little may be learnt'}; "
-            f"try lr={usual:.1g}"
+            f"try {_lr_to_try(config)}"
         ]
     return []
+
+
+def _usual_lr(config: TrainConfig) -> float:
+    return 1e-3 * math.sqrt(config.batch_size / 1024)  # the published 1e-3 at 1024; AdamW goes with the square root
+
+
+def _lr_to_try(config: TrainConfig) -> str:
+    """The usual rate instead of an odd one; else a lower and a higher one, as far as they lead not away from it."""
+    usual = _usual_lr(config)
+    near = [lr for lr in (config.lr / 5, config.lr * 3) if usual / TRIED_LR <= lr <= usual * TRIED_LR]
+    return " and ".join(f"lr={lr:.1g}" for lr in near or [usual])
 
 
 def during(config: TrainConfig, rows: Sequence[Row], *, steps: int, classes: int, images: int) -> list[str]:
@@ -57,11 +70,15 @@ def _no_better_than_chance(
     best = max(last["top1"], last["top1_raw"])
     if best > limit:
         return []
-    return [
+    found = (
         f"after {100 * last['step'] / steps:.0f}% of the schedule top-1 is {best:.1f}%, which is chance "
-        f"({100 * chance:.1f}%) within its noise: either the labels do not belong to the images, or the learning rate "
-        f"({config.lr:g}) is wrong - try lr={config.lr / 5:.1g} and lr={config.lr * 3:.1g} - or this is too short "
-        "for what is asked"
+        f"({100 * chance:.1f}%) within its noise: "
+    )
+    if steps < TOO_SHORT:
+        return [f"{found}{steps:,} steps are too short to judge by; give it more epochs, or more images"]
+    return [
+        f"{found}either the labels do not belong to the images, or the learning rate ({config.lr:g}) is wrong - try "
+        f"{_lr_to_try(config)} - or this is too short for what is asked"
     ]
 
 

@@ -12,19 +12,25 @@ import io
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
+import sys
 import threading
+import types
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from stm_lab import register_mixer
 from stm_lab.devices import cores, resolve_device
 from stm_lab.errors import UserError
-from stm_lab.plugins import load_plugins
+from stm_lab.mixers import get_mixer, list_mixers
+from stm_lab.plugins import MODULE_PREFIX, load_plugins
 from stm_lab.progress import progress
 from stm_lab.train.config import TrainConfig, load_config
 from stm_lab.train.folder import RunFolder
@@ -42,7 +48,8 @@ def fit_all(
     Args:
         configs: what `fit` takes.
         processes: how many train at once; default: one a core on CPUs, one in all on GPUs. With one, this process
-            trains; so it does if a mixer was defined in a notebook's cell, where no other process finds it.
+            trains; so it does if a mixer was defined where no other process finds it, as in a notebook's cell. Those of
+            an imported module, or of `plugins`, are found.
 
     Raises:
         UserError: a configuration does not fit, or two would write to one folder; nothing has been trained then.
@@ -59,22 +66,57 @@ def fit_all(
     if processes is None:
         processes = cores() if on_cpu else 1
     processes = min(processes, len(todo))
-    if processes > 1 and all(folder.repeatable for folder in todo):
-        _train_elsewhere([folder.config for folder in todo], processes, threads=max(1, cores() // processes))
+    mixers = {folder.config.mixer: _sent(folder.config) for folder in todo}
+    if processes > 1 and None not in mixers.values():
+        for folder in filter(RunFolder.is_outdated, todo):
+            print(folder.outdated())  # what the workers print is not seen
+        jobs = [(folder.config, mixers[folder.config.mixer]) for folder in todo]
+        _train_elsewhere(jobs, processes, threads=max(1, cores() // processes))
         return [finished(folder) for folder in folders]
     here = {folder.path: fit(folder.config) for folder in todo}
     return [here.get(folder.path) or finished(folder) for folder in folders]
 
 
-def _train_elsewhere(configs: list[TrainConfig], processes: int, threads: int) -> None:
+def _sent(config: TrainConfig) -> bytes | None:
+    """A mixer's class as another process finds it, by module and name; None if it would not."""
+    mixer = get_mixer(config.mixer)
+    package = mixer.__module__.partition(".")[0]
+    if package == "__main__" or not (_is_plugin(mixer) or PathFinder.find_spec(package)):
+        return None
+    try:
+        return pickle.dumps(mixer)
+    except (pickle.PicklingError, AttributeError):  # defined in a function
+        return None
+
+
+def _is_plugin(mixer: type) -> bool:
+    return mixer.__module__.startswith(MODULE_PREFIX)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that are spawned meanwhile do not run this program's main file anew.
+
+    They need nothing of it; and where it has no `if __name__ == "__main__"`, it would train in each of them.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _train_elsewhere(jobs: list[tuple[TrainConfig, bytes]], processes: int, threads: int) -> None:
     before = set(multiprocessing.active_children())
     spawn = multiprocessing.get_context("spawn")
     with (
-        progress(len(configs), f"training, {processes} at once", unit="runs") as bar,
+        progress(len(jobs), f"training, {processes} at once", unit="runs") as bar,
         ProcessPoolExecutor(processes, spawn, initializer=_begin, initargs=(threads,)) as pool,
     ):
         try:
-            running = {pool.submit(_train, config): config for config in configs}
+            with _without_main():  # each of the first of them starts a process
+                running = {pool.submit(_train, *job): job[0] for job in jobs}
             for run in as_completed(running):
                 config, row = running[run], run.result()
                 name = f"{config.mixer} {config.scale}, seed {config.seed}"
@@ -104,7 +146,16 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _train(config: TrainConfig) -> dict[str, Any]:
-    """Train in a worker; the last row. Its bar would run into those of the others."""
+def _train(config: TrainConfig, sent: bytes) -> dict[str, Any]:
+    """Train in a worker, with the mixer as it was `_sent`; the last row. Its bar would run into those of the others."""
+    load_plugins(config.plugins)
+    try:
+        mixer = pickle.loads(sent)  # the parent's own word; imports its module
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"mixer {config.mixer!r}: another process does not find it ({error}); with processes=1 this one trains"
+        ) from None
+    if config.mixer not in list_mixers() or get_mixer(config.mixer) is not mixer:
+        register_mixer(config.mixer)(mixer)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return fit(config).rows[-1]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stm_lab.environment import code_fingerprint
 from stm_lab.errors import UserError
 from stm_lab.plugins import load_plugins
 from stm_lab.train.config import TrainConfig, load_config
@@ -24,8 +25,8 @@ def fit(
     """Train one model: `fit("quick", mixer="swin", seed=1)`.
 
     If the run's folder holds this very run, finished, that is the answer, and nothing is trained; if it holds a part of
-    it, the run goes on from the last checkpoint. (A mixer that was defined in a notebook's cell may have changed since,
-    so its runs start afresh.)
+    it, the run goes on from the last checkpoint. If the file in which its mixer is written has changed since, it starts
+    afresh, and says so. (So does a mixer of a notebook's cell every time, which may have changed.)
 
     Args:
         config: a preset's name, a YAML file, a mapping or a `TrainConfig`.
@@ -35,8 +36,8 @@ def fit(
         **overrides: fields of `TrainConfig`, which come on top.
 
     Raises:
-        UserError: what is asked for does not exist or does not fit, or the folder holds another run; nothing has been
-            trained then.
+        UserError: what is asked for does not exist or does not fit, or the folder holds another run, or another process
+            trains there; nothing has been trained then.
         RuntimeError: the loss is not finite any more, or a checkpoint cannot be written.
     """
     config = load_config(config, **overrides)
@@ -45,7 +46,9 @@ def fit(
         raise UserError("on_row cannot follow child processes; set num_processes = 1, or read the run's metrics.jsonl")
     folder = RunFolder(config)
     if not force and folder.is_finished():
-        print(f"{folder.path}: finished already; --force trains again")
+        other = folder.other_code()
+        made = f", with other code ({other}, now {code_fingerprint()})" if other else ""
+        print(f"{folder.path}: finished already{made}; --force (in Python force=True) trains again")
         result = finished(folder)
         if on_row is not None:
             on_row(list(result.rows))

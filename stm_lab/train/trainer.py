@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,7 +105,11 @@ class Trainer:
         self._seconds = 0.0  # of this epoch, before the run was interrupted
         self._saved_at: int | None = None  # step of the last checkpoint
         self.folder = RunFolder(config)
-        self._begin(force)
+        try:
+            self._begin(force)
+        except BaseException:  # a notebook's process lives on
+            self.folder.release()
+            raise
 
     def _load_data(self) -> None:
         config, world, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
@@ -141,6 +146,8 @@ class Trainer:
         model.to(memory_format=self.memory_format)
         if self.accelerator.num_processes > 1:
             make_global(model)
+            # of the head's 1x1 convolution: its strides differ where its sizes are 1, so the memory is laid out alike
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         sharded = self.accelerator.distributed_type == DistributedType.FSDP
         if sharded and config.ema_decay:
             raise UserError("ema_decay needs whole weights, and FSDP shards them; set ema_decay=null")
@@ -155,6 +162,12 @@ class Trainer:
 
     def run(self, *, on_row: OnRow | None = None) -> Result:
         """Train to the end, one row an epoch; the weights are saved, and returned, once. `on_row`: as for `fit`."""
+        try:
+            return self._run(on_row)
+        finally:
+            self.folder.release()
+
+    def _run(self, on_row: OnRow | None) -> Result:
         main = self.accelerator.is_main_process
         follow = on_row if main and on_row is not None else lambda rows: None
         with progress(self.steps, self.label, unit="steps", stream=None if main else io.StringIO()) as bar:

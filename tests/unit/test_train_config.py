@@ -22,6 +22,12 @@ def test_presets_are_whole_and_say_how_they_are_run(preset):
     assert re.search(rf"^# .*-m stm_lab.train {preset}\b", head, re.MULTILINE)
 
 
+def test_a_file_that_extends_nothing_there_is_named(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: classs\n")
+    with pytest.raises(UserError, match=r"mine\.yaml: extends: .*did you mean 'class'"):
+        load_config(tmp_path / "mine.yaml")
+
+
 def test_overrides_reach_nested_fields_and_leave_the_rest():
     plain = load_config("quick")
     config = load_config("quick", lr=0.5, augmentation={"flip": not plain.augmentation.flip})
@@ -116,6 +122,9 @@ WRONG = {
     "warm-up too long": ({"epochs": 2, "warmup_epochs": 2}, "warmup_epochs = 2.0 must be less than epochs = 2.0"),
     "rates crossed": ({"lr": 1e-6, "min_lr": 1e-3}, "must not be above lr"),
     "odd batch": ({"batch_size": 3, "mixup": 0.8}, "batch_size = 3 must be a multiple of 2"),
+    "an option of the mixer": ({"mixer": "swin", "window": 8}, "-p model_options.window=8"),
+    "an option of the design": ({"depths": [1, 1, 1, 1]}, "-p model_options.depths=[1, 1, 1, 1]"),
+    "one plugin": ({"plugins": "mine.py"}, "-p 'plugins=[mine.py]'"),
     "augmentation is no mapping": ({"augmentation": "strong"}, "augmentation = 'strong'"),
 }
 

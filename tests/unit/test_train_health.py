@@ -1,6 +1,7 @@
 """A run that goes wrong says so, and a run that goes well is left in peace."""
 
 import json
+import re
 
 import pytest
 
@@ -39,6 +40,27 @@ def test_chance_is_told_once_when_its_time_has_come():
     assert [len(sentences) for sentences in said] == [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
     assert "after 30% of the schedule top-1 is 11.0%, which is chance (10.0%)" in said[2][0]
     assert during([row(30, top1=10.0, top1_raw=20.0)]) == []  # the average may still trail behind
+
+
+@pytest.mark.parametrize("lr", [2e-6, 5e-5, 2e-4, 1e-3, 3e-3, 0.05, 1.0])
+def test_advice_on_the_learning_rate_is_the_same_before_and_after(lr):
+    """At quick's batch 1.8e-4 is usual; 2e-3 is known to end nano in one answer for all."""
+    config = {"lr": lr, "warmup_lr": 0.0, "min_lr": 0.0}
+    before = health.before(load_config("quick", **config))
+    (after,) = during([row(1500, top1=10.0, top1_raw=10.0)], steps=5000, **config)
+    tried = [float(rate) for rate in re.findall(r"lr=([\d.e-]+\d)", after)]
+    assert tried
+    assert all(3e-5 < rate < 1e-3 for rate in tried)
+    assert all(rate < lr for rate in tried if lr > 5e-4)
+    assert all(rate > lr for rate in tried if lr < 1e-4)
+    for sentence in before:
+        assert [float(rate) for rate in re.findall(r"lr=([\d.e-]+\d)", sentence)] == tried
+
+
+def test_a_run_of_few_steps_is_told_to_be_short_and_nothing_else():
+    (said,) = during([row(30, top1=10.0, top1_raw=10.0)], steps=100)
+    assert "100 steps are too short" in said
+    assert "lr" not in said
 
 
 @pytest.mark.parametrize(("images", "top1", "wrong"), [(100, 18.0, True), (10_000, 18.0, False), (100, 25.0, False)])

@@ -81,6 +81,55 @@ def test_a_mixer_of_a_notebook_is_trained_by_the_notebook(short, tmp_path, monke
     monkeypatch.delitem(stm_lab.mixers.registry._mixers, "still_of_test")
 
 
+UNGUARDED = """
+import sys, json
+import mymix_of_test
+from stm_lab.train import fit_all
+for run in fit_all(json.load(open(sys.argv[1])), processes=2):
+    print("reached", run.rows[-1]["step"])
+"""
+MIXER = """
+import stm_lab, torch
+
+@stm_lab.register_mixer("mine_of_test")
+class Mine(torch.nn.Identity):
+    def __init__(self, dim):
+        super().__init__()
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_and_a_module_of_ones_own(short, tmp_path):
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    (tmp_path / "mymix_of_test.py").write_text(MIXER)
+    configs = configs_in(tmp_path, short, [0, 1], mixer="mine_of_test")
+    (tmp_path / "configs.json").write_text(json.dumps([config.model_dump(mode="json") for config in configs]))
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "configs.json")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.stdout.splitlines() == ["reached 3", "reached 3"], run.stderr
+    assert "training, 2 at once" in run.stderr  # in workers
+    assert "Traceback" not in run.stderr
+
+
+def test_the_main_module_is_hidden_for_a_moment_alone():
+    main = sys.modules["__main__"]
+    with pool_module._without_main():
+        assert not hasattr(sys.modules["__main__"], "__file__")
+    assert sys.modules["__main__"] is main
+
+
+def test_a_mixer_that_no_other_process_finds_is_trained_here(short, tmp_path, monkeypatch):
+    class Local(torch.nn.Identity):
+        def __init__(self, dim):
+            super().__init__()
+
+    stm_lab.register_mixer("local_of_test")(Local)
+    monkeypatch.setattr(pool_module, "_train_elsewhere", None)
+    results = fit_all(configs_in(tmp_path, short, [0, 1], mixer="local_of_test"), processes=2)
+    assert [result.rows[-1]["step"] for result in results] == [3, 3]
+    monkeypatch.delitem(stm_lab.mixers.registry._mixers, "local_of_test")
+
+
 SCRIPT = """
 import sys, json
 from stm_lab.train import fit_all

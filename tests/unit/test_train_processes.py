@@ -111,8 +111,21 @@ def test_two_processes_give_the_curve_of_one(short, alone, tmp_path):
     assert run.returncode == 0, run.stderr
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["processes"] == 2
     assert run.stdout.count("top1 ") == 1  # one process speaks
+    assert "UserWarning" not in run.stderr
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert_alike(rows, load_run(tmp_path / "run").state_dict(), alone)
+
+
+@pytest.mark.slow
+def test_what_is_wrong_stands_in_the_launchers_report_too(short, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(load_config(short, out=str(tmp_path / "run")).to_yaml().replace("mixer: swin", "mixer: swinn"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "stm_lab.train", str(path)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "unknown mixer 'swinn'; did you mean 'swin'?" in run.stderr.partition("Root Cause")[2]
 
 
 @pytest.mark.slow

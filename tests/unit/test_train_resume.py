@@ -50,6 +50,7 @@ def assert_ends_alike(folder, whole):
         assert first.keys() == second.keys()
         for name in first:
             assert torch.equal(first[name], second[name]), name
+    assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     rows = [
         [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in path.read_text().splitlines()]
         for path in (folder / "metrics.jsonl", whole / "metrics.jsonl")
