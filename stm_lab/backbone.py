@@ -7,6 +7,7 @@ tokens are (B, H, W, C), which is the same memory in channels_last order, so tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -24,20 +25,28 @@ from .mixers import get_mixer
 MIN_SIZE = 32  # pixels: the last map is then 1x1
 
 
-class Stem(nn.Sequential):
-    """Two strided 3x3 convolutions: (B, 3, H, W) -> (B, C, H/4, W/4), rounded up."""
+class Stem(nn.ModuleList):
+    """Two strided 3x3 convolutions: (B, 3, H, W) -> (B, C, H/4, W/4), rounded up.
+
+    No nn.Sequential: timm's `feature_cls="list"` would take that apart, and leave the permutations out.
+    """
 
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__(
-            TokenConv2d(in_chans, dim // 2, 3, stride=2, padding=1),
-            nn.LayerNorm(dim // 2, eps=1e-6),
-            nn.GELU(),
-            TokenConv2d(dim // 2, dim, 3, stride=2, padding=1),
-            nn.LayerNorm(dim, eps=1e-6),
+            (
+                TokenConv2d(in_chans, dim // 2, 3, stride=2, padding=1),
+                nn.LayerNorm(dim // 2, eps=1e-6),
+                nn.GELU(),
+                TokenConv2d(dim // 2, dim, 3, stride=2, padding=1),
+                nn.LayerNorm(dim, eps=1e-6),
+            )
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = x.permute(0, 2, 3, 1)  # (B, C, H, W) -> tokens (B, H, W, C)
+        for layer in self:
+            x = layer(x)
+        return x.permute(0, 3, 1, 2)
 
 
 class Downsample(nn.Sequential):
@@ -63,12 +72,25 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Two residual branches, mixer and MLP, each normed before and scaled after. The mixer is handed in."""
+    """Two residual branches, mixer and MLP, each normed before and scaled after. The mixer is handed in.
+
+    Tokens (B, H, W, C) -> (B, H, W, C). Raises UserError, with the mixer's `name`, if it returns another shape.
+    """
 
     def __init__(
-        self, dim: int, mixer: nn.Module, *, mlp_ratio: int, mlp_conv: bool, eps: float, scale: float, drop_path: float
+        self,
+        dim: int,
+        mixer: nn.Module,
+        *,
+        name: str,
+        mlp_ratio: int,
+        mlp_conv: bool,
+        eps: float,
+        scale: float,
+        drop_path: float,
     ) -> None:
         super().__init__()
+        self.name = name
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.mixer = mixer
         self.gamma1 = nn.Parameter(torch.full((dim,), float(scale)))
@@ -78,7 +100,11 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.drop_path(self.gamma1 * self.mixer(self.norm1(x)))
+        mixed = self.mixer(self.norm1(x))
+        if mixed.shape != x.shape:  # some would be broadcast silently
+            shapes = f"{tuple(mixed.shape)} for tokens {tuple(x.shape)}"
+            raise UserError(f"mixer {self.name!r} returns {shapes}; it must keep their shape")
+        x = x + self.drop_path(self.gamma1 * mixed)
         return x + self.drop_path(self.gamma2 * self.mlp(self.norm2(x)))
 
 
@@ -116,6 +142,7 @@ class Stage(nn.Module):
                 Block(
                     dim,
                     mixer(dim, **design.mixer_options(stage, block)),
+                    name=design.mixer,
                     mlp_ratio=design.mlp_ratios[stage],
                     mlp_conv=design.mlp_conv,
                     eps=design.norm_eps,
@@ -178,9 +205,12 @@ class UnifiedBackbone(nn.Module):
         in_chans: channels of the image.
         global_pool: "avg", "max", "avgmax", "catavgmax", or "" for none (then without classes).
         drop_rate: dropout before the classifier (published: 0).
+        device: where to build; None is torch's default. "meta" holds shapes alone.
+        dtype: of the weights, which are drawn in torch's default and then rounded; None keeps that.
 
     Images are (B, in_chans, H, W) with any H and W >= 32, normalised as `pretrained_cfg` says; logits (B, num_classes).
-    Raises UserError for a smaller image, one of another shape, or a design that makes no network.
+    Raises UserError for a smaller image, one of another shape, a design that makes no network, a device that is not
+    there, or a `dtype` of no floating point.
     """
 
     def __init__(
@@ -191,12 +221,29 @@ class UnifiedBackbone(nn.Module):
         in_chans: int = 3,
         global_pool: str = "avg",
         drop_rate: float = 0.0,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if in_chans < 1:
+            raise UserError(f"in_chans must be at least 1, not {in_chans}")
+        if not 0 <= drop_rate <= 1:
+            raise UserError(f"drop_rate must be in [0, 1], not {drop_rate}")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise UserError(f"dtype must be a floating point type such as torch.bfloat16, not {dtype!r}")
         self.design, self.num_classes, self.in_chans = design, num_classes, in_chans
         self.num_features = design.dims[-1]
         self.head_hidden_size = int(1.5 * self.num_features)
-        self.stem = Stem(in_chans, design.dims[0])
+        self.feature_info = [
+            {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, dim in enumerate(design.dims)
+        ]
+        with _building_on(device):
+            self._build(global_pool, drop_rate)
+        self.to(dtype=dtype)
+
+    def _build(self, global_pool: str, drop_rate: float) -> None:
+        design = self.design
+        self.stem = Stem(self.in_chans, design.dims[0])
         height, width = (-(-size // 4) for size in design.image_shape)
         drop_path = calculate_drop_path_rates(design.drop_path_rate, list(design.depths), stagewise=True)
         stages, in_dim = [], design.dims[0]
@@ -205,10 +252,7 @@ class UnifiedBackbone(nn.Module):
             stages.append(Stage(design, i, in_dim, map_size, drop_path[i]))
             in_dim = dim
         self.stages = nn.Sequential(*stages)
-        self.feature_info = [
-            {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, dim in enumerate(design.dims)
-        ]
-        self.head = Head(self.num_features, self.head_hidden_size, num_classes, global_pool, drop_rate)
+        self.head = Head(self.num_features, self.head_hidden_size, self.num_classes, global_pool, drop_rate)
         self.apply(_init_weights)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -308,6 +352,17 @@ class UnifiedBackbone(nn.Module):
         if x.shape[2] < MIN_SIZE or x.shape[3] < MIN_SIZE:
             raise UserError(f"images must be at least {MIN_SIZE}x{MIN_SIZE}, not {x.shape[2]}x{x.shape[3]}")
         return x
+
+
+def _building_on(device: torch.device | str | int | None) -> AbstractContextManager:
+    """A context in which new tensors are on `device`. Raises UserError if torch has or knows no such device."""
+    if device is None:
+        return nullcontext()
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # an AssertionError where torch has no CUDA
+        said = str(error).splitlines()[0]
+        raise UserError(f"device={device!r} is not there ({said}); 'cpu' always is") from error
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
 
 from .errors import UserError, check_known
 from .mixers import get_mixer, option_names
@@ -48,7 +49,8 @@ class Design:
                 raise UserError(f"{name} must be four positive integers, one a stage, not {value!r}")
         if not 0 <= self.drop_path_rate < 1:
             raise UserError(f"drop_path_rate must be in [0, 1), not {self.drop_path_rate!r}")
-        if not isinstance(self.img_size, int) and len(self.img_size) != 2:
+        sides = self.img_size if isinstance(self.img_size, list | tuple) else (self.img_size, self.img_size)
+        if len(sides) != 2 or not all(isinstance(side, Integral) for side in sides):
             raise UserError(f"img_size must be one number or (height, width), not {self.img_size!r}")
         height, width = self.image_shape
         if min(height, width) < 32:
@@ -57,7 +59,7 @@ class Design:
     @property
     def image_shape(self) -> tuple[int, int]:
         """`img_size` as (height, width)."""
-        return (self.img_size, self.img_size) if isinstance(self.img_size, int) else tuple(self.img_size)
+        return (self.img_size, self.img_size) if isinstance(self.img_size, Integral) else tuple(self.img_size)
 
     def mixer_options(self, stage: int, block: int) -> dict[str, object]:
         """The options of the mixer in one block: those of the design that the mixer's signature has."""

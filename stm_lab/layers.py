@@ -22,8 +22,8 @@ class TokenConv2d(nn.Conv2d):
 def init_table(table: torch.Tensor, std: float = 0.02) -> None:
     """In place: truncated normal as published, but cut at 4 std.
 
-    The published sampler is cut at +-2, a hundred std out, and can return the bound itself (architecture notes of the
-    README, "faults"); at 4 std the cut changes the spread by less than a thousandth.
+    The published code cuts at +-2 in absolute terms, a hundred std out, where the sampler can return the bound itself,
+    a weight of 2 among those of 0.02. A cut at 4 std changes the spread by less than a thousandth.
     """
     nn.init.trunc_normal_(table, std=std, a=-4 * std, b=4 * std)
 

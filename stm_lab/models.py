@@ -3,30 +3,57 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from http.client import HTTPException
+from numbers import Integral, Real
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Union, get_args, get_origin, get_type_hints
 
 import timm
-from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import (
+    PretrainedCfg,
+    build_model_with_cfg,
+    generate_default_cfgs,
+    register_model,
+    resolve_pretrained_cfg,
+)
 from torch import nn
 
 from .backbone import UnifiedBackbone
 from .designs import NETWORKS, Design, list_scales, unified
 from .errors import UserError, check_known
 from .mixers import get_mixer
-from .mixers.registry import on_register, option_names
+from .mixers.registry import on_register, option_names, option_types
 
 default_cfgs = {}  # where timm looks for the pretrained cfgs of what is registered from this module
 
 # arguments of create_model that timm's builder takes; all others are the model's or the design's
-_TIMM_ARGS = {"pretrained_cfg", "pretrained_cfg_overlay", "features_only", "out_indices", "feature_cls", "cache_dir"}
+_TIMM_ARGS = {
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "pretrained_model_args",
+    "features_only",
+    "out_indices",
+    "feature_cls",
+    "cache_dir",
+}
 _MODEL_ARGS = set(inspect.signature(UnifiedBackbone).parameters) - {"design"}
 # with weights from the paper's authors, micro to base, under these names
 _PUBLISHED = {"halo": "halonet", "pvt": "pvt", "swin": "swin", "convnext": "convnext", "dcn_v3": "internimage"}
 _ADDRESS = "https://github.com/OpenGVLab/STM-Evaluation/releases/download/cls-ckpt/unified_{family}_{scale}.pth"
 _OURS = ("halo", "pvt", "pvt_v2", "swin", "convnext", "dcn_v3", "identity", "pooling")  # nano, trained on `shapes`
 WEIGHTS = Path(__file__).parent / "weights"
+_SOURCES = ("file", "url", "state_dict", "hf_hub_id", "hf_hub_filename")  # of weights, in a pretrained cfg
+_FEATURES = ("getter", "list", "dict", "hook")  # timm's "fx" cannot follow sizes that are computed
+_KINDS = {  # what is checked of an option: which values are of a type, and its name in plain words
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    bool: (bool, "True or False"),
+    str: (str, "a string"),
+    NoneType: (NoneType, "None"),
+}
 
 
 def build_model(
@@ -48,11 +75,15 @@ def build_model(
             the paper's, of ImageNet-1k, which are fetched from its authors and converted.
         num_classes: None takes the cfg's: 1000, and 10 at nano.
         **design_overrides: fields of the design (`depths=(2, 2, 2, 2)`), options of its mixer (`window=8`), or
-            arguments of `UnifiedBackbone` (`in_chans=1`).
+            arguments of `UnifiedBackbone` (`in_chans=1`, `device="cuda"`, `dtype=torch.bfloat16`).
+
+    A file of weights, published or ours, is loaded by `pretrained=True` with `pretrained_cfg_overlay={"file": path}`,
+    or `pretrained_cfg` alike: other classes, channels and sizes are fitted. What timm's `checkpoint_path` names, timm
+    reads itself, strictly: it must have our names, and the model's classes, channels and sizes.
 
     Returns a model of images (B, 3, H, W) -> logits (B, num_classes), H and W >= 32.
-    Raises UserError, naming the nearest, for any name that is not there; if there are no trained weights of that model,
-    or they cannot be fetched.
+    Raises UserError, naming the nearest, for any name that is not there; for a value of another type than its option's;
+    if there are no trained weights of that model, or they cannot be fetched.
     """
     check_known("design", design, NETWORKS)
     get_mixer(mixer)
@@ -62,26 +93,23 @@ def build_model(
 
 
 def _create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn.Module:
-    for key in kwargs:
-        check_known("option", key, _TIMM_ARGS | _MODEL_ARGS | design.overridable(), where=f"{name}: ")
+    _check_options(name, design, kwargs)
     own = {key: kwargs.pop(key) for key in list(kwargs) if key in _TIMM_ARGS | _MODEL_ARGS}
-    overlay = own.pop("pretrained_cfg_overlay", None) or {}
-    if overlay.keys() & {"file", "url"}:
-        overlay = {"custom_load": True, **overlay}  # timm would read the file itself, with its own names
+    cfg = _resolve_cfg(name, own.pop("pretrained_cfg", None), own.pop("pretrained_cfg_overlay", None))
     try:
         return build_model_with_cfg(
             UnifiedBackbone,
             name,
             pretrained,
             design=design.override(**kwargs),
-            feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
-            pretrained_cfg_overlay=overlay,
+            pretrained_cfg=cfg,
+            feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter", "flatten_sequential": True},
             **own,
         )
     except (OSError, HTTPException) as error:  # URLError is an OSError, and so is a timeout
-        reason, address = getattr(error, "reason", error), timm.get_pretrained_cfg(name).url
+        reason = getattr(error, "reason", error)
         raise UserError(
-            f"{name}: its weights cannot be fetched ({reason}); get {address} by other means and give "
+            f"{name}: its weights cannot be fetched ({reason}); get {cfg.url or cfg.hf_hub_id} by other means and give "
             "pretrained_cfg_overlay={'file': path}"
         ) from error
     except RuntimeError as error:
@@ -89,6 +117,50 @@ def _create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn
             raise
         known = ", ".join(timm.list_pretrained("unified_*"))
         raise UserError(f"{name}: there are no trained weights of it, but of {known}") from error
+
+
+def _check_options(name: str, design: Design, options: Mapping[str, object]) -> None:
+    """Raise a UserError for an option that model and design have not, or whose value is of another type."""
+    of_mixer = option_types(design.mixer)
+    types = get_type_hints(UnifiedBackbone.__init__) | get_type_hints(Design) | of_mixer
+    for key, value in options.items():
+        check_known("option", key, _TIMM_ARGS | _MODEL_ARGS | design.overridable(), where=f"{name}: ")
+        listed = key in of_mixer and isinstance(value, list | tuple)  # one a stage, or a cycle of blocks
+        for each in value if listed else (value,):
+            _check_type(f"{name}: {key}", each, types.get(key))
+    if isinstance(wanted := options.get("feature_cls"), str):
+        check_known("feature_cls", wanted.lower(), _FEATURES, where=f"{name}: ")
+
+
+def _check_type(what: str, value: object, annotation: object) -> None:
+    """Raise a UserError unless `value` is of `annotation`: a number, truth value, string, None, or a union of these.
+
+    Other annotations are not judged. numpy's numbers are numbers; True is none.
+    """
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
+    if not all(kind in list(_KINDS) for kind in kinds):  # a list, since an annotation may have no hash
+        return
+    if not any(isinstance(value, _KINDS[kind][0]) and (kind is bool or not isinstance(value, bool)) for kind in kinds):
+        raise UserError(f"{what} must be {' or '.join(_KINDS[kind][1] for kind in kinds)}, not {value!r}")
+
+
+def _resolve_cfg(
+    name: str, cfg: str | Mapping[str, object] | PretrainedCfg | None, overlay: Mapping[str, object] | None
+) -> PretrainedCfg:
+    """timm's cfg for these arguments of `create_model`, but files and addresses are read by our own loader.
+
+    A dictionary lies over the model's own cfg, as an overlay does; a `PretrainedCfg` is taken whole, with its classes.
+    Where either names a source of weights, there is no other.
+
+    Raises UserError, naming the nearest, for an entry that a cfg has not.
+    """
+    given = {**(cfg if isinstance(cfg, Mapping) else {}), **(overlay or {})}
+    for key in given:
+        check_known("entry of a pretrained cfg", key, {field.name for field in fields(PretrainedCfg)}, f"{name}: ")
+    if any(given.get(source) for source in _SOURCES):
+        given = dict.fromkeys(_SOURCES) | given
+    resolved = resolve_pretrained_cfg(name, None if isinstance(cfg, Mapping) else cfg, given)
+    return replace(resolved, custom_load=bool(resolved.custom_load or resolved.file or resolved.url))
 
 
 def _pretrained_cfg(mixer: str, scale: str) -> tuple[str, PretrainedCfg]:

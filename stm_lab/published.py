@@ -50,6 +50,7 @@ _RENAMES = [
 ]
 _REBUILT = (".attn.relative_position_index", ".attn_mask")  # buffers without information
 _EMBEDDING = "position_embedding.weight"  # the one entry whose layout differs
+_STEM = "stem.0.weight"  # every checkpoint with our names has it, and no published one
 _SIGNS = {  # one of our names that only one family has; pvt_v2's is asked for before pvt's
     "halo": ".height_rel",
     "swin": ".relative_position_bias_table",
@@ -85,12 +86,19 @@ def load_published(
             "state_dict", with or without a "module." before every name.
         use_ema: prefer "model_ema" where there is one.
 
-    Raises UserError if the file cannot be read without executing something, or holds no weights; CheckpointMismatch
-    (a UserError) with every missing, unexpected and misshapen entry if they do not fit, the model then being unchanged.
+    Raises UserError if the file cannot be read without executing something, holds no weights, or has our names
+    already; CheckpointMismatch (a UserError) with every missing, unexpected and misshapen entry if they do not fit. The
+    model is unchanged then.
     """
     checkpoint = source if isinstance(source, Mapping) else read_checkpoint(source)
     where = "the state dict" if isinstance(source, Mapping) else str(source)
-    _load(model, _by_our_names(_unwrap(checkpoint, use_ema, where)), where)
+    weights = _unwrap(checkpoint, use_ema, where)
+    if _STEM in weights:
+        raise UserError(
+            f"{where} has stm_lab's own names already, not those of the published code: load it by "
+            f"{'model.load_state_dict(...)' if source is checkpoint else 'model.load_pretrained(path)'}"
+        )
+    _load(model, _by_our_names(weights), where)
     return model
 
 
@@ -104,15 +112,15 @@ def load_pretrained(model: UnifiedBackbone, path: str | Path) -> None:
     """
     weights = _unwrap(read_checkpoint(path), True, str(path))
     ours = model.state_dict()
-    found = weights if "stem.0.weight" in weights else _by_our_names(weights)
+    found = weights if _STEM in weights else _by_our_names(weights)
     found = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
     fc = found.get("head.fc.weight")
     if fc is not None and model.num_classes != len(fc):
         found = {name: tensor for name, tensor in found.items() if not name.startswith("head.fc.")}
         found |= {name: tensor for name, tensor in ours.items() if name.startswith("head.fc.")}
-    stem = found.get("stem.0.weight")
+    stem = found.get(_STEM)
     if stem is not None and stem.shape[1] != model.in_chans:
-        found["stem.0.weight"] = adapt_input_conv(model.in_chans, stem)
+        found[_STEM] = adapt_input_conv(model.in_chans, stem)
     _load(model, found, str(path))
 
 
@@ -163,11 +171,22 @@ def read_checkpoint(path: str | Path) -> Mapping[str, object]:
         if wanted:
             reason = f"it wants to run {wanted[1]}; only tensors and argparse.Namespace are read"
         else:
-            reason = f"it is no .safetensors file and no plain file of torch.save ({said.splitlines()[0][:99]})"
+            reason = f"it is no .safetensors file and no plain file of torch.save: {_looks(path)}"
         raise UserError(f"{path} is refused: {reason}") from error
     if not isinstance(checkpoint, Mapping):
         raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a dictionary of weights")
     return checkpoint
+
+
+def _looks(path: Path) -> str:
+    """In plain words, what a file that cannot be read seems to be."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if not start:
+        return "it is empty"
+    if path.suffix == ".safetensors" or start == b"PK" or start[:1] == b"\x80":  # as torch.save's begin, zip or pickle
+        return "it is damaged or cut off"
+    return "it does not begin like one, but like a text or something else"
 
 
 def _unwrap(checkpoint: Mapping[str, object], use_ema: bool, where: str) -> dict[str, torch.Tensor]:

@@ -48,7 +48,8 @@ class SpatialReductionAttention(nn.Module):
         q = self.q(x).view(B, H * W, h, d).transpose(1, 2)  # (B, h, HW, d)
         if self.reduction > 1:
             x = self.norm(self.reduce(x))  # (B, H/R, W/R, C)
-        k, v = self.kv(x).view(B, -1, 2, h, d).permute(2, 0, 3, 1, 4)  # each (B, h, HW/RR, d)
+        kv = self.kv(x).view(B, x.shape[1] * x.shape[2], 2, h, d)  # sizes in full: B may be 0
+        k, v = kv.permute(2, 0, 3, 1, 4)  # each (B, h, HW/RR, d)
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(B, H, W, C))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import get_type_hints
 
 from torch import nn
 
@@ -78,6 +79,18 @@ def get_mixer(name: str) -> type[nn.Module]:
 def option_names(name: str) -> list[str]:
     """The options that a mixer's signature has besides `dim`."""
     return list(inspect.signature(get_mixer(name)).parameters)[1:]
+
+
+def option_types(name: str) -> dict[str, object]:
+    """What each option is annotated with; without that the type of its default: any number for an int, all for None."""
+    cls = get_mixer(name)
+    try:
+        hints = get_type_hints(cls.__init__)
+    except Exception:  # an annotation need not be one that can be evaluated
+        hints = {}
+    defaults = {key: parameter.default for key, parameter in inspect.signature(cls).parameters.items() if key != "dim"}
+    loose = {int: float, type(None): object}
+    return {key: hints.get(key, loose.get(type(value), type(value))) for key, value in defaults.items()}
 
 
 def on_register(listener: Callable[[str], None]) -> None:

@@ -81,6 +81,17 @@ def test_images_do_not_hear_each_other(name):
         torch.testing.assert_close(mixer(x)[1:2], mixer(x[1:2]), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("options", VARIANTS, ids=["shifted", "plain"])
+@pytest.mark.parametrize("name", MIXERS)
+def test_no_images_are_no_images(name, options, size):
+    mixer, x = make(name, **options), tokens(0, *size, 16).requires_grad_()
+    out = mixer(x)
+    assert out.shape == x.shape
+    out.sum().backward()
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in mixer.parameters())
+
+
 @pytest.mark.parametrize("name", MIXERS)
 def test_no_memory_of_sizes_and_dtypes(name):
     """The same mixer gives the same answer after any other size and dtype went through it."""

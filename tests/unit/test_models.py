@@ -2,10 +2,12 @@
 
 import copy
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -60,6 +62,49 @@ def test_features_only(name):
     first, third = net.feature_info.channels()
     assert [tuple(m.shape[1:]) for m in maps] == [(first, 18, 16), (third, 5, 4)]
     assert len(timm.create_model(name, features_only=True)(images(1, 3, 64, 64))) == 4
+
+
+@pytest.mark.parametrize("feature_cls", ["list", "dict", "hook", timm.models.FeatureListNet], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_feature_class_of_timm_gives_the_same_maps(name, feature_cls):
+    nets = []
+    for given in ({}, {"feature_cls": feature_cls}):
+        torch.manual_seed(0)
+        nets.append(timm.create_model(name, features_only=True, out_indices=(0, 2), layer_scale=1.0, **given).eval())
+    expected, found = (net(images(2, 3, 70, 64)) for net in nets)
+    found = list(found.values()) if isinstance(found, dict) else found
+    assert nets[1].feature_info.channels() == [m.shape[1] for m in expected]
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_device_and_dtype(name):
+    """The model of a dtype is the model without one, rounded; on "meta" there are shapes and nothing else."""
+    torch.manual_seed(0)
+    plain = timm.create_model(name)
+    torch.manual_seed(0)
+    rounded = timm.create_model(name, device="cpu", dtype=torch.bfloat16)
+    for key, tensor in plain.state_dict().items():
+        wanted = tensor.bfloat16() if tensor.is_floating_point() else tensor
+        torch.testing.assert_close(rounded.state_dict()[key], wanted, rtol=0, atol=0, msg=key)
+    out = rounded(images(2, 3, 75, 50).bfloat16())
+    assert out.dtype == torch.bfloat16
+    assert torch.isfinite(out).all()
+    for features in (False, True):
+        nowhere = timm.create_model(name, device="meta", dtype=torch.float16, features_only=features).state_dict()
+        assert {tensor.device.type for tensor in nowhere.values()} == {"meta"}
+        assert {tensor.dtype for tensor in nowhere.values() if tensor.is_floating_point()} == {torch.float16}
+    with torch.device("meta"):
+        assert build_model("swin", "nano", device="cpu").head.fc.weight.device.type == "cpu"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", NAMES)
+def test_built_on_cuda(name):
+    model = timm.create_model(name, device="cuda", dtype=torch.bfloat16).eval()
+    assert {tensor.device.type for tensor in model.state_dict().values()} == {"cuda"}
+    assert torch.isfinite(model(images(2, 3, 75, 50).to("cuda", torch.bfloat16))).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -260,6 +305,8 @@ def test_overrides():
     assert [b.heads for b in blocks] == [1, 1, 1, 2, 4]
     assert build_model("swin", "nano", layer_scale=1).stages[0].blocks[0].gamma1.dtype == torch.float32
     assert build_model("pvt", "nano", reduction=2).stages[3].blocks[0].mixer.reduction == 2
+    numbers = {"window": np.int64(8), "img_size": np.int64(96), "drop_path_rate": np.float32(0.1)}
+    assert build_model("swin", "nano", **numbers).design.image_shape == (96, 96)
 
 
 @pytest.mark.parametrize(
@@ -285,6 +332,25 @@ def test_overrides():
         (lambda: build_model("swin", "nano", drop_path_rate=1.5), r"drop_path_rate must be in \[0, 1\)"),
         (lambda: build_model("swin", "nano", global_pool="mean"), "unknown global_pool 'mean'"),
         (lambda: build_model("swin", "nano", global_pool=""), "does not go with global_pool=''"),
+        (lambda: build_model("swin", "nano", window="eight"), "window must be a whole number, not 'eight'"),
+        (lambda: build_model("swin", "nano", window=8.0), r"window must be a whole number, not 8\.0"),
+        (lambda: build_model("swin", "nano", shift=[0, "a"]), "shift must be a whole number, not 'a'"),
+        (lambda: build_model("halo", "nano", heads="x"), "heads must be a whole number or None, not 'x'"),
+        (lambda: build_model("swin", "nano", img_size="64"), "img_size must be one number or .*, not '64'"),
+        (lambda: build_model("swin", "nano", img_size=(64, "a")), "img_size must be one number or"),
+        (lambda: build_model("swin", "nano", drop_path_rate="a"), "drop_path_rate must be a number, not 'a'"),
+        (lambda: build_model("swin", "nano", drop_rate="a"), "drop_rate must be a number, not 'a'"),
+        (lambda: build_model("swin", "nano", drop_rate=2), r"drop_rate must be in \[0, 1\], not 2"),
+        (lambda: build_model("swin", "nano", layer_scale="x"), "layer_scale must be a number, not 'x'"),
+        (lambda: build_model("swin", "nano", mlp_conv="no"), "mlp_conv must be True or False, not 'no'"),
+        (lambda: build_model("swin", "nano", num_classes="ten"), "num_classes must be a whole number, not 'ten'"),
+        (lambda: build_model("swin", "nano", num_classes=True), "num_classes must be a whole number, not True"),
+        (lambda: build_model("swin", "nano", in_chans=0), "in_chans must be at least 1, not 0"),
+        (lambda: build_model("swin", "nano", in_chans=-1), "in_chans must be at least 1, not -1"),
+        (lambda: build_model("swin", "nano", device="gpu"), "device='gpu' is not there"),
+        (lambda: build_model("swin", "nano", dtype="bfloat16"), "dtype must be a floating point type .* 'bfloat16'"),
+        (lambda: build_model("swin", "nano", dtype=torch.int8), "dtype must be a floating point type .* torch.int8"),
+        (lambda: build_model("swin", "nano", features_only=True, feature_cls="fx"), "unknown feature_cls 'fx'; known"),
         (lambda: build_model("swin", "nano")(torch.zeros(1, 3, 31, 64)), "at least 32x32, not 31x64"),
         (lambda: build_model("swin", "nano")(torch.zeros(1, 1, 64, 64)), r"images must be \(B, 3, H, W\)"),
         (lambda: build_model("swin", "nano")(torch.zeros(3, 64, 64)), r"images must be \(B, 3, H, W\)"),
@@ -326,6 +392,55 @@ def test_a_mixer_of_ones_own_is_there_at_once_and_can_be_replaced(scratch_mixer)
     again = build_model("scratch", "nano")
     assert again.stages[0].blocks[0].mixer(torch.ones(1)) == 3
     assert get_mixer("scratch") is type(again.stages[0].blocks[0].mixer)
+
+
+def test_options_of_ones_own_mixer_are_checked(scratch_mixer):
+    """By their annotations; without them by their defaults, where a whole number stands for any number."""
+
+    @stm_lab.register_mixer(scratch_mixer)
+    class Own(torch.nn.Module):
+        def __init__(self, dim, *, factor: int = 1, part=1, taps: [1, 2] = 1, why=None):
+            super().__init__()
+
+        def forward(self, x):
+            return x
+
+    build_model(scratch_mixer, "nano", factor=2, part=0.5, taps=2, why="anything")
+    for wrong, says in [
+        ({"factor": 0.5}, "factor must be a whole number, not 0.5"),
+        ({"part": "x"}, "part must be a number, not 'x'"),
+        ({"part": [1, 1, 1, "x"]}, "part must be a number, not 'x'"),
+    ]:
+        with pytest.raises(UserError, match=f"unified_scratch_nano: {says}"):
+            build_model(scratch_mixer, "nano", **wrong)
+    Own.__init__.__annotations__["why"] = "not.to.be.found"  # by their defaults again
+    build_model(scratch_mixer, "nano", factor=0.5, why="anything")
+
+
+@pytest.mark.parametrize("grad_checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("broken", "returned"),
+    [
+        (lambda x: x[..., : x.shape[-1] // 2], "(2, 16, 16, 8)"),
+        (lambda x: x.mean(2, keepdim=True), "(2, 16, 1, 16)"),  # would be broadcast
+        (lambda x: x.mean((0, 1, 2)), "(16,)"),
+        (lambda x: x[:, ::2], "(2, 8, 16, 16)"),
+    ],
+)
+def test_a_mixer_that_changes_the_shape_is_named(scratch_mixer, broken, returned, grad_checkpointing):
+    @stm_lab.register_mixer(scratch_mixer)
+    class Broken(torch.nn.Module):
+        def __init__(self, dim):
+            super().__init__()
+
+        def forward(self, x):
+            return broken(x)
+
+    model = build_model(scratch_mixer, "nano")
+    model.set_grad_checkpointing(grad_checkpointing)
+    says = f"mixer 'scratch' returns {returned} for tokens (2, 16, 16, 16); it must keep their shape"
+    with pytest.raises(UserError, match=re.escape(says)):
+        model(images(2, 3, 64, 64))
 
 
 def test_import_touches_no_cuda_no_network_no_file():

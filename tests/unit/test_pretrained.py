@@ -10,6 +10,8 @@ import pytest
 import timm
 import torch
 from filler import fill
+from timm.models import PretrainedCfg
+from timm.models._hub import save_for_hf
 
 import stm_lab
 from stm_lab import UserError, build_model, data, load_published
@@ -95,6 +97,62 @@ def test_a_local_file_of_the_published_form(published):
     torch.testing.assert_close(other.stages[3].norm.weight, expected.stages[3].norm.weight)
     maps = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": path}, features_only=True).eval()
     torch.testing.assert_close(maps(IMAGES)[-1], expected.forward_features(IMAGES))
+
+
+def entries(path):
+    """The ways to name a file to timm."""
+    overlay = {"pretrained_cfg_overlay": {"file": path}}
+    return overlay, {"pretrained_cfg": {"file": path}}, {"pretrained_cfg": PretrainedCfg(file=path)}
+
+
+def test_every_way_to_name_a_file_takes_our_loader(published):
+    name, path, expected = published
+    for given in entries(path):
+        model = timm.create_model(name, pretrained=True, **given).eval()
+        torch.testing.assert_close(model(IMAGES), expected(IMAGES))
+        other = timm.create_model(name, pretrained=True, num_classes=7, in_chans=1, img_size=96, **given)
+        assert other.eval()(IMAGES[:, :1]).shape == (2, 7)
+        torch.testing.assert_close(other.stages[3].norm.weight, expected.stages[3].norm.weight)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_of_our_own_by_every_way(name, tmp_path):
+    """A dictionary leaves the rest of the model's cfg as it is, its ten classes too; a cfg is taken whole."""
+    trained = timm.create_model(name, num_classes=10).eval()
+    path = str(tmp_path / "own.pth")
+    torch.save({"model": trained.state_dict()}, path)
+    overlay, entry, cfg = (timm.create_model(name, pretrained=True, **given).eval() for given in entries(path))
+    for model in (overlay, entry):
+        torch.testing.assert_close(model(IMAGES), trained(IMAGES), rtol=0, atol=0)
+        assert model.pretrained_cfg["input_size"] == (3, 64, 64)
+    assert cfg(IMAGES).shape == (2, 1000)
+    torch.testing.assert_close(cfg.forward_features(IMAGES), trained.forward_features(IMAGES), rtol=0, atol=0)
+    resolved = timm.models.resolve_model_input_args(name, pretrained_cfg={"file": path}, num_classes=10)
+    again = timm.create_model(**resolved, pretrained=True).eval()
+    torch.testing.assert_close(again.forward_features(IMAGES), trained.forward_features(IMAGES), rtol=0, atol=0)
+
+
+def test_an_address_takes_the_place_of_the_models_own_file(monkeypatch):
+    asked = []
+    path = WEIGHTS / "unified_swin_nano.shapes.safetensors"
+    monkeypatch.setattr("timm.models._builder.download_cached_file", lambda url, **_: asked.append(url) or path)
+    for key in ("pretrained_cfg", "pretrained_cfg_overlay"):
+        timm.create_model("unified_swin_nano", pretrained=True, **{key: {"url": f"https://a.test/{key}"}})
+    assert asked == ["https://a.test/pretrained_cfg", "https://a.test/pretrained_cfg_overlay"]
+
+
+@pytest.mark.parametrize("key", ["pretrained_cfg", "pretrained_cfg_overlay"])
+def test_unknown_entries_of_a_cfg(key):
+    with pytest.raises(UserError, match="unknown entry of a pretrained cfg 'fil'; did you mean 'file'"):
+        timm.create_model("unified_swin_nano", **{key: {"fil": "x"}})
+
+
+def test_a_folder_that_timm_saved(tmp_path):
+    """timm's own way to share a model, with the options it was built with."""
+    model = timm.create_model("unified_swin_nano", num_classes=3, window=8, layer_scale=1.0).eval()
+    save_for_hf(model, tmp_path, model_args=model._model_args)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    torch.testing.assert_close(again(IMAGES), model(IMAGES), rtol=0, atol=0)
 
 
 def test_the_address_is_that_of_the_published_file(published, monkeypatch):

@@ -155,6 +155,41 @@ def test_a_pickle_that_wants_to_run_code_does_not(tmp_path, write):
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("mixer", FAMILIES)
+def test_our_own_names_are_recognised(tmp_path, mixer):
+    model = build_model(mixer, "nano")
+    before, own = weights(model), build_model(mixer, "nano").state_dict()
+    path = tmp_path / "own.safetensors"
+    safetensors.torch.save_file(own, path)
+    for source, use in ((own, "load_state_dict"), ({"model": own}, "load_state_dict"), (path, "load_pretrained")):
+        with pytest.raises(UserError, match=rf"stm_lab's own names already, .*: load it by model\.{use}\(") as error:
+            load_published(model, source)
+        assert len(str(error.value)) < 300
+    torch.testing.assert_close(weights(model), before, rtol=0, atol=0)
+    model.load_pretrained(path)
+    torch.testing.assert_close(weights(model), own, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "says"),
+    [
+        ("text.pth", b"not a checkpoint", "like a text or something else"),
+        ("letter.pth", b"epoch 3", "like a text or something else"),
+        ("page.pt", b"<!DOCTYPE html><html>", "like a text or something else"),
+        ("empty.pth", b"", "it is empty"),
+        ("torn.pth", b"PK\x03\x04" + bytes(99), "it is damaged or cut off"),
+        ("torn.pickle", b"\x80\x02}q", "it is damaged or cut off"),
+        ("torn.safetensors", b"12345678901234567890", "it is damaged or cut off"),
+    ],
+)
+def test_a_file_of_something_else_is_described_in_plain_words(tmp_path, name, contents, says):
+    path = tmp_path / name
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match=rf"is refused: it is no \.safetensors .*: .*{says}$") as error:
+        load_published(build_model("swin", "nano"), path)
+    assert "\n" not in str(error.value)
+
+
 def test_files_that_hold_no_weights(tmp_path, swin):
     text, torn, listed = tmp_path / "text.pth", tmp_path / "torn.pth", tmp_path / "list.pth"
     text.write_text("not a checkpoint")
