@@ -1,4 +1,6 @@
-"""`stm-lab ...`: a thin shell round the package. Each command imports what it needs, so that help is quick.
+"""`stm-lab ...`: a thin shell round the package. Each command imports what it needs when it runs.
+
+The package itself imports torch and timm, to register its models: that is what the first seconds are, of help too.
 
 Exit status: 0 done; 2 the input was wrong, one line on stderr, nothing started; 1 the work failed; 130 interrupted.
 """

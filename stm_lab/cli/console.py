@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Name or YAML file.")]
 DataRoot = Annotated[Path | None, typer.Option(help="The folder of the recipe's raw data.")]
@@ -18,12 +19,12 @@ Overrides = Annotated[list[str], typer.Option("-p", metavar="KEY=VALUE", help="S
 
 
 def print_table(title: str, columns: Iterable[str], lines: Iterable[Iterable[Any]]) -> None:
-    """A table for a terminal, or 120 columns wide for a file."""
-    table = Table(title=title, title_justify="left")
+    """A table for a terminal, or 120 columns wide for a file. All is shown as it stands: no markup, no emoji codes."""
+    table = Table(title=Text(title, style="table.title"), title_justify="left")
     for column in columns:
-        table.add_column(column)
+        table.add_column(Text(column))
     for line in lines:
-        table.add_row(*map(_shown, line))
+        table.add_row(*(Text(_shown(cell)) for cell in line))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from stm_lab.cli.console import print_table
 
@@ -93,7 +92,7 @@ def doctor() -> None:
     from stm_lab.doctor import examine, verdict
 
     findings = examine()
-    lines = [(each.state, each.name, escape(each.found), escape(each.advice)) for each in findings]
+    lines = [(each.state, each.name, each.found, each.advice) for each in findings]
     print_table("doctor", ("state", "what", "found", "what to do"), lines)
     sentence, status = verdict(findings)
     print(sentence)
