@@ -21,11 +21,24 @@ def validated(schema: type[Schema], values: Mapping[str, Any], where: str) -> Sc
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        details = _without_consequences(error.errors(include_url=False))
         # A misspelt key often causes the other complaints (its right name is "missing"), so it is told first.
         first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
-        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise UserError(f"{where}: {_sentence(schema, first)}{more}") from None
+        told = [detail for detail in details if detail["type"] == "missing"] if first["type"] == "missing" else [first]
+        more = f" (and {len(details) - len(told)} more)" if len(details) > len(told) else ""
+        sentence = _missing(told) if len(told) > 1 else _sentence(schema, first)
+        raise UserError(f"{where}: {sentence}{more}") from None
+
+
+def _without_consequences(details: list[Any]) -> list[Any]:
+    """Complaints without those on a list or mapping of which an item is complained about: it was only left out."""
+    inner = {detail["loc"][:length] for detail in details for length in range(1, len(detail["loc"]))}
+    return [detail for detail in details if detail["loc"] not in inner]
+
+
+def _missing(details: list[Mapping[str, Any]]) -> str:
+    *names, last = (repr(".".join(map(str, detail["loc"]))) for detail in details)
+    return f"{', '.join(names)} and {last} are missing"
 
 
 def _sentence(schema: type[BaseModel], detail: Mapping[str, Any]) -> str:

@@ -22,6 +22,11 @@ from pathlib import Path
 from stm_lab.errors import UserError, nearest
 
 IMAGE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+LOOKS = {  # layouts, in a few words
+    "ilsvrc": "train/CLASS/*.JPEG, val/CLASS/*.JPEG (or val/*.JPEG beside LOC_val_solution.csv)",
+    "tiny-imagenet": "train/CLASS/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt",
+    "imagefolder": "train/CLASS/*.jpg, val/CLASS/*.jpg",
+}
 Found = tuple[str, str, str]  # identifier, class, path
 _OF_IMAGENET = re.compile(r"(?:.*/)?(n\d{8}_\d+|ILSVRC2012_val_\d{8})(?:_n\d{8})?")
 _FOLDERS = {"train": ("train",), "validation": ("validation", "val")}
@@ -56,7 +61,9 @@ def images(layout: str, split: str, root: Path, classes: Sequence[str]) -> list[
     root = _inner(root)
     folder = _split_folder(split, root)
     if folder is None:
-        raise UserError(f"{root}: no folder {' or '.join(_FOLDERS[split])}")
+        raise UserError(
+            f"{root}: no folder {' or '.join(_FOLDERS[split])}; the layout {layout!r} looks like {LOOKS[layout]}"
+        )
     if layout == "tiny-imagenet":
         found = _tiny_imagenet(split, folder, classes)
     elif layout == "ilsvrc" and split == "validation" and not any(entry.is_dir() for entry in os.scandir(folder)):

@@ -62,7 +62,7 @@ def load(
         if source.kind == "generator":
             return _cached(f"{recipe.name}-{fingerprint(recipe)}", split, lambda: raw(recipe, split, source, folder))
         dataset = raw(recipe, split, source, folder)
-        return sources.in_memory(recipe, dataset) if source.kind == "webdataset" else dataset
+        return sources.in_memory(recipe, dataset, folder) if source.kind == "webdataset" else dataset
 
 
 def raw(recipe: Recipe, split: str, source: Source, folder: Path | None) -> Dataset:
@@ -260,7 +260,7 @@ def command(recipe: Recipe) -> str:
     """What to type to have a recipe's images prepared."""
     source = recipe.source[-1]
     folder = "" if source.kind in ("generator", "hub") else " --data-root FOLDER"
-    return f"stm-lab data prepare {recipe.name}{folder}"
+    return f"stm-lab data prepare {recipe.argument}{folder}"
 
 
 # ---- subsets ---------------------------------------------------------------------------------------------------------

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow as pa
 from datasets import Dataset, Features, Value
 
@@ -151,7 +150,7 @@ def _make_part(job: _Job, table: pa.Table, features: Features) -> None:
         except MemoryError:
             raise PrepareFailed(f"{job.split}: no memory left for image {row['id']}; take fewer --workers") from None
         except Exception as error:  # Pillow's readers raise a dozen types on broken files
-            broken.append([row["id"], " ".join(str(error).split())])
+            broken.append([row["id"], sources.why_broken(error, row["image"])])
             continue
         hashes = {"hash": sources.content_hash(smaller), "raw_hash": sources.content_hash(encoded)}
         rows.append(row | {"image": {"bytes": smaller, "path": None}} | hashes)
@@ -183,7 +182,7 @@ def features_of(features: Features) -> Features:
 
 def _reduced(encoded: bytes, size: int) -> bytes:
     """The encoded image with a shorter side of `size`; as it is if that is no longer already."""
-    image = datasets.Image().decode_example({"bytes": encoded, "path": None})
+    image = sources.decoded(encoded)
     if min(image.size) <= size:
         return encoded
     sink = io.BytesIO()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, field_validator, model_validator
 
 from stm_lab import paths, yaml12
 from stm_lab.errors import UserError, check_known
@@ -118,6 +119,12 @@ class Recipe(_Part):
     source: tuple[Source, ...] = Field(min_length=1, strict=False)  # the first that is there is taken
     fingerprint: str | None = Field(None, pattern="^[0-9a-f]{16}$")  # of the images on disk it was written for
     max_broken: int = Field(0, ge=0)  # how many images of a split `prepare` may leave out because they are broken
+    _given: str | None = PrivateAttr(None)  # how it was asked for: a name or a path
+
+    @property
+    def argument(self) -> str:
+        """What to type for it on a command line."""
+        return shlex.quote(self._given or self.name)
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -180,7 +187,9 @@ def load_recipe(name_or_path: str | os.PathLike) -> Recipe:
     recipe = validated(Recipe, values | {"name": path.stem, "bases": bases}, str(path))
     wanted = recipe.subset.classes or recipe.classes
     classes = {identifier: name for identifier, name in recipe.classes.items() if identifier in set(wanted)}
-    return recipe.model_copy(update={"classes": classes})
+    recipe = recipe.model_copy(update={"classes": classes})
+    recipe._given = os.fspath(name_or_path)
+    return recipe
 
 
 def _recipe_file(name_or_path: str | os.PathLike) -> Path:

@@ -11,11 +11,13 @@ import errno
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet
 from datasets import ClassLabel, Dataset, Features, Image, Value
@@ -57,9 +59,18 @@ def locate(recipe: Recipe, data_root: Path | None) -> tuple[Source, Path | None]
         )
     wanted = " nor ".join(dict.fromkeys(_WANTED[one.kind](one, split) for one in local for split in recipe.counts))
     raise UserError(
-        f"{recipe.name}: no {wanted} in {' or '.join(map(str, places))}; pass the folder that has it as data_root= "
-        f"(--data-root), or set STM_LAB_DATA to one that has it under raw/{recipe.name}"
+        f"{recipe.name}: no {wanted} in {' or '.join(map(str, places))}{_what_is_wrong(local, data_root)}; pass the "
+        f"folder that has it as data_root= (--data-root), or set STM_LAB_DATA to one that has it under "
+        f"raw/{recipe.name}"
     )
+
+
+def _what_is_wrong(local: list[Source], data_root: Path | None) -> str:
+    """That a folder that was given is not there, or else how it would have to look."""
+    if data_root is not None and not data_root.is_dir():
+        return f", which {'is no folder' if data_root.exists() else 'does not exist'}"
+    looks = [f"; {one.layout!r} looks like {folders.LOOKS[one.layout]}" for one in local if one.kind == "folder"]
+    return "".join(dict.fromkeys(looks))
 
 
 def _raw_folders(recipe: Recipe) -> list[Path]:
@@ -123,6 +134,17 @@ def stored_images(dataset: Dataset, chunk: int = 1000) -> Iterator[dict[str, Any
         yield from stored[start : start + chunk]["image"].to_pylist()
 
 
+def decoded(encoded: bytes) -> PIL.Image.Image:
+    """The pixels of an encoded image, turned as its camera was. Raises whatever Pillow does on a broken one."""
+    return Image().decode_example({"bytes": encoded, "path": None})
+
+
+def why_broken(error: Exception, image: dict[str, Any]) -> str:
+    """What Pillow said of an image's bytes, and the file that they are of."""
+    what = re.sub(r" ?<_io\.BytesIO.*?>", "", " ".join(str(error).split())) or type(error).__name__
+    return f"{what}: {image['path']}" if image["path"] else what
+
+
 def content_hash(encoded: bytes) -> str:
     """32 hexadecimal digits for an encoded image."""
     return hashlib.blake2b(encoded, digest_size=16).hexdigest()
@@ -183,13 +205,13 @@ def _read_shards(recipe: Recipe, split: str, source: Source, folder: Path) -> Da
     return _listed(recipe, ids, classes, places)
 
 
-def in_memory(recipe: Recipe, dataset: Dataset) -> Dataset:
+def in_memory(recipe: Recipe, dataset: Dataset, folder: Path) -> Dataset:
     """A data set of images in shards with their bytes, which `datasets` cannot read from there."""
     size = sum(map(stored_size, stored_images(dataset)))
     if size > IN_MEMORY_UP_TO:
         raise UserError(
             f"{recipe.name}: {size / 2**30:.0f} GiB in shards are too much to hold in memory; first: "
-            f"stm-lab data prepare {recipe.name}"
+            f"stm-lab data prepare {recipe.argument} --data-root {shlex.quote(str(folder))}"
         )
     images = [{"bytes": stored_bytes(image), "path": None} for image in stored_images(dataset)]
     columns = {"id": dataset["id"][:], "image": images, "label": dataset["label"][:]}

@@ -35,9 +35,10 @@ def verify(recipe: Recipe, *, data_root: Path | None = None) -> tuple[list[str],
 
     Prepared images are held against their hashes and the manifest; then raw images (where they are there) against
     those that the prepared ones were made of, at every size, and where none of them differs the fingerprint against the
-    recipe's; drawn ones are drawn again.
+    recipe's; drawn ones are drawn again. Raw images of which none are prepared are decoded, each of them.
 
-    Raises UserError if there is nothing to verify, or the raw data cannot be read at all.
+    Raises UserError if there is nothing to verify, as of images that are on the hub alone, or the raw data cannot be
+    read at all.
     """
     manifests = prepared_manifests(recipe)
     looked, differs = [], []
@@ -55,6 +56,11 @@ def verify(recipe: Recipe, *, data_root: Path | None = None) -> tuple[list[str],
         return looked, differs
     if source.kind == "hub" and manifests:
         return looked, differs  # the commit vouches for them; 150 GB are not fetched to compare
+    if source.kind == "hub":
+        raise UserError(
+            f"{recipe.name}: nothing here to verify: its images are on the hub, and none are prepared; first: "
+            f"stm-lab data prepare {recipe.argument}"
+        )
     looked.append(f"{folder or source.kind}: {'drawn' if source.kind == 'generator' else 'as found'}")
     with without_progress_bars():
         for split in recipe.counts:
@@ -62,6 +68,11 @@ def verify(recipe: Recipe, *, data_root: Path | None = None) -> tuple[list[str],
                 differs += _check_drawn(recipe, split, raw(recipe, split, source, folder))
             elif manifests:
                 differs += _check_raw(split, selected(recipe, split, source, folder), list(manifests))
+            else:
+                found = raw(recipe, split, source, folder)
+                broken = list(_check_decoded(split, found))
+                looked.append(f"{split}: not prepared; {len(found):,} images decoded")
+                (differs if len(broken) > recipe.max_broken else looked).extend(broken)
         if not differs:
             found = raw_fingerprint(recipe, source, folder)
             wanted = declared_fingerprint(recipe, source) | {manifest["fingerprint"] for manifest in manifests.values()}
@@ -113,6 +124,15 @@ def _check_raw(split: str, dataset: Dataset, places: list[Path]) -> Iterator[str
                 yield f"{split}: image {name} is not the one that was prepared in {place}"
         gone = [name for name in (*kept, *left_out) if name not in found]
         yield from (f"{split}: image {name} was there when {place} was prepared, and is not any more" for name in gone)
+
+
+def _check_decoded(split: str, dataset: Dataset) -> Iterator[str]:
+    """Which of the images cannot be read as such."""
+    for name, image in zip(dataset["id"], sources.stored_images(dataset), strict=True):
+        try:
+            sources.decoded(sources.stored_bytes(image))
+        except Exception as error:  # Pillow's readers raise a dozen types on broken files
+            yield f"{split}: image {name} cannot be read: {sources.why_broken(error, image)}"
 
 
 def _check_drawn(recipe: Recipe, split: str, drawn: Dataset) -> Iterator[str]:

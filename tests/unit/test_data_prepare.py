@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -339,6 +340,8 @@ def test_broken_images_are_counted_and_named(tmp_path, raw, capsys):
     assert cli.main(arguments) == 1
     err = capsys.readouterr().err.splitlines()[-1]
     assert all(word in err for word in ("failed: ", "2 broken images in train", "n01/2 ", "n02/3 ", "max_broken"))
+    assert "BytesIO" not in err
+    assert all(str(raw / "train" / name) in err for name in ("n01/2.jpg", "n02/3.png"))
     write_recipe(tmp_path, max_broken=1)
     assert cli.main(arguments) == 1
     recipe = data.load_recipe(write_recipe(tmp_path, max_broken=2))
@@ -449,12 +452,57 @@ def test_verify_names_what_differs(tmp_path, raw, recipe, capsys, damage, words)
 
 
 def test_verify_knows_the_recipes_fingerprint_and_needs_something_to_look_at(tmp_path, raw, recipe, data_home):
-    assert verify(recipe, data_root=raw) == ([f"{raw}: as found"], [])
+    assert verify(recipe, data_root=raw) == (
+        [
+            f"{raw}: as found",
+            "train: not prepared; 14 images decoded",
+            "validation: not prepared; 6 images decoded",
+        ],
+        [],
+    )
     expected = recipe.model_copy(update={"fingerprint": "0123456789abcdef"})
     (line,) = verify(expected, data_root=raw)[1]
     assert "expected 0123456789abcdef" in line
     with pytest.raises(UserError, match="--data-root"):
         verify(recipe)
+
+
+def test_what_is_not_prepared_is_decoded_to_verify(tmp_path, raw, recipe, capsys):
+    (raw / "train" / "n01" / "5.png").write_text("no image")
+    arguments = ["data", "verify", str(tmp_path / "mine.yaml"), "--data-root", str(raw)]
+    assert cli.main(arguments) == 1
+    said = capsys.readouterr().out
+    assert "train: image n01/5 cannot be read: cannot identify image file: " + str(raw / "train/n01/5.png") in said
+    assert said.endswith("1 differences\n")
+    write_recipe(tmp_path, max_broken=1)
+    assert cli.main(arguments) == 0
+    assert "n01/5 cannot be read" in capsys.readouterr().out
+
+
+def test_nothing_to_look_at_is_not_as_it_should_be(capsys):
+    assert cli.main(["data", "verify", "imagenette"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "imagenette: nothing here to verify" in err
+    assert "stm-lab data prepare imagenette" in err
+
+
+def test_the_command_that_is_printed_works(tmp_path, raw, capsys, monkeypatch):
+    (tmp_path / "my recipes").mkdir()
+    write_recipe(tmp_path / "my recipes")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["data", "show", "my recipes/mine.yaml"]) == 0
+    command = yaml.safe_load(capsys.readouterr().out)["command"]
+    program, *arguments = shlex.split(command.replace("FOLDER", str(raw)))
+    assert program == "stm-lab"
+    assert cli.main([*arguments, "--workers", "1"]) == 0
+
+
+def test_a_folder_that_is_not_there_or_looks_otherwise_is_told(tmp_path, raw, recipe):
+    with pytest.raises(UserError, match=r"in \S+/nowhere, which does not exist; pass"):
+        data.load(recipe, data_root=tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"'imagefolder' looks like train/CLASS/\*\.jpg, val/CLASS/\*\.jpg; pass"):
+        data.load(recipe, data_root=raw / "train")
 
 
 def test_every_size_is_held_against_the_raw_images(tmp_path, raw, recipe):

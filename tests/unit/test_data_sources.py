@@ -473,7 +473,9 @@ def test_ranges_of_shards():
 def test_shards_too_large_for_memory_have_to_be_prepared(tmp_path, monkeypatch):
     as_shards(tmp_path / "raw")
     monkeypatch.setattr(sources, "IN_MEMORY_UP_TO", 100)
-    assert "stm-lab data prepare mine" in complaint(recipe(tmp_path, SHARDS), data_root=tmp_path / "raw")
+    file = recipe(tmp_path, SHARDS)
+    command = f"stm-lab data prepare {file} --data-root {tmp_path / 'raw'}"
+    assert command in complaint(file, data_root=tmp_path / "raw")
 
 
 # ---- the hub ---------------------------------------------------------------------------------------------------------

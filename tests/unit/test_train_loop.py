@@ -242,7 +242,7 @@ def test_rows_agree_with_the_saved_weights_on_the_whole_split(short, few):
 def test_the_folder_holds_the_run(short):
     result = fit(short)
     assert {path.name for path in result.run_dir.iterdir()} == {
-        "checkpoints", "config.yaml", "environment.json", "metrics.jsonl", "model.safetensors"
+        ".lock", "checkpoints", "config.yaml", "environment.json", "metrics.jsonl", "model.safetensors"
     }  # fmt: skip
     assert [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()] == result.rows
     assert [row["epoch"] for row in result.rows] == [1, 2, 2.5]
