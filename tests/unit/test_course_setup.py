@@ -220,16 +220,3 @@ def test_the_key_is_of_what_makes_the_rows(card, tmp_path):
     assert key() == base
     write_notebook(tmp_path, ("epochs = 2", "parameters"), ("x = 2", None), ("answer = 1", "solution"))
     assert key() != base
-
-
-def test_the_code_fingerprint_is_of_the_sources(monkeypatch, tmp_path):
-    from stm_lab.course import folder
-
-    (tmp_path / "course").mkdir()
-    (tmp_path / "a.py").write_text("x = 1")
-    monkeypatch.setattr(folder, "__file__", str(tmp_path / "course" / "folder.py"))
-    first = code_fingerprint()
-    (tmp_path / "note.txt").write_text("not code")
-    assert code_fingerprint() == first
-    (tmp_path / "course" / "b.py").write_text("")
-    assert code_fingerprint() != first
