@@ -34,6 +34,7 @@ MIXER_COLOURS = {
 OTHER_COLOURS = ("#882255", "#999933", "#332288", "#44AA99", "#AA4499", "#661100")  # Tol's muted: told apart as well
 CONTROLS = ("identity", "pooling")
 GRID = {"color": "0.9", "linewidth": 0.8}
+CHANCE = {"color": "0.4", "linestyle": ":", "linewidth": 1.5, "label": "chance"}
 
 # Student's t, 97.5%, for 1 to 10 degrees of freedom; with more the last is kept, up to 14% too wide.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -46,17 +47,20 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     return {name: MIXER_COLOURS.get(name) or others[name] for name in names}
 
 
-def training_curves(rows: Sequence[Mapping], by: str = "mixer") -> Figure:
+def training_curves(
+    rows: Sequence[Mapping], by: str = "mixer", *, chance: float | None = None, images: str | None = None
+) -> Figure:
     """Accuracy and loss by epoch: thin lines are seeds, the bold one is their mean.
 
     rows: dictionaries with seed, epoch, top1 (percent) and loss, None where a value was not measured, and with what
     the curves are told apart `by`: the mixer, or the name of a setting.
+    chance: the accuracy of a guess, in percent, a dotted line. images: what accuracy was measured on, for the axis.
     Raises UserError for no rows or one that lacks a key.
     """
     runs = _grouped(rows, (by, "seed", "epoch", "top1", "loss"), by=(by, "seed"))
     colour = colours(name for name, _ in runs)
     figure = Figure(figsize=(9.5, 3.6), dpi=120, layout="constrained")
-    panels = zip(figure.subplots(1, 2), ("top1", "loss"), ("top-1 accuracy (%)", "training loss"), strict=True)
+    panels = zip(figure.subplots(1, 2), ("top1", "loss"), (_accuracy_label(images), "training loss"), strict=True)
     for axes, key, label in panels:
         for group, style in _styles(colour).items():
             curves = []
@@ -70,7 +74,10 @@ def training_curves(rows: Sequence[Mapping], by: str = "mixer") -> Figure:
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _plain(axes)
-    _legend_beside(figure, axes)
+    accuracy = figure.axes[0]
+    if chance is not None:
+        accuracy.axhline(chance, **CHANCE)
+    _legend_beside(figure, accuracy)
     return figure
 
 
@@ -121,16 +128,18 @@ def _seeds_and_mean(axes: Axes, curves: Sequence[Mapping[float, float]], style: 
     axes.plot(epochs, mean, **style, linewidth=2.2, marker="o" if len(epochs) == 1 else None)
 
 
-def run_curves(rows: Sequence[Mapping], *, epochs: float | None = None, chance: float | None = None) -> Figure:
+def run_curves(
+    rows: Sequence[Mapping], *, epochs: float | None = None, chance: float | None = None, images: str = "validation"
+) -> Figure:
     """One run by epoch, whole or still going on: its losses, its accuracies, and the norm of its gradient.
 
     rows: those of a `stm_lab.train.Result`. `epochs`: where the axis ends, so that it stays while the curves grow.
-    chance: the accuracy of a guess, in percent.
+    chance: the accuracy of a guess, in percent, a dotted line. images: what the run was validated on.
     Raises UserError for no rows or one that lacks a key.
     """
     panels = {
-        "cross-entropy": {"loss": "training", "validation_loss": "validation"},
-        "top-1 accuracy on validation (%)": {"top1": "saved weights", "top1_raw": "last step's weights"},
+        "cross-entropy": {"loss": "while training", "validation_loss": f"on {images}"},
+        _accuracy_label(images): {"top1": "saved weights", "top1_raw": "last step's weights"},
         "norm of the gradient": {"grad_norm": "mean", "grad_norm_max": "largest"},
     }
     keys = [key for lines in panels.values() for key in lines]
@@ -141,7 +150,7 @@ def run_curves(rows: Sequence[Mapping], *, epochs: float | None = None, chance: 
             values = [row[key] for row in rows]
             axes.plot([row["epoch"] for row in rows], values, line, color=colour, markersize=4, label=name)
         if chance is not None and "top1" in lines:
-            axes.axhline(chance, color="0.4", linestyle=":", linewidth=1.5, label="chance")
+            axes.axhline(chance, **CHANCE)
         axes.set(xlabel="epoch", ylabel=label, xlim=(0, epochs and 1.03 * epochs))  # room for the last marker
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _plain(axes)
@@ -242,12 +251,13 @@ def _consistency(name: str, curve: object) -> tuple[np.ndarray, np.ndarray]:
     return strengths, values
 
 
-def accuracy_dots(rows: Sequence[Mapping], baseline: str = "identity") -> Figure:
+def accuracy_dots(rows: Sequence[Mapping], baseline: str = "identity", *, chance: float | None = None) -> Figure:
     """Final accuracy, one dot a seed, and beside it the differences to `baseline`, paired by seed.
 
     The bar is the mean; the line through the differences is the mean's 95% interval (Student's t over seeds). Two seeds
-    leave it so wide that it may run out of the panel, one seed has none.
-    rows: dictionaries with mixer, seed and top1 (percent), one for each.
+    leave it so wide that it may run out of the panel: then an arrow head stands where it is cut, and beside the panel
+    its ends as numbers. One seed has none.
+    rows: dictionaries with mixer, seed and top1 (percent), one for each. chance: the accuracy of a guess, in percent.
     Raises UserError for no rows, a row that lacks a key, and a baseline that is not among the mixers.
     """
     runs = _grouped(rows, ("mixer", "seed", "top1"), by=("mixer",))
@@ -267,20 +277,45 @@ def accuracy_dots(rows: Sequence[Mapping], baseline: str = "identity") -> Figure
 
     left.set(xlabel="top-1 accuracy (%)", yticks=list(place.values()), yticklabels=list(place))
     left.set_ylim(-len(scores) + 0.4, 0.6)
+    if chance is not None:
+        left.axvline(chance, **CHANCE)
+        above = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "bottom", "ha": "center"}
+        left.annotate("chance", (chance, 1), (0, 2), **above, color="0.35", fontsize=8)
     right.axvline(0, color="0.3", linewidth=1)
-    low, high = right.get_xlim()  # of the dots: an interval may widen the panel by half on each side, then it runs out
-    room = (low - (high - low) / 2, high + (high - low) / 2)
+    right.text(0, place[baseline], " baseline", color="0.35", fontsize=8, va="center")
+    intervals = {}
     for mixer, by_seed in differences.items():
         half = _interval(list(by_seed.values()))
         if half is not None:
             mean = np.mean(list(by_seed.values()))
-            right.plot([mean - half, mean + half], [place[mixer]] * 2, color=colours(scores)[mixer], linewidth=1.4)
-    low, high = right.get_xlim()
-    right.set(xlabel=f"difference to {baseline}, same seed (points)", xlim=(max(low, room[0]), min(high, room[1])))
-    right.text(0, place[baseline], " baseline", color="0.35", fontsize=8, va="center")
+            intervals[place[mixer], colours(scores)[mixer]] = (float(mean - half), float(mean + half))
+    _intervals(right, intervals)
+    right.set_xlabel(f"difference to {baseline}, same seed (points)")
     for axes in (left, right):
         _plain(axes, "x")
     return figure
+
+
+def _intervals(axes: Axes, intervals: Mapping[tuple[float, str], tuple[float, float]]) -> None:
+    """A line for each interval, by place and colour; the panel grows by half on each side for them, not further.
+
+    Where one is cut at the panel's edge stands an arrow head, and right of the panel the two ends as text.
+    """
+    low, high = map(float, axes.get_xlim())  # of the dots
+    room = (low - (high - low) / 2, high + (high - low) / 2)
+    for (place, colour), ends in intervals.items():
+        axes.plot(ends, [place] * 2, color=colour, linewidth=1.4)
+    low, high = map(float, axes.get_xlim())
+    edges = (max(low, room[0]), min(high, room[1]))
+    axes.set_xlim(edges)
+    for (place, colour), ends in intervals.items():
+        cut = [(edges[0], "<")] * (ends[0] < edges[0]) + [(edges[1], ">")] * (ends[1] > edges[1])
+        for edge, head in cut:
+            axes.plot(edge, place, head, color=colour, markersize=7, clip_on=False)
+        if cut:
+            numbers = "{:+.0f} .. {:+.0f}" if max(map(abs, ends)) >= 10 else "{:+.1f} .. {:+.1f}"
+            beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+            axes.annotate(numbers.format(*ends), (1, place), (7, 0), **beside, color="0.25", fontsize=8)
 
 
 def _dots(axes: Axes, values: Sequence[float], place: float, colour: str) -> None:
@@ -351,6 +386,10 @@ def throughput_repeats(model: str, repeats: Sequence[float]) -> Figure:
     _plain(axes, "y")
     axes.legend(frameon=False)
     return figure
+
+
+def _accuracy_label(images: str | None) -> str:
+    return f"top-1 accuracy (%)\non {images}" if images else "top-1 accuracy (%)"
 
 
 def _grouped(rows: Sequence[Mapping], keys: Sequence[str], by: Sequence[str]) -> dict[tuple, list[Mapping]]:

@@ -30,7 +30,8 @@ def header_markdown(card: Card) -> str:
             "",
             *(f"* {goal}" for goal in card.goals),
             "",
-            f"About {card.minutes} minutes · difficulty {card.dots} · needs: {', '.join(card.needs.words())}",
+            f"About {card.minutes} minutes to read and run · difficulty {card.dots} · "
+            f"needs: {', '.join(card.needs.words())}",
             "",
             "| parameter | default | meaning |",
             "|---|---|---|",

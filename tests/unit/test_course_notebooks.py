@@ -96,6 +96,7 @@ def test_the_header_says_what_may_be_set(card):
         assert f"| `{name}` |" in header
         assert parameter["help"] in header
     assert "at least 1, at most 10" in header
+    assert f"About {card.minutes} minutes to read and run" in header  # a reader's time, not the machine's
 
 
 # ---- sync -----------------------------------------------------------------------------------------------------------

@@ -118,7 +118,25 @@ def test_run_curves_show_all_of_a_run_on_an_axis_that_stays():
     assert [line.get_label() for line in accuracies.lines] == ["saved weights", "last step's weights", "chance"]
     assert accuracies.lines[1].get_xdata().tolist() == [1, 2, 2.5]
     assert accuracies.lines[1].get_ydata().tolist() == [10, 20, 25]
+    assert accuracies.lines[2].get_ydata() == [10, 10]
     assert [line.get_label() for line in gradient.lines] == ["mean", "largest"]
+
+
+def test_a_run_names_the_images_it_was_validated_on():
+    losses, accuracies, _ = figures.run_curves(RUN, images="the training images").axes
+    assert accuracies.get_ylabel() == "top-1 accuracy (%)\non the training images"
+    assert [line.get_label() for line in losses.lines] == ["while training", "on the training images"]
+    assert "validation" in figures.run_curves(RUN).axes[1].get_ylabel()
+    assert figures.training_curves(ROWS, images="few").axes[0].get_ylabel() == "top-1 accuracy (%)\non few"
+
+
+def test_training_curves_have_a_line_for_chance_if_it_is_told():
+    figure = figures.training_curves(ROWS, chance=2.5)
+    accuracy, loss = figure.axes
+    (line,) = [line for line in accuracy.lines if line.get_label() == "chance"]
+    assert list(line.get_ydata()) == [2.5, 2.5]
+    assert legend(figure) == [*MIXERS, "chance"]
+    assert "chance" not in [line.get_label() for line in loss.lines]
 
 
 def test_learning_rates_of_long_and_short_runs_share_an_axis():
@@ -176,6 +194,56 @@ def test_accuracy_dots_interval_is_students():
     _, right = figures.accuracy_dots(rows).axes
     (interval,) = lines(right, 1.4)
     np.testing.assert_allclose(interval.get_xdata(), [2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5])
+
+
+def test_accuracy_dots_have_a_line_for_chance_if_it_is_told():
+    left, right = figures.accuracy_dots(LAST, chance=2.5).axes
+    (line,) = [line for line in left.lines if line.get_label() == "chance"]
+    assert list(line.get_xdata()) == [2.5, 2.5]
+    assert left.get_xlim()[0] < 2.5
+    assert [text.get_text() for text in left.texts] == ["chance"]
+    for axes in (right, *figures.accuracy_dots(LAST).axes):
+        assert "chance" not in [line.get_label() for line in axes.lines]
+
+
+def paired(**differences):
+    """Rows of identity at 50% in every seed, and of mixers that differ from it by so many points."""
+    rows = [{"mixer": "identity", "seed": seed, "top1": 50.0} for seed in range(3)]
+    for mixer, points in differences.items():
+        rows += [{"mixer": mixer, "seed": seed, "top1": 50.0 + point} for seed, point in enumerate(points)]
+    return rows
+
+
+def heads(axes):
+    return {
+        (line.get_marker(), *line.get_xdata(), *line.get_ydata()) for line in axes.lines if line.get_marker() in "<>"
+    }
+
+
+def test_an_interval_that_is_cut_has_arrow_heads_and_its_ends_in_numbers():
+    """0 and 4: mean 2, s = 2.83, so 2 +- 12.706 * 2 = -23.4 .. 27.4; three seeds at 1, 1.1, 1.2 have room."""
+    figure = figures.accuracy_dots(paired(halo=(0, 4), swin=(1, 1.1, 1.2)))
+    _, right = figure.axes
+    low, high = right.get_xlim()
+    assert -23 < low < 0 < 4 < high < 27
+    assert heads(right) == {("<", low, -1), (">", high, -1)}
+    assert [text.get_text().strip() for text in right.texts] == ["baseline", "-23 .. +27"]
+    assert right.texts[1].xy == (1, -1)
+    box, page = right.texts[1].get_window_extent(figure.draw_without_rendering()), figure.bbox
+    assert page.x0 <= box.x0 < box.x1 <= page.x1  # all of it is on the page
+
+
+def test_an_interval_that_is_cut_on_one_side_has_one_arrow_head():
+    """8 and 12: 10 +- 25.4; the dots from -20 to 12 leave room to the left."""
+    _, right = figures.accuracy_dots(paired(halo=(-20, -20), swin=(8, 12))).axes
+    assert heads(right) == {(">", right.get_xlim()[1], -2)}
+    assert right.get_xlim()[0] < 10 - 25.4
+
+
+def test_an_interval_with_room_has_none():
+    _, right = figures.accuracy_dots(paired(halo=(1, 1.1, 1.2))).axes
+    assert heads(right) == set()
+    assert [text.get_text().strip() for text in right.texts] == ["baseline"]
 
 
 def test_image_grid_takes_tensors_and_pictures():
