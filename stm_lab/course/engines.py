@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from stm_lab.course.folder import Held
 from stm_lab.course.run import Job, RunFailed, perform
 from stm_lab.errors import UserError
 
@@ -53,8 +54,10 @@ def work(job: Job, limits: Limits) -> tuple[str, str]:
         return ("done", "") if now else ("done already", "")
     except RunFailed as error:
         return "failed", str(error)
+    except Held as error:  # by now it may be done; whoever asked looks again
+        return "held", str(error)
     except UserError as error:
-        return ("held" if job.folder.is_held() else "failed"), str(error)
+        return "failed", str(error)
     except Exception as error:  # a fault of ours, or a disk that is full: the sweep goes on with the others
         return "failed", f"{type(error).__name__}: {error}"
 

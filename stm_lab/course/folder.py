@@ -28,6 +28,10 @@ FOLDER_VARIABLE = "STM_LAB_RUN_FOLDER"  # how the runner tells the notebook's ke
 _NOT_KEYED = {"parameters", "injected-parameters", "solution", "check", "explorer"}  # cells that do not make the rows
 
 
+class Held(UserError):
+    """Another process is at this run, or was when it was asked."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of a run, by name. None of them need be there yet."""
@@ -76,13 +80,13 @@ class RunFolder:
     def alone(self) -> Iterator[None]:
         """Hold the folder for one run; the system lets go of it when the process ends, however it does.
 
-        Raises UserError if another process holds it.
+        Raises Held if another process holds it, UserError if it cannot be written to.
         """
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
             lock.acquire()
         except Timeout:
-            raise UserError(f"{self.path}: this run is going on already, in another process") from None
+            raise Held(f"{self.path}: this run is going on already, in another process") from None
         except OSError as error:
             raise UserError(f"out = {str(self.path)!r}: {error.strerror}") from None
         try:
