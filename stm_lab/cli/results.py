@@ -64,7 +64,7 @@ def compare(
     import io
 
     from stm_lab.course.compare import compare as compared
-    from stm_lab.course.pages import replace_file
+    from stm_lab.files import replace_bytes
 
     if out is not None and out.suffix != ".png":
         raise UserError(f"{out}: the figure is a .png")
@@ -82,8 +82,9 @@ def compare(
         return
     drawn = io.BytesIO()
     found.figure.savefig(drawn, format="png", dpi=150, bbox_inches="tight")
-    path = out or Path(f"compare-{found.a.name}-{found.b.name}.png")
-    print(replace_file(path.expanduser().absolute(), drawn.getvalue()))
+    path = (out or Path(f"compare-{found.a.name}-{found.b.name}.png")).expanduser().absolute()
+    replace_bytes(path, drawn.getvalue())
+    print(path)
 
 
 def _with_signs(identity: pd.DataFrame) -> Iterator[tuple[str, ...]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import io
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from stm_lab.errors import UserError
+from stm_lab.files import replace_bytes
 
 SUFFIXES = (".csv", ".parquet", ".html")
 
@@ -48,18 +48,7 @@ def write(table: pd.DataFrame, path: str | Path, *, title: str = "Leaderboard") 
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
         contents = buffer.getvalue()
-    return replace_file(path, contents)
-
-
-def replace_file(path: Path, contents: bytes) -> Path:
-    """Write a file in one go, and return its path. Raises UserError where that cannot be done."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        unfinished.write_bytes(contents)
-        os.replace(unfinished, path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise UserError(f"{path}: {error.strerror}") from None
+    replace_bytes(path, contents)
     return path
 
 
