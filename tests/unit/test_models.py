@@ -443,6 +443,7 @@ def test_a_mixer_that_changes_the_shape_is_named(scratch_mixer, broken, returned
         model(images(2, 3, 64, 64))
 
 
+@pytest.mark.slow
 def test_import_touches_no_cuda_no_network_no_file():
     """In a fresh interpreter: no CUDA context, no socket, no file opened for writing, nothing but imports read."""
     code = """

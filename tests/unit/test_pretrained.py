@@ -88,6 +88,7 @@ def test_other_classes_channels_and_sizes(name):
 # ---- published files -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_local_file_of_the_published_form(published):
     name, path, expected = published
     model = timm.create_model(f"{name}.in1k", pretrained=True, pretrained_cfg_overlay={"file": path}).eval()

@@ -254,6 +254,7 @@ def test_the_folder_holds_the_run(short):
     assert not result.model.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixer", stm_lab.list_mixers())
 def test_a_folder_gives_its_model_back(short, mixer):
     """Also pvt's, whose position embedding has the size of the images."""
@@ -355,6 +356,7 @@ def test_command_line(short, tmp_path, capsys):
     assert len(error.splitlines()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", list_presets())
 def test_presets_run(few, tmp_path, preset):
     tiny = {"train_size": 16, "validation_size": 10, "batch_size": 8, "epochs": 1, "warmup_epochs": 0.5, "workers": 0}

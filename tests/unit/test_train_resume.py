@@ -70,6 +70,7 @@ def kill_at_step(patch, step):
     patch.setattr(Trainer, "train_step", train_step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, pytest.param(3, marks=pytest.mark.slow), None])
 @pytest.mark.parametrize("steps", [*(pytest.param([step], marks=pytest.mark.slow) for step in (0, 1, 4, 6)), [2, 3, 5]])
 def test_killed_at_any_step(short, whole, tmp_path, every, steps):
