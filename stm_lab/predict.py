@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,13 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import torch
-from safetensors import safe_open
-from torch import nn
 
-from stm_lab import build_model, data
+from stm_lab import zoo
 from stm_lab.data.folders import IMAGE_FILES
 from stm_lab.data.views import resize_and_crop
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError, nearest
-from stm_lab.models import WEIGHTS
 from stm_lab.pixels import Normalize
-from stm_lab.train.config import load_config
-from stm_lab.train.folder import CONFIG, load_run
-from stm_lab.train.folder import WEIGHTS as MODEL_FILE
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 _BATCH = 64  # images at a time
@@ -54,35 +47,36 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
         raise UserError(f"top = {top}: must be at least 1")
     files, on = _image_files(images), resolve_device(device)
     if str(weights) == "pretrained":
-        judges: Iterator[_Judge] = _shipped(on)
+        subjects: Iterator[zoo.Subject] = zoo.shipped(on)
     else:
-        judges = _trained(_training_folders(Path(weights).expanduser()), on)
+        subjects = (zoo.of_training(folder, on) for folder in zoo.training_folders(Path(weights).expanduser()))
     decoded: dict[tuple[int, float], torch.Tensor] = {}  # by what is done to the images
     lines = []
-    for judge in judges:
-        view = (judge.image_size, judge.crop_pct)
+    for subject in subjects:
+        view = (subject.image_size, subject.crop_pct)
         if view not in decoded:
             decoded[view] = torch.stack([_decoded(file, *view) for file in files])
-        lines += _answers(judge, decoded[view], Normalize(judge.model, on), top)
+        lines += _answers(subject, decoded[view], Normalize(subject.model, on), top)
     table = pd.DataFrame(lines).sort_values("image", kind="stable", ignore_index=True)
     table["image"] = [str(files[place]) for place in table["image"]]
     return table
 
 
-def _answers(judge: _Judge, images: torch.Tensor, normalized: Normalize, top: int) -> Iterator[dict[str, Any]]:
+def _answers(subject: zoo.Subject, images: torch.Tensor, normalized: Normalize, top: int) -> Iterator[dict[str, Any]]:
     """The lines of one model for images (N, 3, S, S), uint8; `image` is the place in them."""
+    names = list(subject.classes.values())
     for start in range(0, len(images), _BATCH):
-        logits = judge.model(normalized(images[start : start + _BATCH])).float()
+        logits = subject.model(normalized(images[start : start + _BATCH])).float()
         shares, labels = logits.softmax(1).topk(min(top, logits.shape[1]))  # (B, top), the largest first
         for place, answers in enumerate(zip(shares.tolist(), labels.tolist(), strict=True), start):
             for rank, (share, label) in enumerate(zip(*answers, strict=True), 1):
                 yield {
                     "image": place,
-                    "model": judge.name,
-                    "mixer": judge.mixer,
-                    "seed": judge.seed,
+                    "model": subject.name if subject.folder is None else subject.folder.name,
+                    "mixer": subject.name,
+                    "seed": subject.seed,
                     "rank": rank,
-                    "class": judge.classes[label],
+                    "class": names[label],
                     "confidence": 100 * share,
                 }
 
@@ -120,65 +114,3 @@ def _decoded(file: Path, image_size: int, crop_pct: float) -> torch.Tensor:
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         raise UserError(f"{file}: cannot be read as an image ({' '.join(str(error).split())})") from None
     return torch.from_numpy(np.array(resize_and_crop(image, image_size, crop_pct))).permute(2, 0, 1)
-
-
-# ---- models ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Judge:
-    """A trained model, in evaluation mode, and what its images and answers mean."""
-
-    name: str
-    mixer: str
-    seed: int
-    model: nn.Module
-    classes: list[str]  # readable names, in the order of the labels
-    image_size: int  # pixels
-    crop_pct: float
-
-
-def _shipped(device: torch.device) -> Iterator[_Judge]:
-    classes = list(data.load_recipe("shapes").classes.values())
-    for file in sorted(WEIGHTS.glob("*_nano.shapes.safetensors")):
-        mixer = file.name.removeprefix("unified_").removesuffix("_nano.shapes.safetensors")
-        model = build_model(mixer, "nano", pretrained=True).eval().to(device)
-        cfg = model.pretrained_cfg
-        yield _Judge(mixer, mixer, 0, model, classes, cfg["input_size"][-1], cfg["crop_pct"])
-
-
-def _training_folders(weights: Path) -> list[Path]:
-    """The folders of finished trainings that `weights` names. Raises UserError if there is none."""
-    if weights.name == MODEL_FILE and weights.is_file():
-        return [weights.parent]
-    if not weights.is_dir():
-        hint = nearest(weights, ["pretrained"])
-        hint = (
-            hint if hint.startswith("did you mean") else "give that of a training or a notebook's run, or 'pretrained'"
-        )
-        raise UserError(f"weights = {str(weights)!r}: no such folder; {hint}")
-    if (weights / CONFIG).is_file():
-        return [weights]
-    trainings = sorted(file.parent for file in weights.glob(f"train/*/{CONFIG}"))
-    finished = [folder for folder in trainings if (folder / MODEL_FILE).is_file()]
-    if not finished:
-        unfinished = f"; {len(trainings)} in {weights / 'train'} are not finished" if trainings else ""
-        raise UserError(f"{weights}: holds no trained model ({CONFIG} with {MODEL_FILE}, or train/*/){unfinished}")
-    return finished
-
-
-def _trained(folders: list[Path], device: torch.device) -> Iterator[_Judge]:
-    for folder in folders:
-        model, config = load_run(folder, device=device), load_config(folder / CONFIG)
-        with safe_open(folder / MODEL_FILE, "pt") as file:
-            facts = file.metadata()
-        try:
-            classes = list(data.load_recipe(config.recipe).classes.values())
-        except UserError as error:
-            raise UserError(f"{folder}: the names of its classes are in its recipe: {error}") from None
-        if len(classes) != int(facts["num_classes"]):
-            raise UserError(
-                f"{folder}: {facts['num_classes']} classes, but its recipe {config.recipe!r} has {len(classes)} by now"
-            )
-        name = folder.resolve().name
-        yield _Judge(name, config.mixer, config.seed, model, classes, int(facts["image_size"]), config.crop_pct)

@@ -33,7 +33,7 @@ class Parameter(_Strict):
     type: str  # int, float, str, bool, path, a list[...] of these, and any of them `| None`
     default: Any
     help: str = Field(pattern=r"^[^\n=]+$")  # no "=": papermill could not read the parameters cell
-    choices: list[Any] | Literal["mixers", "scales", "recipes"] | None = None  # written out, or those there are
+    choices: list[Any] | Literal["mixers", "models", "scales", "recipes", "weights"] | None = None  # see _check_dynamic
     range: tuple[int | float | None, int | float | None] | None = None  # both ends allowed; null: open
     in_key: bool = True  # does another value make another run? (not so: where to write, which device)
 
@@ -271,7 +271,14 @@ def check_values(card: Card, values: Mapping[str, Any] | None = None, *, profile
 
 
 def _check_dynamic(choices: str, value: Any, where: str) -> Any:
-    """Hold `value` (one, or a list) against the mixers, scales or recipes there are now, a user's own among them."""
+    """Hold `value` (one, or a list) against what there is now, a user's own among it.
+
+    models: mixers, and all that timm builds. weights: a word of `zoo.WORDS`, else a path that is there.
+    """
+    if choices == "weights":
+        from stm_lab import zoo
+
+        return zoo.check_source(value, where)
     if choices == "recipes":
         from stm_lab import data  # here, because it is slow to import
 
@@ -281,9 +288,15 @@ def _check_dynamic(choices: str, value: Any, where: str) -> Any:
             return str(Path(value).absolute())
         known = data.list_recipes()
     else:
+        import timm
+
         import stm_lab
 
-        known = {"mixers": stm_lab.list_mixers, "scales": stm_lab.list_scales}[choices]()
+        known = {
+            "mixers": stm_lab.list_mixers,
+            "models": lambda: [*stm_lab.list_mixers(), *timm.list_models()],
+            "scales": stm_lab.list_scales,
+        }[choices]()
     for item in value if isinstance(value, list) else [value]:
         check_known("value", item, known, f"{where}: ")
     return value

@@ -11,12 +11,13 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from IPython import get_ipython
 from IPython.core.pylabtools import select_figure_formats
+from matplotlib.figure import Figure
 
 from stm_lab.course.cards import Card, check_values, load_card
 from stm_lab.course.folder import (
@@ -32,9 +33,6 @@ from stm_lab.devices import resolve_device
 from stm_lab.environment import describe_environment
 from stm_lab.errors import UserError, check_known
 from stm_lab.progress import progress
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _OWN_COLUMNS = ("notebook", "data", "revision", "code", "device")  # of every row; no metric may take their place
 
@@ -131,7 +129,7 @@ class Lab:
         if not re.fullmatch(r"[\w-][\w.-]*", name):
             raise UserError(f"save: {name!r} is no name for a figure; use letters, digits, '-', '_' and '.'")
         path = self._folder.figures / f"{name.removesuffix('.png')}.png"
-        figure.savefig(path, dpi=150, bbox_inches="tight")
+        figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Description": figure.get_label()})
         return path
 
     def progress(self, iterable: Iterable, description: str) -> Iterator:
@@ -153,10 +151,19 @@ def _open_folder(card: Card, values: Mapping[str, Any], fingerprint: str | None)
 
 
 def _show_figures() -> None:
-    """Let a cell that ends in one of our figures, which no pyplot has made, show it."""
+    """Let a cell that ends in one of our figures, which no pyplot has made, show it, with its alternative text."""
     shell = get_ipython()
     if shell is not None:
         select_figure_formats(shell, {"png"}, dpi=100, bbox_inches="tight")
+        formatter = shell.display_formatter.formatters["image/png"]
+        draw = formatter.for_type(Figure)
+        formatter.for_type(Figure, lambda figure: _with_text(draw(figure), figure))
+
+
+def _with_text(png: Any, figure: Figure) -> Any:
+    """A picture with its metadata, as a formatter may give it: the page reads `alt` to whoever cannot see it."""
+    picture, metadata = png if isinstance(png, tuple) else (png, {})
+    return picture, {**metadata, "alt": figure.get_label()}
 
 
 def _seed_everything(seed: int | None) -> None:

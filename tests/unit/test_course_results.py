@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from stm_lab import UserError
-from stm_lab.course.results import rows, summary, t_quantile
+from stm_lab.course.results import rows, summary
+from stm_lab.seeds import t_quantile
 
 
 def row(mixer, seed, top1, **changes):

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stm_lab import figures
+from stm_lab import figures, measure
 from stm_lab.errors import UserError
 
 MIXERS = ("halo", "convnext", "identity")
@@ -154,7 +154,7 @@ def test_receptive_fields_share_one_scale():
     assert [panel.get_title().split("\n")[0] for panel in panels] == list(maps)
     assert len({panel.images[0].norm for panel in panels}) == 1
     np.testing.assert_allclose(panels[0].images[0].get_array(), panels[1].images[0].get_array())
-    area = 100 * figures.high_contribution_area(maps["halo"], 0.5)
+    area = 100 * measure.high_contribution_area(maps["halo"], 0.5)
     assert f"50% in {area:.1f}%" in panels[0].get_title()
     assert "share" in bar.get_ylabel()
 
@@ -187,13 +187,13 @@ def test_accuracy_dots_pair_by_seed():
 
 
 def test_accuracy_dots_interval_is_students():
-    """Differences 1, 2, 3: mean 2, s = 1, so 2 +- 4.303 / sqrt(3). One seed has no interval."""
+    """Differences 1, 2, 3: mean 2, s = 1, so 2 +- 4.3027 / sqrt(3). One seed has no interval."""
     rows = [{"mixer": "identity", "seed": seed, "top1": 50.0} for seed in range(3)]
     rows += [{"mixer": "halo", "seed": seed, "top1": 51.0 + seed} for seed in range(3)]
     rows += [{"mixer": "swin", "seed": 0, "top1": 40.0}]
     _, right = figures.accuracy_dots(rows).axes
     (interval,) = lines(right, 1.4)
-    np.testing.assert_allclose(interval.get_xdata(), [2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5])
+    np.testing.assert_allclose(interval.get_xdata(), [2 - 4.3026527 / 3**0.5, 2 + 4.3026527 / 3**0.5])
 
 
 def test_accuracy_dots_have_a_line_for_chance_if_it_is_told():

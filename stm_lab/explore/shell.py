@@ -1,0 +1,196 @@
+"""The shell round a figure: controls, one picture that changes in its place, and clicks on it.
+
+What is shown is a pure function of the controls' values, which `figure` draws as well without any front end. Nothing is
+drawn before the explorer is first displayed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import anywidget
+import ipywidgets as widgets
+import traitlets
+from matplotlib.figure import Figure
+
+from stm_lab.errors import UserError, check_known
+
+_DPI = 100
+_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+class Picture(anywidget.AnyWidget):
+    """An image that tells where it was clicked, as fractions of its width and height from the upper left corner.
+
+    The next picture is decoded before it takes the place of the last one: nothing flickers. `clicked` carries a number
+    besides, so that two clicks on one place are two events.
+    """
+
+    _esm = """
+    function render({ model, el }) {
+      const image = document.createElement("img");
+      image.style.maxWidth = "100%";
+      image.draggable = false;
+      image.className = "stm-lab-picture";
+      let shown = null;
+      const show = async () => {
+        const address = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
+        const next = new Image();
+        next.src = address;
+        try { await next.decode(); } catch { /* the browser shows what it can */ }
+        image.src = address;
+        image.alt = model.get("alt");
+        image.width = model.get("width");
+        image.style.cursor = model.get("clickable") ? "crosshair" : "default";
+        if (shown) URL.revokeObjectURL(shown);
+        shown = address;
+      };
+      image.addEventListener("click", (event) => {
+        if (!model.get("clickable")) return;
+        const box = image.getBoundingClientRect();
+        const [x, y] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+        model.set("clicked", [x, y, (model.get("clicked")[2] ?? 0) + 1]);
+        model.save_changes();
+      });
+      model.on("change:png", show);
+      el.appendChild(image);
+      show();
+      return () => { model.off("change:png", show); if (shown) URL.revokeObjectURL(shown); };
+    }
+    export default { render };
+    """
+
+    png = traitlets.Bytes(b"").tag(sync=True)
+    alt = traitlets.Unicode("").tag(sync=True)
+    width = traitlets.Int(0).tag(sync=True)
+    clickable = traitlets.Bool(False).tag(sync=True)
+    clicked = traitlets.List([]).tag(sync=True)
+
+
+class Explorer:
+    """A figure of some values that can be changed: by controls, by keyboard, and by a click on the picture.
+
+    In a notebook, the last line of a cell. It gives the widget's view and a still picture of the present state in one
+    bundle, so that a front end without widgets, or a file, shows the picture.
+
+    Args:
+        draw: a pure function from the controls' values, by name, to a figure (with its alternative text, see
+            `figures.style.described`). It should answer within half a second: what takes longer is computed before.
+        controls: the widgets by the names of what they set. Sliders send their value when they are let go.
+        select: what a click does: called with the number of the panel (axes of the figure, in their order) and the
+            place in its coordinates, it returns the values to set, by name; empty where the click says nothing.
+
+    Raises:
+        UserError: a value that the figure cannot be drawn with is shown below the picture, which stays as it was.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[..., Figure],
+        controls: Mapping[str, widgets.Widget],
+        *,
+        select: Callable[[int, float, float], Mapping[str, Any]] | None = None,
+    ):
+        self._draw, self._controls, self._select = draw, dict(controls), select
+        self._drawn: Figure | None = None  # the one in the picture, whose panels a click is looked up in
+        self._is_held = False
+        self._widget: widgets.Widget | None = None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The controls' present values, by name."""
+        return {name: control.value for name, control in self._controls.items()}
+
+    def figure(self, **state: Any) -> Figure:
+        """The figure of the present state, or of another: values by the controls' names.
+
+        Raises UserError, naming the nearest, for a name that no control has, and whatever `draw` raises.
+        """
+        for name in state:
+            check_known("control", name, self._controls, "explorer: ")
+        return self._draw(**{**self.state, **state})
+
+    def set(self, **state: Any) -> None:
+        """Set some controls' values, as a hand would, and draw once. Raises UserError as `figure` does, and for values
+        that a control does not take."""
+        for name in state:
+            check_known("control", name, self._controls, "explorer: ")
+        with self._held():
+            for name, value in state.items():
+                try:
+                    self._controls[name].value = value
+                except traitlets.TraitError as error:
+                    raise UserError(f"explorer: {name} = {value!r}: {error}") from None
+
+    @property
+    def widget(self) -> widgets.Widget:
+        """Controls, picture and a line for messages, as one widget. Made once."""
+        if self._widget is None:
+            self._picture = Picture(clickable=self._select is not None)
+            self._message = widgets.HTML()
+            for control in self._controls.values():
+                if control.has_trait("continuous_update"):
+                    control.continuous_update = False
+                control.style.description_width = "initial"
+                control.observe(self._on_change, "value")
+            self._picture.observe(self._on_click, "clicked")
+            row = widgets.HBox(list(self._controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
+            self._widget = widgets.VBox([row, self._picture, self._message])
+            self._show()
+        return self._widget
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        view = self.widget._repr_mimebundle_()
+        text = self._picture.alt
+        bundle = {_VIEW: view[_VIEW], "image/png": self._picture.png, "text/plain": text}
+        return bundle, {"image/png": {"alt": text, "width": self._picture.width}}
+
+    @contextmanager
+    def _held(self):
+        """Controls may change in here; the picture is drawn at the end, once."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            if self._widget is not None:
+                self._show()
+
+    def _on_change(self, _: Any) -> None:
+        if not self._is_held:
+            self._show()
+
+    def _on_click(self, change: Mapping[str, Any]) -> None:
+        x, y, _ = change["new"]
+        place = _panel_at(self._drawn, x, y)
+        if place is None:
+            return
+        wanted = self._select(*place)
+        if wanted:
+            self.set(**wanted)
+
+    def _show(self) -> None:
+        try:
+            figure = self._draw(**self.state)
+        except UserError as error:
+            self._message.value = f"<b>{error}</b>"
+            return
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=_DPI)  # as large as the figure says: a click is looked up in it
+        self._drawn, self._message.value = figure, ""
+        self._picture.alt = figure.get_label()
+        self._picture.width = round(figure.get_figwidth() * _DPI)
+        self._picture.png = file.getvalue()  # last: it is what the front end waits for
+
+
+def _panel_at(figure: Figure, x: float, y: float) -> tuple[int, float, float] | None:
+    """The panel under a point (fractions of width and height, from the upper left) and the place in its coordinates."""
+    width, height = figure.bbox.width, figure.bbox.height
+    point = (x * width, (1 - y) * height)
+    for number, axes in enumerate(figure.axes):
+        if axes.bbox.contains(*point):
+            return number, *map(float, axes.transData.inverted().transform(point))
+    return None

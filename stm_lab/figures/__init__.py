@@ -1,0 +1,42 @@
+"""Pure functions from numbers to matplotlib figures. No pyplot: nothing global is touched, and no figure lingers.
+
+A mixer has one colour everywhere, of Okabe and Ito's palette that colour-blind readers tell apart; controls are dashed.
+Values come as rows (dictionaries, as a run records them) or arrays, and are left as they are.
+"""
+
+from stm_lab.figures.cost import cost_by_part, throughput_repeats
+from stm_lab.figures.images import image_grid
+from stm_lab.figures.invariance import consistency_curves
+from stm_lab.figures.receptive import receptive_fields
+from stm_lab.figures.scores import accuracy_dots
+from stm_lab.figures.seeds import (
+    interval_by_seeds,
+    leaders_by_seed,
+    lucky_leads,
+    paired_scores,
+    seeds_needed,
+    shares_by_seeds,
+)
+from stm_lab.figures.style import MIXER_COLOURS, colours
+from stm_lab.figures.training import compared_curves, learning_rates, run_curves, training_curves
+
+__all__ = [
+    "MIXER_COLOURS",
+    "accuracy_dots",
+    "colours",
+    "compared_curves",
+    "consistency_curves",
+    "cost_by_part",
+    "image_grid",
+    "interval_by_seeds",
+    "leaders_by_seed",
+    "learning_rates",
+    "lucky_leads",
+    "paired_scores",
+    "receptive_fields",
+    "run_curves",
+    "seeds_needed",
+    "shares_by_seeds",
+    "throughput_repeats",
+    "training_curves",
+]

@@ -1,0 +1,87 @@
+"""Final accuracies of several networks over seeds, and the differences between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stm_lab.errors import check_known
+from stm_lab.figures.style import CHANCE, colours, grouped, plain
+from stm_lab.seeds import half_interval
+
+
+def accuracy_dots(rows: Sequence[Mapping], baseline: str = "identity", *, chance: float | None = None) -> Figure:
+    """Final accuracy, one dot a seed, and beside it the differences to `baseline`, paired by seed.
+
+    The bar is the mean; the line through the differences is the mean's 95% interval (Student's t over seeds). Two seeds
+    leave it so wide that it may run out of the panel: then an arrow head stands where it is cut, and beside the panel
+    its ends as numbers. One seed has none.
+    rows: dictionaries with mixer, seed and top1 (percent), one for each. chance: the accuracy of a guess, in percent.
+    Raises UserError for no rows, a row that lacks a key, and a baseline that is not among the mixers.
+    """
+    runs = grouped(rows, ("mixer", "seed", "top1"), by=("mixer",))
+    scores = {mixer: {row["seed"]: row["top1"] for row in run} for (mixer,), run in runs.items()}
+    check_known("baseline", baseline, scores, where="accuracy_dots: ")
+    differences = {
+        mixer: {seed: top1 - scores[baseline][seed] for seed, top1 in by_seed.items() if seed in scores[baseline]}
+        for mixer, by_seed in scores.items()
+        if mixer != baseline
+    }
+    figure = Figure(figsize=(9.5, 1.3 + 0.42 * len(scores)), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.1, 1), sharey=True)
+    place = {mixer: -i for i, mixer in enumerate(scores)}
+    for mixer, colour in colours(scores).items():
+        _dots(left, list(scores[mixer].values()), place[mixer], colour)
+        _dots(right, list(differences.get(mixer, {}).values()), place[mixer], colour)
+
+    left.set(xlabel="top-1 accuracy (%)", yticks=list(place.values()), yticklabels=list(place))
+    left.set_ylim(-len(scores) + 0.4, 0.6)
+    if chance is not None:
+        left.axvline(chance, **CHANCE)
+        above = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "bottom", "ha": "center"}
+        left.annotate("chance", (chance, 1), (0, 2), **above, color="0.35", fontsize=8)
+    right.axvline(0, color="0.3", linewidth=1)
+    right.text(0, place[baseline], " baseline", color="0.35", fontsize=8, va="center")
+    intervals = {}
+    for mixer, by_seed in differences.items():
+        half = half_interval(list(by_seed.values()))
+        if half is not None:
+            mean = np.mean(list(by_seed.values()))
+            intervals[place[mixer], colours(scores)[mixer]] = (float(mean - half), float(mean + half))
+    _intervals(right, intervals)
+    right.set_xlabel(f"difference to {baseline}, same seed (points)")
+    for axes in (left, right):
+        plain(axes, "x")
+    return figure
+
+
+def _intervals(axes: Axes, intervals: Mapping[tuple[float, str], tuple[float, float]]) -> None:
+    """A line for each interval, by place and colour; the panel grows by half on each side for them, not further.
+
+    Where one is cut at the panel's edge stands an arrow head, and right of the panel the two ends as text.
+    """
+    low, high = map(float, axes.get_xlim())  # of the dots
+    room = (low - (high - low) / 2, high + (high - low) / 2)
+    for (place, colour), ends in intervals.items():
+        axes.plot(ends, [place] * 2, color=colour, linewidth=1.4)
+    low, high = map(float, axes.get_xlim())
+    edges = (max(low, room[0]), min(high, room[1]))
+    axes.set_xlim(edges)
+    for (place, colour), ends in intervals.items():
+        cut = [(edges[0], "<")] * (ends[0] < edges[0]) + [(edges[1], ">")] * (ends[1] > edges[1])
+        for edge, head in cut:
+            axes.plot(edge, place, head, color=colour, markersize=7, clip_on=False)
+        if cut:
+            numbers = "{:+.0f} .. {:+.0f}" if max(map(abs, ends)) >= 10 else "{:+.1f} .. {:+.1f}"
+            beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+            axes.annotate(numbers.format(*ends), (1, place), (7, 0), **beside, color="0.25", fontsize=8)
+
+
+def _dots(axes: Axes, values: Sequence[float], place: float, colour: str) -> None:
+    """One ring a value, and a bar at their mean."""
+    axes.plot(values, [place] * len(values), "o", color=colour, markersize=7, fillstyle="none", markeredgewidth=1.5)
+    if values:
+        axes.plot(np.mean(values), place, "|", color=colour, markersize=17, markeredgewidth=2.8)

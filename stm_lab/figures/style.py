@@ -1,0 +1,78 @@
+"""What all figures share: colours, line styles, grids, legends."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from stm_lab.errors import UserError
+
+MIXER_COLOURS = {
+    "halo": "#E69F00",
+    "swin": "#0072B2",
+    "pvt": "#009E73",
+    "pvt_v2": "#56B4E9",
+    "convnext": "#D55E00",
+    "dcn_v3": "#CC79A7",
+    "identity": "#000000",
+    "pooling": "#8C8C8C",
+}
+OTHER_COLOURS = ("#882255", "#999933", "#332288", "#44AA99", "#AA4499", "#661100")  # Tol's muted: told apart as well
+CONTROLS = ("identity", "pooling")
+GRID = {"color": "0.9", "linewidth": 0.8}
+CHANCE = {"color": "0.4", "linestyle": ":", "linewidth": 1.5, "label": "chance"}
+
+
+def colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each name: a mixer's own, and for others the rest of the cycle in their order."""
+    names = list(dict.fromkeys(names))
+    others = dict(zip((n for n in names if n not in MIXER_COLOURS), itertools.cycle(OTHER_COLOURS), strict=False))
+    return {name: MIXER_COLOURS.get(name) or others[name] for name in names}
+
+
+def accuracy_label(images: str | None) -> str:
+    return f"top-1 accuracy (%)\non {images}" if images else "top-1 accuracy (%)"
+
+
+def grouped(rows: Sequence[Mapping], keys: Sequence[str], by: Sequence[str]) -> dict[tuple, list[Mapping]]:
+    """Rows by the values of `by`, in order of appearance, once it is sure that each has all `keys`."""
+    if not rows:
+        raise UserError("no rows to draw")
+    groups: dict[tuple, list[Mapping]] = {}
+    for i, row in enumerate(rows):
+        for key in keys:
+            if key not in row:
+                raise UserError(f"row {i}: no {key!r}, only {', '.join(row)}")
+        groups.setdefault(tuple(row[key] for key in by), []).append(row)
+    return groups
+
+
+def styles(colour: Mapping[str, str]) -> dict[str, dict]:
+    return {name: {"color": c, "linestyle": "--" if name in CONTROLS else "-"} for name, c in colour.items()}
+
+
+def plain(axes: Axes, grid: str = "both") -> None:
+    """No frame but the two axes, and a light grid behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, **GRID)
+    axes.set_axisbelow(True)
+
+
+def legend_beside(figure: Figure, axes: Axes) -> None:
+    """A legend to the right of the panels, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    handles = [Line2D([], [], color=h.get_color(), linestyle=h.get_linestyle(), linewidth=2.2) for h in handles]
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+
+
+def described(figure: Figure, text: str) -> Figure:
+    """The figure with its alternative text: what someone who cannot see it is told, numbers rather than colours.
+
+    It is kept as the figure's label, from where notebooks and saved files take it.
+    """
+    figure.set_label(text)
+    return figure

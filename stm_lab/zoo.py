@@ -1,0 +1,197 @@
+"""Models that can be measured, by the names that notebooks and commands give them: what to build, and whose weights.
+
+A name is a mixer (in the unified backbone, at a scale) or any model of timm. Weights are "pretrained", "none", the folder
+of one or many trainings, or a file of weights, published or ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from stm_lab import build_model, data, list_mixers
+from stm_lab.devices import resolve_device
+from stm_lab.errors import UserError, check_known, nearest
+from stm_lab.train.config import load_config
+from stm_lab.train.folder import CONFIG, load_run
+from stm_lab.train.folder import WEIGHTS as MODEL_FILE
+
+WORDS = ("pretrained", "none")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model in evaluation mode, and what its images and answers mean.
+
+    Attributes:
+        name: as it was asked for; a trained folder's model has that of its mixer.
+        seed: of its training, or of its random weights; None where nobody knows.
+        classes: identifier -> readable name, in the order of the labels; None where nobody knows.
+        image_size: side of the images that it was made for, in pixels.
+        crop_pct: share of the image, along each side, that it was validated on.
+        folder: of its training, if it comes from one.
+    """
+
+    name: str
+    seed: int | None
+    model: nn.Module
+    classes: Mapping[str, str] | None
+    image_size: int
+    crop_pct: float
+    folder: Path | None = None
+
+    def knows(self, recipe: str) -> bool:
+        """Whether its answers are the classes of that recipe, so that its accuracy there means something."""
+        return self.classes is not None and list(self.classes) == list(data.load_recipe(recipe).classes)
+
+
+def load(
+    names: Sequence[str],
+    weights: str | Path = "pretrained",
+    *,
+    scale: str = "nano",
+    recipe: str = "shapes",
+    seed: int = 0,
+    device: str | torch.device | None = None,
+) -> list[Subject]:
+    """The models of these names, in their order; of a folder with several seeds each of them, the lowest first.
+
+    Args:
+        names: mixers, or models of timm.
+        weights: "pretrained": ours of `shapes` at scale nano, the paper's from micro to base, timm's own; "none":
+            random ones; the folder of a training, of a notebook's run, or one that holds folders of trainings; or a
+            file of weights for one model, published or ours.
+        scale: of the mixers; a folder's models have their own.
+        recipe: whose classes a model without trained weights is given.
+        seed: of random weights.
+        device: None is the fastest at hand.
+
+    Raises:
+        UserError: a name that is neither mixer nor timm's, weights that are not there, do not fit, or are none of a
+            name that is asked for (those that are there are listed).
+    """
+    for name in names:
+        check_known("model", name, [*list_mixers(), *timm.list_models()])
+    on, source = resolve_device(device), check_source(str(weights), "weights")
+    if source not in WORDS and (Path(source).is_dir() or Path(source).name == MODEL_FILE):
+        return _of_folders(names, Path(source), on)
+    if source not in WORDS and len(names) > 1:
+        raise UserError(f"weights = {source!r}: a file holds one model, but {len(names)} are asked for")
+    return [_built(name, source, scale, recipe, seed, on) for name in names]
+
+
+def check_source(weights: str, where: str) -> str:
+    """`weights` as `load` takes it, a path made absolute. Raises UserError for what is no word and not there."""
+    if weights in WORDS:
+        return weights
+    path = Path(weights).expanduser().absolute()
+    if not path.exists():
+        hint = nearest(weights, WORDS)
+        hint = hint if hint.startswith("did you mean") else "'pretrained', 'none', or the path of a run or a checkpoint"
+        raise UserError(f"{where} = {weights!r}: no such file or folder; {hint}")
+    return str(path)
+
+
+def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: torch.device) -> Subject:
+    is_ours = name in list_mixers()
+    if source == "none":
+        classes = data.load_recipe(recipe).classes
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(seed)
+            count = len(classes)
+            model = build_model(name, scale, num_classes=count) if is_ours else timm.create_model(name, num_classes=count)
+        cfg = model.pretrained_cfg
+        return Subject(name, seed, model.eval().to(device), classes, cfg["input_size"][-1], cfg["crop_pct"])
+    if source == "pretrained":
+        model = build_model(name, scale, pretrained=True) if is_ours else _pretrained_of_timm(name)
+    elif is_ours:
+        model = build_model(name, scale)
+        model.load_pretrained(source)
+    else:
+        model = _checkpoint_of_timm(name, source)
+    cfg = model.pretrained_cfg
+    ours = is_ours and scale == "nano" and source == "pretrained"
+    classes = data.load_recipe("shapes" if ours else "imagenet-1k").classes
+    known = classes if len(classes) == model.num_classes else None
+    seed_of = 0 if ours else None
+    return Subject(name, seed_of, model.eval().to(device), known, cfg["input_size"][-1], cfg["crop_pct"])
+
+
+def _pretrained_of_timm(name: str) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=True)
+    except Exception as error:  # the hub's client raises a dozen types where there is no network
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"{name}: timm's weights cannot be fetched ({said}); weights = 'none', or a file") from error
+
+
+def _checkpoint_of_timm(name: str, path: str) -> nn.Module:
+    try:
+        return timm.create_model(name, checkpoint_path=path)
+    except (RuntimeError, OSError, KeyError) as error:
+        raise UserError(f"{path}: not weights of {name} ({' '.join(str(error).split())[:200]})") from error
+
+
+def _of_folders(names: Sequence[str], source: Path, device: torch.device) -> list[Subject]:
+    found: dict[str, list[Subject]] = {}
+    for folder in training_folders(source):
+        if load_config(folder / CONFIG).mixer in names:
+            subject = of_training(folder, device)
+            found.setdefault(subject.name, []).append(subject)
+    for name in names:
+        if name not in found:
+            there = sorted({load_config(folder / CONFIG).mixer for folder in training_folders(source)})
+            raise UserError(f"weights = {str(source)!r}: no training of {name!r} there; of {', '.join(there)}")
+    return [subject for name in names for subject in sorted(found[name], key=lambda s: s.seed)]
+
+
+def training_folders(weights: Path) -> list[Path]:
+    """The folders of finished trainings in or below `weights`: itself, `train/*`, or `*`.
+
+    Raises UserError if there is none.
+    """
+    if weights.name == MODEL_FILE and weights.is_file():
+        return [weights.parent]
+    if not weights.is_dir():
+        hint = nearest(weights, ["pretrained"])
+        hint = (
+            hint if hint.startswith("did you mean") else "give that of a training or a notebook's run, or 'pretrained'"
+        )
+        raise UserError(f"weights = {str(weights)!r}: no such folder; {hint}")
+    if (weights / CONFIG).is_file():
+        return [weights]
+    trainings = sorted(file.parent for pattern in (f"train/*/{CONFIG}", f"*/{CONFIG}") for file in weights.glob(pattern))
+    finished = [folder for folder in trainings if (folder / MODEL_FILE).is_file()]
+    if not finished:
+        unfinished = f"; {len(trainings)} there are not finished" if trainings else ""
+        raise UserError(f"{weights}: holds no trained model ({CONFIG} with {MODEL_FILE}, or train/*/){unfinished}")
+    return finished
+
+
+def of_training(folder: Path, device: torch.device) -> Subject:
+    """The model of one finished training. Raises UserError for one whose recipe is gone, or has other classes by now."""
+    model, config = load_run(folder, device=device), load_config(folder / CONFIG)
+    with safe_open(folder / MODEL_FILE, "pt") as file:
+        facts = file.metadata()
+    try:
+        classes = data.load_recipe(config.recipe).classes
+    except UserError as error:
+        raise UserError(f"{folder}: the names of its classes are in its recipe: {error}") from None
+    if len(classes) != int(facts["num_classes"]):
+        raise UserError(
+            f"{folder}: {facts['num_classes']} classes, but its recipe {config.recipe!r} has {len(classes)} by now"
+        )
+    size, crop = int(facts["image_size"]), config.crop_pct
+    return Subject(config.mixer, config.seed, model, classes, size, crop, folder.resolve())
+
+
+def shipped(device: torch.device) -> Iterator[Subject]:
+    """The models whose weights come with the package: every mixer of them, at scale nano."""
+    for name in timm.list_pretrained("unified_*_nano.shapes"):
+        yield _built(name.removeprefix("unified_").removesuffix("_nano.shapes"), "pretrained", "nano", "shapes", 0, device)
