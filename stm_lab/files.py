@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from stm_lab.errors import UserError
@@ -19,5 +20,6 @@ def replace_bytes(path: Path, content: bytes) -> None:
         unfinished.write_bytes(content)
         os.replace(unfinished, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
         raise UserError(f"{path}: {error.strerror}") from None

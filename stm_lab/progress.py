@@ -30,7 +30,9 @@ def is_watched(stream: TextIO) -> bool:
     shell = _kernel_shell()
     if shell is None:
         return stream.isatty()
-    return "JPY_SESSION_NAME" in os.environ or "__vsc_ipynb_file__" in shell.user_ns or "google.colab" in sys.modules
+    if os.environ.get("JPY_SESSION_NAME"):
+        return True
+    return "__vsc_ipynb_file__" in shell.user_ns or "google.colab" in sys.modules
 
 
 class progress:

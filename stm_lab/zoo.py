@@ -1,7 +1,7 @@
 """Models that can be measured, by the names that notebooks and commands give them: what to build, and whose weights.
 
-A name is a mixer (in the unified backbone, at a scale) or any model of timm. Weights are "pretrained", "none", the folder
-of one or many trainings, or a file of weights, published or ours.
+A name is a mixer (in the unified backbone, at a scale) or any model of timm. Weights are "pretrained", "none", the
+folder of one or many trainings, or a file of weights, published or ours.
 """
 
 from __future__ import annotations
@@ -105,7 +105,10 @@ def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: t
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(seed)
             count = len(classes)
-            model = build_model(name, scale, num_classes=count) if is_ours else timm.create_model(name, num_classes=count)
+            if is_ours:
+                model = build_model(name, scale, num_classes=count)
+            else:
+                model = timm.create_model(name, num_classes=count)
         cfg = model.pretrained_cfg
         return Subject(name, seed, model.eval().to(device), classes, cfg["input_size"][-1], cfg["crop_pct"])
     if source == "pretrained":
@@ -166,7 +169,8 @@ def training_folders(weights: Path) -> list[Path]:
         raise UserError(f"weights = {str(weights)!r}: no such folder; {hint}")
     if (weights / CONFIG).is_file():
         return [weights]
-    trainings = sorted(file.parent for pattern in (f"train/*/{CONFIG}", f"*/{CONFIG}") for file in weights.glob(pattern))
+    below = (file for pattern in (f"train/*/{CONFIG}", f"*/{CONFIG}") for file in weights.glob(pattern))
+    trainings = sorted(file.parent for file in below)
     finished = [folder for folder in trainings if (folder / MODEL_FILE).is_file()]
     if not finished:
         unfinished = f"; {len(trainings)} there are not finished" if trainings else ""
@@ -175,7 +179,7 @@ def training_folders(weights: Path) -> list[Path]:
 
 
 def of_training(folder: Path, device: torch.device) -> Subject:
-    """The model of one finished training. Raises UserError for one whose recipe is gone, or has other classes by now."""
+    """The model of one finished training. Raises UserError where its recipe is gone, or has other classes by now."""
     model, config = load_run(folder, device=device), load_config(folder / CONFIG)
     with safe_open(folder / MODEL_FILE, "pt") as file:
         facts = file.metadata()
@@ -194,4 +198,5 @@ def of_training(folder: Path, device: torch.device) -> Subject:
 def shipped(device: torch.device) -> Iterator[Subject]:
     """The models whose weights come with the package: every mixer of them, at scale nano."""
     for name in timm.list_pretrained("unified_*_nano.shapes"):
-        yield _built(name.removeprefix("unified_").removesuffix("_nano.shapes"), "pretrained", "nano", "shapes", 0, device)
+        mixer = name.removeprefix("unified_").removesuffix("_nano.shapes")
+        yield _built(mixer, "pretrained", "nano", "shapes", 0, device)

@@ -15,9 +15,6 @@ from stm_lab.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder of a notebook's run, or of a training.")]
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stm_lab.cli.console import Overrides, print_table
 from stm_lab.errors import UserError, WorkFailed
+
+if TYPE_CHECKING:
+    from stm_lab.course.sweep import Sweep
 
 Force = Annotated[bool, typer.Option(help="Start afresh, whatever is there.")]
 Timeout = Annotated[float | None, typer.Option(min=0, metavar="MINUTES", help="Stop a run after so long.")]
@@ -75,6 +78,7 @@ def sweep(
 ) -> None:
     """Do the runs of a sweep that are missing, and gather the results."""
     from stm_lab.course import sweep as perform_sweep
+    from stm_lab.course.board import describe
     from stm_lab.course.sweep import load_sweep, make_engine, parse_shard, plan_sweep
 
     loaded = load_sweep(file)
@@ -83,10 +87,15 @@ def sweep(
         return
     chosen = make_engine(engine, processes=processes, address=address)
     outcomes = perform_sweep(file, engine=chosen, shard=shard, force=force, timeout=timeout, memory=memory)
-    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-    _print_gathered(loaded, [outcome.job.folder.path for outcome in outcomes if outcome.state != "failed"])
     states = [outcome.state for outcome in outcomes]
     print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
+    other_code = [outcome for outcome in outcomes if outcome.state == "done already" and outcome.message]
+    if other_code:
+        print(f"{len(other_code)} of them {other_code[0].message}; --force runs them again")
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    for outcome in failed:
+        print(f"failed: {describe(outcome.job)}: {outcome.message}")
+    _print_gathered(loaded, [outcome.job.folder.path for outcome in outcomes if outcome.state != "failed"])
     if failed:
         raise WorkFailed(f"{len(failed)} of {len(outcomes)} runs failed; the first: {failed[0].message}")
 
@@ -107,8 +116,9 @@ def _print_plan(title: str, jobs: list, processes: int | None) -> None:
         )
         lines.append((job.key, describe(job), state, *needs))
     print_table(title, ("key", "parameters", "state", "minutes", "GB", "CPUs", "GPUs"), lines)
-    at_once = min(processes or cores(), max(1, cores() // max((job.resources.cpus for job in jobs), default=1)))
     missing = [job for job in jobs if not job.is_done()]
+    at_once = min(processes or cores(), max(1, cores() // max((job.resources.cpus for job in jobs), default=1)))
+    at_once = max(1, min(at_once, len(missing)))
     minutes, largest = expected_minutes(jobs), max((job.resources.memory_gb for job in missing), default=0)
     print(
         f"{len(jobs)} runs, {len(missing)} to do: about {minutes:.0f} minutes of runs, {minutes / at_once:.0f} with "
@@ -116,12 +126,17 @@ def _print_plan(title: str, jobs: list, processes: int | None) -> None:
     )
 
 
-def _print_gathered(sweep, folders: list[Path]) -> None:
-    """The leaderboard of a sweep's runs, as its file asks for it."""
+def _print_gathered(sweep: Sweep, folders: list[Path]) -> None:
+    """The leaderboard of a sweep's runs, as its file asks for it; why there is none, if its rows do not make one."""
     from stm_lab.cli.results import print_leaderboard
     from stm_lab.course import leaderboard
 
-    if folders:
-        gather = sweep.gather
+    if not folders:
+        return
+    gather = sweep.gather
+    try:
         table = leaderboard(folders, by=gather.by, metric=gather.metric, baseline=gather.baseline)
+    except UserError as error:  # what was asked of the rows is wrong, not the runs
+        print(f"no leaderboard: {error}")
+    else:
         print_leaderboard(table, f"{sweep.title}: {gather.metric} by {gather.by}")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stm_lab import paths, yaml12
-from stm_lab.errors import UserError, check_known
+from stm_lab.errors import UserError, check_known, nearest
 from stm_lab.plugins import load_plugins
 from stm_lab.validation import validated
 
@@ -64,7 +64,8 @@ class Parameter(_Strict):
         Raises:
             UserError: `where`, what was expected and what was found: type, range, or a choice that is written out.
         """
-        if value is None or (value in ("None", "null") and self.item != "str"):
+        is_text = self.kind == "str" and not self.optional
+        if value is None or (value in ("None", "null") and not is_text):
             if self.optional:
                 return None
             raise UserError(f"{where}: expected {self.type}, got None")
@@ -233,6 +234,10 @@ def load_card(notebook: str | int | Path) -> Card:
         name, folder = path.stem, path.parent if (path.parent / "course.yaml").is_file() else None
         if folder is None and path.is_file():  # or another notebook of the same name would be taken for it
             raise UserError(f"{path}: no course.yaml beside it that declares its parameters; see `stm-lab course copy`")
+        if path.parent != Path(".") and not path.is_file():  # likewise
+            beside = [file.name for file in path.parent.glob("*.ipynb")]
+            hint = nearest(path.name, beside)
+            raise UserError(f"{path}: no such notebook{f'; {hint}' if hint.startswith('did you mean') else ''}")
     return find_card(load_cards(folder), name)
 
 
@@ -278,7 +283,9 @@ def _check_dynamic(choices: str, value: Any, where: str) -> Any:
     if choices == "weights":
         from stm_lab import zoo
 
-        return zoo.check_source(value, where)
+        return value if value is None else zoo.check_source(value, where)
+    if value is None:
+        return None
     if choices == "recipes":
         from stm_lab import data  # here, because it is slow to import
 

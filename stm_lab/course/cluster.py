@@ -10,6 +10,7 @@ import platform
 import shutil
 import socket
 import tempfile
+import time
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,11 +49,12 @@ class Ray:
         """As `Engine` says. Raises KeyboardInterrupt once it has cancelled what runs; UserError without a cluster."""
         limits = Limits(force, timeout, memory)
         outcomes, todo = sort_out(jobs, limits)
-        with Board(title, len(jobs)) as board, _cluster(self.address) as ray:
+        with Board(title, len(jobs)) as board:
             for outcome in outcomes.values():
                 board.ended(outcome.job, outcome.state, outcome.message)
             if todo:
-                outcomes |= self._perform(ray, todo, limits, board)
+                with _cluster(self.address) as ray:
+                    outcomes |= self._perform(ray, todo, limits, board)
         return [outcomes[job.folder.path] for job in jobs]
 
     def _perform(self, ray: Any, todo: list[Job], limits: Limits, board: Board) -> dict[Path, Outcome]:
@@ -61,14 +63,18 @@ class Ray:
         outcomes = {}
         remote = ray.remote(max_retries=3)(_work_on_ray)
         with _probe() as probe:
-            running = {}
-            for job in todo:
+
+            def submit(job: Job) -> Any:
                 needs = {
                     "num_cpus": job.resources.cpus,
                     "num_gpus": job.resources.gpus,
                     "memory": int(job.resources.memory_gb * GIGABYTE),
                 }
-                running[remote.options(**needs, name=job.key).remote(job, limits, probe, _course_of(job))] = job
+                return remote.options(**needs, name=job.key).remote(job, limits, probe, _course_of(job))
+
+            running = {}
+            for job in todo:
+                running[submit(job)] = job
                 board.started(job)
             try:
                 while running:
@@ -77,6 +83,10 @@ class Ray:
                     for reference in ready:
                         job = running.pop(reference)
                         outcome = _received(ray, reference, job)
+                        if outcome.state == "held":  # another sweep is at it: see later what became of it
+                            time.sleep(1)
+                            running[submit(job)] = job
+                            continue
                         outcomes[job.folder.path] = outcome
                         board.ended(job, outcome.state, outcome.message)
             finally:
@@ -203,15 +213,29 @@ def _received(ray: Any, reference: Any, job: Job) -> Outcome:
     except ray.exceptions.RayError as error:  # its worker was lost more often than Ray retries
         return Outcome(job, "failed", f"lost by Ray: {str(error).strip().splitlines()[-1]}")
     if files is not None:
-        _unpack(files, job.folder)
+        try:
+            _unpack(files, job.folder, whole=state.startswith("done"))
+        except (OSError, UserError) as error:  # a full disk here, or another sweep that does the same run
+            return Outcome(job, "failed", f"its results could not be put in their place: {error}")
     return Outcome(job, state, message)
 
 
-def _unpack(files: bytes, folder: RunFolder) -> None:
-    """Put a run's files into its folder, which is whole before or after, never in between."""
-    incoming = folder.path.with_name(f".{folder.path.name}.incoming")
-    shutil.rmtree(incoming, ignore_errors=True)
-    with zipfile.ZipFile(io.BytesIO(files)) as archive:
-        archive.extractall(incoming)
-    shutil.rmtree(folder.path, ignore_errors=True)
-    incoming.rename(folder.path)
+def _unpack(files: bytes, folder: RunFolder, *, whole: bool) -> None:
+    """Put a run's files into its folder in place of those there, and `status.json` last: it says that they are there.
+
+    Trainings stay where a run that is not `whole` has them already: finished ones are not to be lost to it.
+    """
+    incoming = folder.create().path / ".incoming"
+    with folder.alone():
+        shutil.rmtree(incoming, ignore_errors=True)
+        with zipfile.ZipFile(io.BytesIO(files)) as archive:
+            archive.extractall(incoming)
+        if whole:
+            folder.clear()
+        for path in sorted(incoming.iterdir(), key=lambda path: path.name == folder.status.name):
+            target = folder.path / path.name
+            if path.is_dir() and target.is_dir():
+                shutil.copytree(path, target, dirs_exist_ok=True)
+            else:
+                path.replace(target)
+        shutil.rmtree(incoming)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from stm_lab.course.folder import Held
 from stm_lab.course.run import Job, RunFailed, perform
+from stm_lab.environment import code_fingerprint
 from stm_lab.errors import UserError
 
 PATIENCE = 15.0  # seconds for a run that is stopped to write down what became of it
@@ -66,5 +67,11 @@ def sort_out(jobs: Sequence[Job], limits: Limits) -> tuple[dict[Path, Outcome], 
     """What is done already, and what is to do."""
     outcomes = {}
     if not limits.force:
-        outcomes = {job.folder.path: Outcome(job, "done already") for job in jobs if job.is_done()}
+        done = (job for job in jobs if job.is_done())
+        outcomes = {job.folder.path: Outcome(job, "done already", _other_code(job)) for job in done}
     return outcomes, [job for job in jobs if job.folder.path not in outcomes]
+
+
+def _other_code(job: Job) -> str:
+    other = job.other_code()
+    return f"with other code ({other}, now {code_fingerprint()})" if other else ""

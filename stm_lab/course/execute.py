@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ class _Kernel:
             "STM_LAB_NOTEBOOKS": str(notebook.parent),
             "STM_LAB_RUNS": str(paths.runs_dir()),
             "STM_LAB_DATA": os.pathsep.join(map(str, paths.data_roots())),
+            "JPY_SESSION_NAME": "",  # of the notebook that this was started from, if any: nobody watches ours
         }
         if threads is not None:
             environment |= dict.fromkeys(("STM_LAB_CORES", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
@@ -192,6 +194,8 @@ def _papermill(
         if not cells.number:
             return {"kind": "start", "cell": None, "error": f"the kernel did not start: {error}"}
         return {"kind": "died", **cells.last(), "error": "the kernel died"}
+    except Exception as error:  # a thread that ends in an exception would leave nobody who knows why
+        return {"kind": "start", **cells.last(), "error": f"papermill: {type(error).__name__}: {error}"}
     return None
 
 
@@ -214,7 +218,11 @@ def _plain(value: Any) -> Any:
 
 
 def _write_html(folder: RunFolder) -> None:
-    """The executed notebook as far as it came, figures inside."""
-    if folder.notebook.is_file():
+    """The executed notebook as far as it came, figures inside. A page that cannot be made spoils no finished run."""
+    if not folder.notebook.is_file():
+        return
+    try:
         body, _ = nbconvert.HTMLExporter().from_filename(str(folder.notebook))
         folder.html.write_text(body, encoding="utf-8")
+    except Exception as error:  # a full disk, or a notebook that was cut off
+        warnings.warn(f"{folder.html} could not be written ({type(error).__name__}: {error})", stacklevel=2)

@@ -104,6 +104,14 @@ class RunFolder:
         except Timeout:
             return True
 
+    def strangers(self) -> list[str]:
+        """What is there by a run's names without a run: somebody else's, which no run may write over or remove."""
+        if self.read_status():
+            return []
+        ours = (self.notebook, self.html, self.rows, self.log, self.environment, self.path / "train")
+        found = [path.name for path in ours if path.exists()]
+        return [*found, self.figures.name] if any(self.figures.glob("*")) else found
+
     def clear(self) -> None:
         """Remove what a run leaves, and nothing else."""
         for path in (self.notebook, self.html, self.rows, self.log, self.environment, self.status):
@@ -149,6 +157,9 @@ def run_key(card: Card, values: Mapping[str, Any], fingerprint: str | None) -> s
     cells = read_notebook(card.path)["cells"]
     code = [cell["source"] for cell in cells if cell["cell_type"] == "code" and not _NOT_KEYED.intersection(tags(cell))]
     keyed = keyed_parameters(card, values)
+    for name in keyed:
+        if card.parameters[name].choices == "weights" and os.path.isabs(keyed[name]):
+            keyed[name] = Path(keyed[name])  # text for the notebook, which takes words as well
     parts = {"notebook": card.name, "code": code, "parameters": _by_contents(keyed), "data": fingerprint}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -158,14 +169,28 @@ def keyed_parameters(card: Card, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name, parameter in card.parameters.items() if parameter.in_key}
 
 
+_MADE = ("model.safetensors", "rows.jsonl")  # of a folder of runs or trainings, what a notebook reads
+
+
 def _by_contents(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _by_contents(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_by_contents(item) for item in value]
     if isinstance(value, Path):
-        return hashlib.sha256(value.read_bytes()).hexdigest() if value.is_file() else str(value)
+        return _sha256(value) if value.is_file() else _sha256_within(value) or str(value)
     return value
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256_within(folder: Path) -> dict[str, str]:
+    """The weights and rows in a folder, by their places: another training there makes another run."""
+    found = sorted(path for name in _MADE for path in folder.rglob(name)) if folder.is_dir() else []
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in found}
 
 
 def data_fingerprint(values: Mapping[str, Any]) -> str | None:

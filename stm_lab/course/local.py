@@ -20,6 +20,7 @@ from stm_lab.course.run import Job
 from stm_lab.course.watch import GIGABYTE
 from stm_lab.devices import cores
 from stm_lab.errors import UserError
+from stm_lab.processes import without_main
 
 
 class Local:
@@ -143,14 +144,23 @@ def _count_gpus() -> int:
     return torch.cuda.device_count()
 
 
+def visible_devices(devices: Sequence[int]) -> str:
+    """`CUDA_VISIBLE_DEVICES` for a child that gets these of the devices that we see, by our own count."""
+    ours = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = ours.split(",") if ours else None  # numbers or UUIDs; a batch system may have given us the third alone
+    return ",".join(names[device] if names else str(device) for device in devices)
+
+
 class _Process:
     """One job in a process, forked from one that has only imported what a run needs and touched no device."""
 
     def __init__(self, job: Job, limits: Limits, devices: list[int]):
         self.job, self.devices = job, devices
         self._answer, theirs = multiprocessing.Pipe(duplex=False)
-        self._process = _context().Process(target=_main, args=(job, limits, devices, theirs))
-        self._process.start()
+        environment = dict(os.environ)  # the server that forks may be older than what was set since
+        self._process = _context().Process(target=_main, args=(job, limits, devices, environment, theirs))
+        with without_main():
+            self._process.start()
         theirs.close()
 
     @property
@@ -188,11 +198,19 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _main(job: Job, limits: Limits, devices: list[int], answer: multiprocessing.connection.Connection) -> None:
+def _main(
+    job: Job,
+    limits: Limits,
+    devices: list[int],
+    environment: dict[str, str],
+    answer: multiprocessing.connection.Connection,
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us by SIGTERM
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if devices:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+    if devices or job.values.get("device", "auto") == "auto":  # the GPUs that it was given, and no other
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices(devices)
     with contextlib.suppress(KeyboardInterrupt):  # terminated: status.json says so
         answer.send(work(job, limits))
 

@@ -171,13 +171,18 @@ def perform(
     with folder.alone():
         if job.is_done() and not force:
             return False
+        strange = folder.strangers() if job.values.get("out") else []
+        if strange:
+            raise UserError(
+                f"out = {str(folder.path)!r} holds {strange[0]}, and nothing says of which run; choose another folder"
+            )
         there = folder.read_status().get("key", job.key)
         if there != job.key and not force:
             raise UserError(f"out = {str(folder.path)!r} holds another run ({there}); choose another, or --force")
         if force:
             folder.clear()
             folder.create()
-        failure = _Record(job, echo).follow(Watch(seconds=timeout and 60 * timeout, memory=memory), threads)
+        failure = _Record(job, echo).follow(timeout, memory, threads)
     if failure:
         place = "" if failure["cell"] is None else f"cell [{failure['cell']}]: "
         raise RunFailed(f"{job.notebook}: {place}{failure['error']} (see {folder.path})", folder, failure)
@@ -202,11 +207,12 @@ class _Record:
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
-    def follow(self, watch: Watch, threads: int | None) -> dict[str, Any] | None:
+    def follow(self, timeout: float | None, memory: float | None, threads: int | None) -> dict[str, Any] | None:
         """Execute, and write down what became of it; what went wrong, as `execute` tells it."""
         from stm_lab.course.execute import execute  # here, because it is slow to import, and notebooks import this
 
         self._write()
+        watch = Watch(seconds=timeout and 60 * timeout, memory=memory)  # the clock starts now
         started = time.perf_counter()
         outcome: dict[str, Any] = {"state": "interrupted"}  # if nothing better is heard of
         try:
@@ -224,7 +230,7 @@ class _Record:
             if self._bar is not None and not failure:
                 self._bar.update(self._bar.total - self._bar.count)
         finally:
-            seconds = round(time.perf_counter() - started, 1)
+            seconds = round(time.perf_counter() - started, 3)
             self.status |= {**outcome, "seconds": seconds, "peak_memory_gb": round(watch.peak, 3)}
             self._write()
             if self._bar is not None:

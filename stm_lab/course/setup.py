@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import math
 import os
@@ -42,7 +43,8 @@ def setup(name: str, namespace: MutableMapping[str, Any]) -> Lab:
 
     The values are put back into the namespace with their types: papermill's `-p` passes lists as strings. `random`,
     NumPy and torch are seeded with the parameter `seed`, or the first of `seeds`. The folder is the parameter `out`,
-    else the one that the runner made, else `runs_dir()/<notebook>/<key>`; its `rows.jsonl` starts anew.
+    else the one that the runner made, else `runs_dir()/<notebook>/<key>`, or `<key>-interactive` where that holds a run
+    of the runner; its `rows.jsonl` starts anew.
 
     Args:
         name: the notebook, as in `course.yaml`.
@@ -116,7 +118,10 @@ class Lab:
         line = json.dumps(row, allow_nan=False) + "\n"
         descriptor = os.open(self._folder.rows, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(descriptor, line.encode())  # one call: lines of two writers never mix
+            written = os.write(descriptor, line.encode())  # one call: lines of two writers never mix
+            if written < len(line.encode()):  # a disk that has just become full: half a row would spoil the others
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder.rows))
         finally:
             os.close(descriptor)
 
@@ -141,10 +146,16 @@ class Lab:
 
 
 def _open_folder(card: Card, values: Mapping[str, Any], fingerprint: str | None) -> RunFolder:
+    """The run's folder: the runner's, else the key's, or one beside it where a run of the runner would be spoilt."""
     given = os.environ.get(FOLDER_VARIABLE)
     if given and not values.get("out"):
         return RunFolder(Path(given)).create()
-    folder = run_folder(card, values, fingerprint).create()
+    folder = run_folder(card, values, fingerprint)
+    if not given and ("key" in folder.read_status() or folder.is_held()):  # a run of the runner, done or going on
+        if values.get("out"):
+            raise UserError(f"out = {str(folder.path)!r} holds a run of `stm-lab run`; choose another folder")
+        folder = RunFolder(folder.path.with_name(f"{folder.path.name}-interactive"))
+    folder.create()
     if not given:  # nobody else will say what became of it
         folder.write_json(folder.status, {"state": "interactive", "notebook": card.name, "parameters": values})
     return folder

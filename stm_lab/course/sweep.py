@@ -21,6 +21,7 @@ from stm_lab.course.cluster import Ray
 from stm_lab.course.engines import Engine, Outcome
 from stm_lab.course.local import Local
 from stm_lab.course.run import Job, plan
+from stm_lab.course.watch import terminated_as_interrupted
 from stm_lab.errors import UserError, check_known, nearest
 from stm_lab.validation import validated
 
@@ -42,7 +43,7 @@ class Sweep(_Strict):
 
     name: str
     title: str
-    notebook: str
+    notebook: str | int
     profile: str = "quick"
     parameters: dict[str, Any] = {}  # the same for all runs
     grid: dict[str, list[Any]] = {}  # every combination of these
@@ -59,6 +60,9 @@ class Sweep(_Strict):
         twice = [name for name, times in given.items() if times > 1]
         if twice:
             raise ValueError(f"{twice[0]!r} is given twice, in two of parameters, grid and list")
+        for name, where in (("seed", self.seeds), ("seeds", self.seeds), ("plugins", self.plugins)):
+            if where and name in given:
+                raise ValueError(f"{name!r} is given twice, once at the top of the file")
         for name, values in self.grid.items():
             if not values:
                 raise ValueError(f"grid: {name} has no values")
@@ -113,7 +117,8 @@ def plan_sweep(sweep: Sweep, shard: tuple[int, int] = (1, 1)) -> list[Job]:
         except UserError as error:
             raise UserError(f"sweep {sweep.name}: {error}") from None
         if job.folder.path in jobs:
-            raise UserError(f"sweep {sweep.name}: two of its runs are one and the same: {point}")
+            what = "would share the folder `out`" if "out" in point else "are one and the same"
+            raise UserError(f"sweep {sweep.name}: two of its runs {what}: {point}")
         jobs[job.folder.path] = job
     index, parts = shard
     return list(jobs.values())[index - 1 :: parts]
@@ -171,7 +176,8 @@ def sweep(
     is_mapping = isinstance(source, Mapping)
     loaded = validated(Sweep, {"name": "sweep", **source}, "sweep") if is_mapping else load_sweep(source)
     jobs = plan_sweep(loaded, parse_shard(shard))
-    return (engine or Local()).perform(jobs, title=loaded.title, force=force, timeout=timeout, memory=memory)
+    with terminated_as_interrupted():  # so does a batch system end what takes too long
+        return (engine or Local()).perform(jobs, title=loaded.title, force=force, timeout=timeout, memory=memory)
 
 
 def make_engine(name: str, *, processes: int | None = None, address: str | None = None) -> Engine:

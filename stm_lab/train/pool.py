@@ -13,11 +13,9 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
-import sys
 import threading
-import types
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from importlib.machinery import PathFinder
@@ -31,6 +29,7 @@ from stm_lab.devices import cores, resolve_device
 from stm_lab.errors import UserError
 from stm_lab.mixers import get_mixer, list_mixers
 from stm_lab.plugins import MODULE_PREFIX, load_plugins
+from stm_lab.processes import without_main
 from stm_lab.progress import progress
 from stm_lab.train.config import TrainConfig, load_config
 from stm_lab.train.folder import RunFolder
@@ -93,20 +92,6 @@ def _is_plugin(mixer: type) -> bool:
     return mixer.__module__.startswith(MODULE_PREFIX)
 
 
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Processes that are spawned meanwhile do not run this program's main file anew.
-
-    They need nothing of it; and where it has no `if __name__ == "__main__"`, it would train in each of them.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
 def _train_elsewhere(jobs: list[tuple[TrainConfig, bytes]], processes: int, threads: int) -> None:
     before = set(multiprocessing.active_children())
     spawn = multiprocessing.get_context("spawn")
@@ -115,7 +100,7 @@ def _train_elsewhere(jobs: list[tuple[TrainConfig, bytes]], processes: int, thre
         ProcessPoolExecutor(processes, spawn, initializer=_begin, initargs=(threads,)) as pool,
     ):
         try:
-            with _without_main():  # each of the first of them starts a process
+            with without_main():  # each of the first of them starts a process
                 running = {pool.submit(_train, *job): job[0] for job in jobs}
             for run in as_completed(running):
                 config, row = running[run], run.result()

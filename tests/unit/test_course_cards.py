@@ -33,9 +33,15 @@ def message(function, *arguments, **keywords):
     return text
 
 
-@pytest.mark.parametrize("name", ["12_other", 12, "12", "folder/12_other.ipynb", Path("elsewhere/12_other.ipynb")])
+@pytest.mark.parametrize("name", ["12_other", 12, "12", "12_other.ipynb", Path("12_other.ipynb")])
 def test_a_notebook_has_name_number_and_path(card, name):
     assert load_card(name).name == "12_other"
+
+
+def test_a_path_that_is_not_there_is_no_other_notebook_of_that_name(card, tmp_path):
+    (tmp_path / "12_other.ipynb").touch()
+    assert "elsewhere/12_other.ipynb: no such notebook" in message(load_card, "elsewhere/12_other.ipynb")
+    assert "did you mean '12_other.ipynb'?" in message(load_card, tmp_path / "12_othr.ipynb")
 
 
 def test_unknown_notebook(card):

@@ -161,6 +161,25 @@ def test_a_full_disk_is_told_in_one_line(small):
     assert caught.value.kind == "files"
 
 
+def test_a_page_that_cannot_be_written_spoils_no_run(small):
+    folder = plan(1).folder.create()
+    folder.html.symlink_to("/dev/full")
+    with pytest.warns(UserWarning, match=r"notebook\.html could not be written"):
+        run(1)
+    assert status(folder)["state"] == "done"
+    assert folder.rows.read_text()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_somebody_elses_folder_is_left_alone(small, tmp_path, force):
+    (tmp_path / "mine" / "train").mkdir(parents=True)
+    (tmp_path / "mine" / "train" / "photograph.png").touch()
+    with pytest.raises(UserError, match="holds train, and nothing says of which run"):
+        run(1, {"out": tmp_path / "mine"}, force=force)
+    assert (tmp_path / "mine" / "train" / "photograph.png").exists()
+    assert not begun(small)
+
+
 def test_what_is_done_is_not_done_again(small, capsys):
     folder = run(1)
     run(1)

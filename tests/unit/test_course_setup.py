@@ -1,6 +1,7 @@
 """`setup`, what it refuses, the rows and figures of a `Lab`, and the key of a run."""
 
 import json
+import os
 import random
 
 import matplotlib.figure
@@ -8,6 +9,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from stm_lab import UserError
 from stm_lab.course import setup
@@ -129,6 +131,33 @@ def test_the_folder_is_named_by_the_key_or_given(card, tmp_path, monkeypatch):
     lab = setup("01_small", namespace())
     assert lab.out == tmp_path / "runner"
     assert not (lab.out / "status.json").exists()  # it is the runner's
+
+
+def test_a_run_of_the_runner_is_not_spoilt_by_hand(card, tmp_path):
+    """Opened in JupyterLab with the same values, a notebook that was run, or is being run, gets a folder beside it."""
+    out = setup("01_small", namespace()).out
+    (out / "status.json").write_text(json.dumps({"state": "done", "key": out.name}))
+    (out / "rows.jsonl").write_text("a row\n")
+    assert setup("01_small", namespace()).out == out.with_name(f"{out.name}-interactive")
+    assert json.loads((out / "status.json").read_text())["state"] == "done"
+    assert (out / "rows.jsonl").read_text() == "a row\n"
+    with pytest.raises(UserError, match="holds a run of `stm-lab run`"):
+        setup("01_small", namespace(out=str(out)))
+    (out / "status.json").unlink()
+    with FileLock(out / ".lock"):
+        assert setup("01_small", namespace()).out == out.with_name(f"{out.name}-interactive")
+
+
+def test_half_a_row_is_taken_back(card, monkeypatch):
+    """A disk that becomes full within a row leaves the rows before it readable."""
+    lab = setup("01_small", namespace())
+    lab.record(top1=1.0)
+    whole, write = (lab.out / "rows.jsonl").read_bytes(), os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:20]))
+        with pytest.raises(OSError, match="No space left"):
+            lab.record(top1=2.0)
+    assert (lab.out / "rows.jsonl").read_bytes() == whole
 
 
 def test_a_folder_that_cannot_be_made(card, tmp_path):

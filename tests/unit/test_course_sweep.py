@@ -15,10 +15,10 @@ import pytest
 import small_course
 from small_course import begun
 
-from stm_lab import UserError, paths
+from stm_lab import UserError, cli, paths
 from stm_lab.course import cluster, leaderboard, sweep
 from stm_lab.course.cluster import Ray
-from stm_lab.course.local import Local
+from stm_lab.course.local import Local, visible_devices
 from stm_lab.course.sweep import Sweep, expected_minutes, load_sweep, parse_shard, plan_sweep
 from stm_lab.devices import cores
 
@@ -85,6 +85,8 @@ def test_shards_are_a_partition(small, parts):
         ("title: t\nnotebook: 01_small\nplugins: [a.py]", "unknown parameter 'plugins'"),
         ("title: t\nnotebook: 01_small\nseeds: 3", "seeds"),
         ("title: t\nnotebook: 01_small\nparameters: {seed: 1}\ngrid: {seed: [1]}", "'seed' is given twice"),
+        ("title: t\nnotebook: 1\nparameters: {seed: 5}\nseeds: [0, 1]", "'seed' is given twice"),
+        ("title: t\nnotebook: 1\nparameters: {out: here}\nseeds: [0, 1]", "would share the folder `out`"),
         ("notebook: 01_small", "title"),
         ("title: t\nnotebook: 01_small\ngather: {metrics: top1}", "did you mean 'metric'?"),
     ],
@@ -164,6 +166,30 @@ def test_one_that_fails_does_not_stop_the_others_and_is_tried_again(small, capfd
     assert len(begun(small)) == 8
 
 
+def test_what_cannot_be_gathered_hides_no_failure(small, capfd):
+    text = "title: t\nnotebook: 1\nlist: [{mixer: halo, act: fail}, {mixer: swin}]\ngather: {metric: top5}\n"
+    (small / "s.yaml").write_text(text)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["sweep", str(small / "s.yaml")])
+    said = capfd.readouterr()
+    assert caught.value.code == 1
+    assert "1 failed, 1 done" in said.out
+    assert "failed: mixer=halo" in said.out
+    assert "no leaderboard: " in said.out
+    assert "top5" in said.out
+    assert "1 of 2 runs failed" in said.err
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(None, "1"), ("3,5", "5"), ("GPU-a,GPU-b", "GPU-b")])
+def test_a_child_sees_its_own_of_the_devices_that_we_see(monkeypatch, ours, theirs):
+    if ours is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ours)
+    assert visible_devices([1]) == theirs
+    assert visible_devices([]) == ""
+
+
 def start(small, text, *options):
     """The sweep in a process group of its own, one that hears Ctrl-C even if the tests run in the background."""
     (small / "s.yaml").write_text(text)
@@ -191,18 +217,19 @@ def done():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_sweep_that_ends_early_goes_on(small, number):
     """Two runs are finished, the others sleep; after the end no kernel stays, and again does what is missing."""
     assert states(sweep(of(["halo"], [0, 1]))) == {"done": 2}
     process = start(small, SIX % "once")
     wait_until(lambda: len(begun(small)) >= 4)
-    os.killpg(process.pid, number)
+    # Ctrl-C reaches the whole group; a batch system tells the sweep, and SIGKILL here hits all at once
+    (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)
     process.communicate(timeout=60)
-    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    assert process.returncode == (-number if number == signal.SIGKILL else 130)
     wait_until(lambda: not any(psutil.pid_exists(pid) for _, _, pid in begun(small)), 20)
     assert done() == 2
-    if number == signal.SIGINT:
+    if number != signal.SIGKILL:
         found = Counter(json.loads(path.read_text())["state"] for path in paths.runs_dir().glob("*/*/status.json"))
         assert found == {"done": 2, "interrupted": 2}
     (small / "begun.txt").unlink()
@@ -295,6 +322,7 @@ def test_a_killed_ray_worker_is_tried_again(small):
         time.sleep(0.1)
     said = process.communicate()
     assert process.returncode == 0, said
+    assert killed
     assert done() == 6
     assert set(board()["n"]) == {2}
 
