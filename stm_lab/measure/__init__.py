@@ -1,18 +1,33 @@
 """Measures, one question a file: any timm model and images in, a frozen result with its rows and its figure out."""
 
+from stm_lab.measure.attack import (
+    AdversarialAccuracy,
+    AdversarialExamples,
+    adversarial_accuracy,
+    adversarial_examples,
+)
+from stm_lab.measure.attack_checks import AttackChecks, LossSurface, attack_checks, loss_surface
 from stm_lab.measure.cost import Cost, PartCost, Throughput, cost, throughput
 from stm_lab.measure.invariance import Invariance, invariance
 from stm_lab.measure.receptive import ReceptiveField, effective_receptive_field, high_contribution_area
 
 __all__ = [
+    "AdversarialAccuracy",
+    "AdversarialExamples",
+    "AttackChecks",
     "Cost",
     "Invariance",
+    "LossSurface",
     "PartCost",
     "ReceptiveField",
     "Throughput",
+    "adversarial_accuracy",
+    "adversarial_examples",
+    "attack_checks",
     "cost",
     "effective_receptive_field",
     "high_contribution_area",
     "invariance",
+    "loss_surface",
     "throughput",
 ]

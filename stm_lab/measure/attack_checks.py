@@ -1,0 +1,351 @@
+"""Can an adversarial accuracy be believed: does the attack do what an attack that works must do?"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stm_lab.errors import UserError, check_known
+from stm_lab.measure._batches import as_images, evaluating, model_name
+from stm_lab.measure.attack import (
+    NORMS,
+    Budget,
+    See,
+    adversarial_accuracy,
+    adversarial_examples,
+    batches_on,
+    direction,
+    losses_of,
+    random_points,
+    sight,
+    uphill,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from stm_lab.measure._batches import Data
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that holds for an attack that works: `passed` (None: not looked at), and what was `found`, in words
+    and in `numbers` (accuracies in percent)."""
+
+    name: str
+    expected: str
+    passed: bool | None
+    found: str
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class AttackChecks:
+    """`checks` of one attack of one model at `epsilon`, in 1/255 of the pixel range [0, 1].
+
+    `loss_by_step`, (R, steps + 1): mean cross-entropy over the images, of each restart. `passed`: none has failed.
+    """
+
+    model: str
+    budget: Budget
+    epsilon: float
+    images: int
+    checks: tuple[Check, ...]
+    loss_by_step: np.ndarray
+
+    @property
+    def passed(self) -> bool:
+        return not any(check.passed is False for check in self.checks)
+
+    def rows(self) -> list[dict]:
+        """One row a check."""
+        shared = {"model": self.model, "images": self.images, "norm": self.budget.norm, "epsilon": self.epsilon}
+        return [
+            {**shared, "check": c.name, "expected": c.expected, "passed": c.passed, "found": c.found, **c.numbers}
+            for c in self.checks
+        ]
+
+    def figure(self) -> Figure:
+        from stm_lab.figures import loss_by_steps
+
+        return loss_by_steps({self.model: self.loss_by_step})
+
+
+def attack_checks(
+    model: nn.Module,
+    data: Data,
+    *,
+    norm: str = "linf",
+    epsilon: float = 1,
+    steps: int = 10,
+    restarts: int = 2,
+    tries: int = 10,
+    other: nn.Module | None = None,
+    limit: int | None = 32,
+    device: str | torch.device | None = None,
+    batch_size: int = 64,
+    image_size: int | None = None,
+    seed: int = 0,
+) -> AttackChecks:
+    """Attack in ways whose order is known beforehand, and see whether the numbers come in that order.
+
+    A model that hides its gradient looks robust to whoever follows it (Athalye et al. 2018, arXiv 1802.00420); these
+    are the signs that they and Carlini et al. 2019 (arXiv 1902.06705, section 5) tell to look for. Each attack is
+    made anew, and none takes over what another has found. Passing proves nothing; failing says that the accuracy
+    under this attack is not that of the model. Shares of images are compared with one image's tolerance.
+
+    Args:
+        epsilon: above 0, in 1/255 of the pixel range. steps, restarts: of the PGD that is checked.
+        tries: random points of noise, an image each.
+        other: a model of the same classes, whose attacks are then tried on `model`.
+        limit: the first so many images of `data`; None takes all.
+        The rest as for `adversarial_accuracy`.
+
+    Raises:
+        UserError: as that does, and for an epsilon that leaves nothing to check.
+    """
+    images = as_images(data, model, image_size, limit)
+    check_known("norm", norm, NORMS)
+    reach = 255 if norm == "linf" else 255 * math.sqrt(images.pixels[0].numel())
+    if not 0 < epsilon <= reach / 2:
+        raise UserError(f"epsilon = {epsilon}: expected a number above 0, at most {reach / 2:.0f}, in 1/255 ({norm})")
+    given = images.pixels if images.labels is None else (images.pixels, images.labels)
+    shared = {"norm": norm, "device": device, "batch_size": batch_size, "seed": seed}
+    attacked = partial(adversarial_accuracy, model, given, **shared)
+
+    def left(at: float = epsilon, **how) -> float:
+        return float(attacked(epsilons=[at], **{"steps": steps, "restarts": restarts, **how}).accuracy[0])
+
+    examples = adversarial_examples(model, given, epsilon=epsilon, steps=steps, restarts=restarts, **shared)
+    noise = adversarial_examples(model, given, attack="noise", epsilon=epsilon, restarts=tries, **shared)
+    count = len(images.pixels)
+    one, pgd, clean = 100 / count + 1e-9, left(), left(0)
+    checks = (
+        _loss_grows(examples.loss_by_step),
+        _falls_to_zero(left(reach), reach),
+        _larger_is_stronger({at: left(at) for at in (epsilon / 2, 2 * epsilon)} | {epsilon: pgd}, clean, one),
+        _steps_help(left(attack="fgsm", restarts=1), pgd, one),
+        _converged(pgd, left(steps=2 * steps, restarts=2 * restarts), one),
+        _other_loss(pgd, left(loss="margin"), one),
+        _noise_is_weaker(left(attack="noise", restarts=tries), pgd, examples.loss_by_step, noise.loss_by_step),
+        _transfer_is_weaker(None if other is None else left(source=other), pgd, one),
+        _gradient_is_true(*_slopes(model, given, device, batch_size, seed)),
+    )
+    return AttackChecks(
+        model=model_name(model),
+        budget=examples.budget,
+        epsilon=float(epsilon),
+        images=count,
+        checks=checks,
+        loss_by_step=examples.loss_by_step.mean(0),
+    )
+
+
+def _loss_grows(losses: np.ndarray) -> Check:
+    """losses: (N, R, steps + 1)."""
+    way = losses.mean((0, 1))
+    first, last, top = float(way[0]), float(way[-1]), float(way.max())
+    return Check(
+        "loss grows with steps",
+        "the last point of the way is the highest, within 2%",
+        last > first and last >= 0.98 * top,
+        f"cross-entropy from {first:.3g} at the start to {last:.3g} after {len(way) - 1} steps, highest {top:.3g}",
+        {"loss_first": first, "loss_last": last, "loss_highest": top},
+    )
+
+
+def _falls_to_zero(unbounded: float, reach: float) -> Check:
+    return Check(
+        "accuracy falls to zero",
+        f"no answer stands when any image is allowed (epsilon {reach:.0f}/255)",
+        unbounded == 0,
+        f"{unbounded:.1f}% stand",
+        {"accuracy_unbounded": unbounded},
+    )
+
+
+def _larger_is_stronger(by_epsilon: dict[float, float], clean: float, one: float) -> Check:
+    ordered = [clean, *(by_epsilon[epsilon] for epsilon in sorted(by_epsilon))]
+    said = ", ".join(f"{by_epsilon[epsilon]:.1f}% at {epsilon:g}/255" for epsilon in sorted(by_epsilon))
+    return Check(
+        "larger epsilon is stronger",
+        "accuracy does not rise with epsilon, each attacked anew",
+        all(later <= earlier + one for earlier, later in itertools.pairwise(ordered)),
+        f"{clean:.1f}% without attack, {said}",
+        {"accuracy_clean": clean, **{f"accuracy_at_{epsilon:g}": value for epsilon, value in by_epsilon.items()}},
+    )
+
+
+def _steps_help(fgsm: float, pgd: float, one: float) -> Check:
+    return Check(
+        "many steps beat one",
+        "PGD leaves no more than FGSM",
+        pgd <= fgsm + one,
+        f"FGSM leaves {fgsm:.1f}%, PGD {pgd:.1f}%",
+        {"accuracy_fgsm": fgsm, "accuracy_pgd": pgd},
+    )
+
+
+def _converged(pgd: float, more: float, one: float) -> Check:
+    return Check(
+        "the budget is enough",
+        "twice the steps and twice the restarts find less than 2 points more, or one image",
+        pgd - more <= max(2.0, one),
+        f"{pgd:.1f}% with the budget, {more:.1f}% with four times as many passes",
+        {"accuracy_pgd": pgd, "accuracy_more": more},
+    )
+
+
+def _other_loss(pgd: float, margin: float, one: float) -> Check:
+    return Check(
+        "the loss is not saturated",
+        "the margin of the logits as loss finds no more than one image more",
+        pgd - margin <= one,
+        f"cross-entropy leaves {pgd:.1f}%, the margin {margin:.1f}%",
+        {"accuracy_pgd": pgd, "accuracy_margin": margin},
+    )
+
+
+def _noise_is_weaker(accuracy: float, pgd: float, attacked: np.ndarray, noise: np.ndarray) -> Check:
+    """attacked: (N, R, steps + 1) and noise: (N, tries, 1) cross-entropies."""
+    beaten = 100 * float((noise.max((1, 2)) > attacked.max((1, 2))).mean())
+    return Check(
+        "noise is weaker",
+        "random points of the same size leave no fewer answers, and find no higher loss for any image",
+        accuracy >= pgd and beaten == 0,
+        f"{noise.shape[1]} random points leave {accuracy:.1f}%, PGD {pgd:.1f}%; "
+        f"they find a higher loss for {beaten:.1f}% of the images",
+        {"accuracy_noise": accuracy, "accuracy_pgd": pgd, "noise_higher_percent": beaten},
+    )
+
+
+def _transfer_is_weaker(transferred: float | None, pgd: float, one: float) -> Check:
+    return Check(
+        "another model's attack is weaker",
+        "following another model's gradient leaves no fewer answers",
+        None if transferred is None else transferred >= pgd - one,
+        "no other model given" if transferred is None else f"transferred {transferred:.1f}%, white-box {pgd:.1f}%",
+        {} if transferred is None else {"accuracy_transfer": transferred, "accuracy_pgd": pgd},
+    )
+
+
+def _gradient_is_true(predicted: np.ndarray, seen: np.ndarray) -> Check:
+    """Slopes of the loss along the gradient, (N,): by autograd, and by differences."""
+    there = predicted > 0
+    none = 100 * float(1 - there.mean())
+    error = float(np.median(abs(seen[there] / predicted[there] - 1))) if there.any() else 1.0
+    return Check(
+        "the gradient is not masked",
+        "no image without gradient; along it the loss rises as it says, within 10% for the median image",
+        none == 0 and error <= 0.1,
+        f"{none:.1f}% of the images have no gradient; slope off by {100 * error:.2g}% (median)",
+        {"without_gradient_percent": none, "slope_error_percent": 100 * error},
+    )
+
+
+def _slopes(
+    model: nn.Module, data: Data, device: str | torch.device | None, batch_size: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The loss's slope along its gradient, per unit of pixel length: the gradient's length, and the central difference
+    over a step that should change the loss by 0.04 in all; both (N,)."""
+    images = as_images(data, model)
+    predicted, seen = [], []
+    with evaluating(model, device, seed) as device, torch.enable_grad():
+        sees = sight(model, device)
+        for pixels, labels in batches_on(model, sees, images, device, batch_size):
+            gradient, _ = uphill(sees, pixels, labels, "cross_entropy")
+            slope = gradient.flatten(1).norm(dim=1)
+            far = math.sqrt(pixels[0].numel()) / 255  # where the loss is flat, one 255th in every value
+            half = (0.02 / slope.clamp(min=1e-30)).clamp(max=far)[:, None, None, None]
+            way = half * direction(gradient, "l2")
+            with torch.no_grad():
+                above, below = (losses_of(sees(pixels + sign * way), labels, "cross_entropy") for sign in (1, -1))
+            predicted.append(slope.cpu())
+            seen.append(((above - below) / (2 * half.flatten())).cpu())
+    return torch.cat(predicted).double().numpy(), torch.cat(seen).double().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class LossSurface:
+    """`loss`, (n, n): mean cross-entropy over the images, moved by `offsets`, (n,) in epsilons, along a random corner
+    (rows) and along the gradient's sign (columns; "l2": a random direction, and the gradient's). `epsilon` in 1/255."""
+
+    model: str
+    norm: str
+    epsilon: float
+    images: int
+    offsets: np.ndarray
+    loss: np.ndarray
+
+    def rows(self) -> list[dict]:
+        """One row a point."""
+        shared = {"model": self.model, "norm": self.norm, "epsilon": self.epsilon, "images": self.images}
+        return [
+            {**shared, "random": float(b), "gradient": float(a), "loss": float(self.loss[i, j])}
+            for i, b in enumerate(self.offsets)
+            for j, a in enumerate(self.offsets)
+        ]
+
+    def figure(self) -> Figure:
+        from stm_lab.figures import loss_surfaces
+
+        return loss_surfaces({self.model: self})
+
+
+def loss_surface(
+    model: nn.Module,
+    data: Data,
+    *,
+    norm: str = "linf",
+    epsilon: float = 1,
+    points: int = 7,
+    limit: int | None = 16,
+    device: str | torch.device | None = None,
+    batch_size: int = 64,
+    image_size: int | None = None,
+    seed: int = 0,
+) -> LossSurface:
+    """Sample the loss on the plane through each image that its gradient and a random direction span.
+
+    A masked gradient shows: the loss is flat along it, jagged, or rises no faster than along the random direction.
+    Values are cut to [0, 1]. points: on each side of the square from -epsilon to epsilon, odd, so that the image itself
+    is one. The other arguments and errors are those of `attack_checks`.
+    """
+    check_known("norm", norm, NORMS)
+    if points < 3 or points % 2 == 0:
+        raise UserError(f"points = {points}: expected an odd number, 3 at least")
+    if not 0 < epsilon < math.inf:
+        raise UserError(f"epsilon = {epsilon}: expected a number above 0, in 1/255 of the pixel range")
+    images = as_images(data, model, image_size, limit)
+    offsets = np.linspace(-1, 1, points)
+    total = torch.zeros(points, points, dtype=torch.float64)
+    done = 0
+    with evaluating(model, device, seed) as device, torch.enable_grad():
+        sees = sight(model, device)
+        for pixels, labels in batches_on(model, sees, images, device, batch_size):
+            gradient, _ = uphill(sees, pixels, labels, "cross_entropy")
+            along = epsilon / 255 * direction(gradient, norm)
+            places = torch.arange(done, done + len(pixels))
+            aside = epsilon / 255 * random_points(places, pixels, norm, 0, seed, edge=True)
+            total += _plane(sees, pixels, labels, along, aside, offsets)
+            done += len(pixels)
+    loss = (total / done).numpy()
+    return LossSurface(model_name(model), norm, float(epsilon), done, offsets, loss)
+
+
+@torch.no_grad()
+def _plane(sees: See, pixels: Tensor, labels: Tensor, along: Tensor, aside: Tensor, offsets: np.ndarray) -> Tensor:
+    """Summed losses (n, n), float64, on the CPU."""
+    sums = [
+        losses_of(sees((pixels + float(a) * along + float(b) * aside).clamp(0, 1)), labels, "cross_entropy").sum()
+        for b in offsets
+        for a in offsets
+    ]
+    return torch.stack(sums).double().cpu().reshape(len(offsets), len(offsets))

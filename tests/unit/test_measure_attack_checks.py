@@ -1,0 +1,165 @@
+"""Checks of attacks: models whose gradients are honest, hidden or lying, and whether it is told."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import stm_lab
+from stm_lab import data
+from stm_lab.errors import UserError
+from stm_lab.measure import attack_checks, loss_surface
+from stm_lab.measure.attack_checks import Check
+
+FEW = (1, 16)
+
+
+@pytest.fixture(scope="module")
+def images(few):
+    return data.to_tensors(data.load(few, "validation"), 64)
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return {mixer: stm_lab.build_model(mixer, "nano", pretrained=True).eval() for mixer in ("convnext", "identity")}
+
+
+class Wrapped(nn.Module):
+    """A trained model behind a front that does something to pixels or to logits."""
+
+    def __init__(self, model, front=lambda x: x, back=lambda x: x):
+        super().__init__()
+        self.model, self.front, self.back = model, front, back
+        self.pretrained_cfg = model.pretrained_cfg
+
+    def forward(self, x):
+        return self.back(self.model(self.front(x)))
+
+
+class Backwards(torch.autograd.Function):
+    """Says that the loss falls where it rises."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+class Elsewhere(torch.autograd.Function):
+    """Gives a gradient that has nothing to do with the image."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        noise = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0))
+        return noise * gradient.abs().mean()
+
+
+def failed(checks):
+    return {check.name for check in checks.checks if check.passed is False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_an_honest_model_passes_all(nano, images, norm):
+    epsilon = 2 if norm == "linf" else 64
+    result = attack_checks(nano["convnext"], images, norm=norm, epsilon=epsilon, other=nano["identity"])
+    assert failed(result) == set()
+    assert result.passed
+    assert all(check.passed for check in result.checks)
+    assert result.loss_by_step.shape == (2, 11)
+    assert json.loads(json.dumps(result.rows())) == result.rows()
+    assert len({row["check"] for row in result.rows()}) == len(result.checks) == 9
+
+
+@pytest.mark.parametrize(
+    ("front", "back", "names"),
+    [
+        # steps of an eighth: the gradient is 0 nearly everywhere
+        (lambda x: (8 * x).round() / 8, lambda x: x, {"the gradient is not masked"}),
+        (Backwards.apply, lambda x: x, {"loss grows with steps", "noise is weaker", "the gradient is not masked"}),
+        (Elsewhere.apply, lambda x: x, {"the gradient is not masked"}),
+        (lambda x: x, lambda x: 1e4 * x, {"the gradient is not masked"}),
+    ],
+    ids=["steps", "backwards", "elsewhere", "saturated"],
+)
+def test_a_gradient_that_hides_or_lies_is_found(nano, images, front, back, names):
+    pixels, labels = images
+    model = Wrapped(nano["identity"], front, back)
+    result = attack_checks(model, (pixels[:8], labels[:8]), epsilon=4, steps=5, restarts=1, tries=4)
+    assert names <= failed(result)
+    assert not result.passed
+
+
+def test_a_constant_answer_is_not_robustness():
+    class Constant(nn.Module):
+        def forward(self, x):
+            return x.mean((1, 2, 3))[:, None] * torch.tensor([1e-6, 0.0]) + torch.tensor([5.0, 0.0])
+
+    result = attack_checks(Constant(), torch.rand(4, 3, 8, 8), steps=3, restarts=1, tries=2)
+    (check,) = [check for check in result.checks if check.name == "accuracy falls to zero"]
+    assert check.passed is False
+    assert check.numbers["accuracy_unbounded"] == 100
+
+
+def test_what_was_not_looked_at_is_neither_passed_nor_failed():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    result = attack_checks(model, torch.rand(4, 3, 8, 8), steps=3, restarts=1, tries=2)
+    (check,) = [check for check in result.checks if check.passed is None]
+    assert check.name == "another model's attack is weaker"
+    assert isinstance(check, Check)
+
+
+def test_the_surface_of_a_known_loss():
+    """Two classes, logits linear in the pixels: the loss at every point of the plane is known without the measure."""
+    weight = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    class Linear(nn.Module):
+        def forward(self, x):
+            return torch.stack([torch.zeros(len(x)), (x * weight).flatten(1).sum(1)], 1)
+
+    pixels = 0.4 + 0.2 * torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    labels = torch.tensor([0, 1, 0])
+    surface = loss_surface(Linear(), (pixels, labels), epsilon=2, points=5)
+    slope = 2 / 255 * weight.abs().double().sum()
+    margin = (pixels.double() * weight).flatten(1).sum(1)
+    sign = torch.tensor([1, -1, 1])  # towards the wrong class
+    for i, offset in enumerate(surface.offsets):
+        expected = torch.log1p(torch.exp(sign * margin + offset * slope)).mean()
+        assert surface.loss[2, i] == pytest.approx(expected.item(), rel=1e-4)
+    assert (np.diff(surface.loss, axis=1) > 0).all()
+    assert len(surface.rows()) == 25
+    assert surface.images == 3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, x: attack_checks(m, x, epsilon=0), "epsilon = 0: expected a number above 0, at most 128"),
+        (lambda m, x: attack_checks(m, x, epsilon=math.nan), "above 0"),
+        (lambda m, x: attack_checks(m, x, epsilon=200), "at most 128"),
+        (lambda m, x: attack_checks(m, x[:0]), "no images"),
+        (lambda m, x: loss_surface(m, x, points=4), "points = 4: expected an odd number"),
+        (lambda m, x: loss_surface(m, x, epsilon=0), "epsilon = 0"),
+        (lambda m, x: loss_surface(m, x, norm="l1"), "unknown norm 'l1'"),
+        (lambda m, x: attack_checks(m, x, norm="l1"), "unknown norm 'l1'"),
+        (lambda m, x: loss_surface(m, math.nan * x), "values from nan"),
+        (lambda m, x: loss_surface(nn.Flatten(), x.mT[..., None]), r"data: images of shape"),
+        (lambda m, x: loss_surface(nn.Identity(), x), "no classifier"),
+        (lambda m, x: loss_surface(m, (x, torch.tensor([0, 9]))), "labels from 0 to 9 for the 3 classes"),
+    ],
+)
+def test_bad_input(call, message):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    with pytest.raises(UserError, match=message) as error:
+        call(model, torch.rand(2, 3, 8, 8))
+    assert "\n" not in str(error.value)
