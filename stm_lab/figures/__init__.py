@@ -4,6 +4,7 @@ A mixer has one colour everywhere, of Okabe and Ito's palette that colour-blind 
 Values come as rows (dictionaries, as a run records them) or arrays, and are left as they are.
 """
 
+from stm_lab.figures.attack import accuracy_by_epsilon, loss_by_steps, loss_surfaces, perturbations
 from stm_lab.figures.cost import cost_by_part, throughput_repeats
 from stm_lab.figures.images import image_grid
 from stm_lab.figures.invariance import consistency_curves
@@ -22,6 +23,7 @@ from stm_lab.figures.training import compared_curves, learning_rates, run_curves
 
 __all__ = [
     "MIXER_COLOURS",
+    "accuracy_by_epsilon",
     "accuracy_dots",
     "colours",
     "compared_curves",
@@ -31,8 +33,11 @@ __all__ = [
     "interval_by_seeds",
     "leaders_by_seed",
     "learning_rates",
+    "loss_by_steps",
+    "loss_surfaces",
     "lucky_leads",
     "paired_scores",
+    "perturbations",
     "receptive_fields",
     "run_curves",
     "seeds_needed",

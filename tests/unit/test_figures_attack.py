@@ -1,0 +1,116 @@
+"""Figures of attacks: every number is drawn, the means and ranges are those of the seeds, the text tells them."""
+
+import numpy as np
+import pytest
+import torch
+
+from stm_lab import figures
+from stm_lab.errors import UserError
+from stm_lab.measure.attack_checks import LossSurface
+
+EPSILONS = (0, 0.5, 1, 4)
+PIXELS = torch.rand(2, 3, 4, 4)
+
+
+def rows(attack="pgd", norm="linf", mixers=("halo", "identity"), seeds=(0, 1)):
+    return [
+        {"mixer": mixer, "seed": seed, "attack": attack, "norm": norm, "epsilon": epsilon,
+         "accuracy": 80.0 - 10 * epsilon - 4 * seed - 6 * i}
+        for i, mixer in enumerate(mixers) for seed in seeds for epsilon in EPSILONS
+    ]  # fmt: skip
+
+
+def surface(slope=1.0):
+    offsets = np.linspace(-1, 1, 5)
+    return LossSurface("halo", "linf", 2.0, 8, offsets, 1 + slope * np.tile(offsets, (5, 1)))
+
+
+def test_accuracy_is_the_mean_over_seeds_and_their_range():
+    figure = figures.accuracy_by_epsilon(rows(), chance=10)
+    (axes,) = figure.axes
+    halo, identity, chance = axes.lines
+    assert list(halo.get_xdata()) == list(EPSILONS)
+    np.testing.assert_allclose(halo.get_ydata(), [78, 73, 68, 38])
+    np.testing.assert_allclose(identity.get_ydata(), [72, 67, 62, 32])
+    assert (chance.get_label(), chance.get_ydata()[0]) == ("chance", 10)
+    vertices = {tuple(point) for point in axes.collections[0].get_paths()[0].vertices}
+    assert {(4, 36), (4, 40), (0, 76), (0, 80)} <= vertices
+    assert "1/255" in axes.get_xlabel()
+    assert "%" in axes.get_ylabel()
+    assert "halo 78 at 0, 73 at 0.5, 68 at 1, 38 at 4" in figure.get_label()
+
+
+def test_attacks_have_a_panel_each_and_one_seed_has_no_band():
+    figure = figures.accuracy_by_epsilon([*rows(seeds=(0,)), *rows("fgsm", "l2", seeds=(0,))])
+    assert [axes.get_title() for axes in figure.axes] == ["PGD, L∞", "FGSM, L2"]
+    assert not any(axes.collections for axes in figure.axes)
+
+
+def test_epsilons_do_not_crowd():
+    figure = figures.accuracy_by_epsilon(rows())
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    places = [axes.transData.transform((epsilon, 50))[0] for epsilon in EPSILONS]
+    assert min(np.diff(places)) > 0.1 * axes.bbox.width
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.5", "1", "4"]
+
+
+@pytest.mark.parametrize("epsilons", [[0], [2], [0, 2]])
+def test_few_epsilons_are_drawn_too(epsilons, tmp_path):
+    some = [row | {"epsilon": epsilon} for row in rows()[:1] for epsilon in epsilons]
+    figures.accuracy_by_epsilon(some).savefig(tmp_path / "few.png")
+
+
+def test_losses_have_a_line_a_restart():
+    figure = figures.loss_by_steps({"halo": np.array([[1, 2, 3], [2, 3, 5.0]]), "swin": [1, 2]})
+    (axes,) = figure.axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[1, 2, 3], [2, 3, 5], [1, 2]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["halo", "swin"]
+    assert "halo from 1.50 to 4.00 in 2 steps" in figure.get_label()
+
+
+def test_surfaces_share_one_scale():
+    figure = figures.loss_surfaces({"halo": surface(), "swin": surface(0.1)})
+    *panels, bar = figure.axes
+    limits = {panel.collections[0].get_clim() for panel in panels}
+    assert len(limits) == 1
+    assert "cross-entropy" in bar.get_ylabel()
+    assert "halo: 1.00 at the images, 0.00 and 2.00" in figure.get_label()
+
+
+def test_a_flat_surface_is_drawn_too(tmp_path):
+    figures.loss_surfaces({"halo": surface(0)}).savefig(tmp_path / "flat.png")
+
+
+def test_perturbations_say_how_strongly_they_are_magnified():
+    images = torch.full((2, 3, 4, 4), 0.5)
+    adversarial = images.clone()
+    adversarial[0, 0, 0, 0] += 2 / 255
+    adversarial[1] -= 1 / 255
+    figure = figures.perturbations(images, adversarial, ["cat", "dog"], ["dog\n90%", "dog"], magnify=10)
+    grid = np.array(figure.axes).reshape(3, 2)
+    assert "10 times as strong" in grid[1, 0].get_ylabel()
+    shown = [[axes.images[0].get_array() for axes in row] for row in grid]
+    assert abs(shown[1][0][0, 0, 0] - (127.5 + 20)) < 1  # bytes
+    assert (abs(shown[1][1] - (127.5 - 10)) < 1).all()
+    assert (shown[2][1] - shown[0][1].astype(int) == -1).all()
+    assert "cat becomes dog 90%, dog becomes dog" in figure.get_label()
+    assert "2/255" in figure.get_label()
+    largest = figures.perturbations(images, adversarial, ["", ""], ["", ""])
+    assert 255 in np.array(largest.axes).reshape(3, 2)[1, 0].images[0].get_array()
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: figures.accuracy_by_epsilon([]), "no rows"),
+        (lambda: figures.accuracy_by_epsilon([{"mixer": "halo"}]), "row 0: no 'seed'"),
+        (lambda: figures.loss_by_steps({}), "no curves"),
+        (lambda: figures.loss_surfaces({}), "no surfaces"),
+        (lambda: figures.perturbations(PIXELS[:1], PIXELS, ["a"], ["b"]), "expected as many"),
+        (lambda: figures.perturbations(PIXELS[:0], PIXELS[:0], [], []), "at least one"),
+    ],
+)
+def test_bad_input(draw, message):
+    with pytest.raises(UserError, match=message):
+        draw()
