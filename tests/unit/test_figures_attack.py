@@ -83,7 +83,7 @@ def test_a_flat_surface_is_drawn_too(tmp_path):
 
 
 def test_perturbations_say_how_strongly_they_are_magnified():
-    images = torch.full((2, 3, 4, 4), 0.5)
+    images = torch.full((2, 3, 4, 4), 100 / 255)
     adversarial = images.clone()
     adversarial[0, 0, 0, 0] += 2 / 255
     adversarial[1] -= 1 / 255
@@ -91,8 +91,8 @@ def test_perturbations_say_how_strongly_they_are_magnified():
     grid = np.array(figure.axes).reshape(3, 2)
     assert "10 times as strong" in grid[1, 0].get_ylabel()
     shown = [[axes.images[0].get_array() for axes in row] for row in grid]
-    assert abs(shown[1][0][0, 0, 0] - (127.5 + 20)) < 1  # bytes
-    assert (abs(shown[1][1] - (127.5 - 10)) < 1).all()
+    assert abs(shown[1][0][0, 0, 0] - (127.5 + 20)) <= 0.51  # bytes
+    assert (abs(shown[1][1] - (127.5 - 10)) <= 0.51).all()
     assert (shown[2][1] - shown[0][1].astype(int) == -1).all()
     assert "cat becomes dog 90%, dog becomes dog" in figure.get_label()
     assert "2/255" in figure.get_label()
