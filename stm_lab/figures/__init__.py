@@ -5,9 +5,23 @@ Values come as rows (dictionaries, as a run records them) or arrays, and are lef
 """
 
 from stm_lab.figures.attack import accuracy_by_epsilon, loss_by_steps, loss_surfaces, perturbations
-from stm_lab.figures.cost import cost_by_part, throughput_repeats
+from stm_lab.figures.cost import (
+    cost_against_cost,
+    cost_by_part,
+    macs_over_size,
+    relative_costs,
+    shares_by_role,
+    throughput_repeats,
+)
 from stm_lab.figures.images import image_grid
 from stm_lab.figures.invariance import consistency_curves
+from stm_lab.figures.paper import (
+    accuracy_bubbles,
+    accuracy_over_costs,
+    detection_over_classification,
+    orders,
+    pareto,
+)
 from stm_lab.figures.receptive import receptive_fields
 from stm_lab.figures.scores import accuracy_dots
 from stm_lab.figures.seeds import (
@@ -23,12 +37,16 @@ from stm_lab.figures.training import compared_curves, learning_rates, run_curves
 
 __all__ = [
     "MIXER_COLOURS",
+    "accuracy_bubbles",
     "accuracy_by_epsilon",
     "accuracy_dots",
+    "accuracy_over_costs",
     "colours",
     "compared_curves",
     "consistency_curves",
+    "cost_against_cost",
     "cost_by_part",
+    "detection_over_classification",
     "image_grid",
     "interval_by_seeds",
     "leaders_by_seed",
@@ -36,11 +54,16 @@ __all__ = [
     "loss_by_steps",
     "loss_surfaces",
     "lucky_leads",
+    "macs_over_size",
+    "orders",
     "paired_scores",
+    "pareto",
     "perturbations",
     "receptive_fields",
+    "relative_costs",
     "run_curves",
     "seeds_needed",
+    "shares_by_role",
     "shares_by_seeds",
     "throughput_repeats",
     "training_curves",

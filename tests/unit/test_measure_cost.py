@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import stm_lab
 from stm_lab.errors import UserError
-from stm_lab.measure import cost, throughput
+from stm_lab.measure import cost, throughput, time_by_part
 
 
 class Attention(nn.Module):
@@ -55,6 +55,8 @@ def test_parts_add_up(name):
         "part": "total",
         "parameters": result.parameters,
         "macs": result.macs,
+        "macs_fvcore": result.macs_fvcore,
+        "macs_formula": result.macs_formula,
     }
 
 
@@ -138,3 +140,132 @@ def test_figures():
     assert ("parameters" in left.get_xlabel(), "MACs" in right.get_xlabel()) == (True, True)
     (axes,) = throughput(nn.Conv2d(3, 4, 1), image_size=32, seconds=0.01).figure().axes
     assert axes.get_ylabel() == "images per second"
+
+
+# ---- the paper's column, roles, formulas -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "charge"),
+    [
+        (nn.LayerNorm(32), 5 * 3 * 32 * 32),
+        (nn.LayerNorm(32, elementwise_affine=False), 4 * 3 * 32 * 32),
+        (nn.GroupNorm(3, 3), 5 * 3 * 32 * 32),
+        (nn.BatchNorm2d(3), 2 * 3 * 32 * 32),
+        (nn.BatchNorm2d(3, affine=False), 1 * 3 * 32 * 32),
+        (nn.AdaptiveAvgPool2d(1), 3 * 32 * 32),
+        (nn.Sequential(nn.GELU(), nn.Softmax(-1), nn.AvgPool2d(2), nn.MaxPool2d(2)), 0),
+    ],
+)
+def test_what_fvcore_charges_by_hand(layer, charge):
+    result = cost(layer, image_size=32)
+    assert (result.macs, result.macs_fvcore) == (0, charge)
+
+
+def test_sampling_is_charged_four_for_each_value():
+    class Sample(nn.Module):
+        def forward(self, x):
+            return F.grid_sample(x, torch.zeros(1, 7, 9, 2, device=x.device), align_corners=False)
+
+    assert cost(Sample(), image_size=32).macs_fvcore == 4 * 3 * 7 * 9
+
+
+@pytest.mark.parametrize("image_size", [(64, 64), (75, 50)])
+@pytest.mark.parametrize("mixer", stm_lab.list_mixers())
+def test_formulas_equal_the_counter(mixer, image_size):
+    """The mixers' own formulas and those of the layers round them, whole and layer by layer, at odd sizes too."""
+    result = cost(stm_lab.build_model(mixer, "nano"), image_size=image_size)
+    assert result.macs_formula == result.macs
+    assert [layer.macs_formula for layer in result.layers] == [layer.macs for layer in result.layers]
+
+
+@pytest.mark.parametrize("by", ["layer", "role", "stage"])
+@pytest.mark.parametrize(
+    "name", ["unified_dcn_v3_nano", "unified_pvt_v2_nano", "test_vit", "test_convnext", "pvt_v2_b0", "resnet18"]
+)
+def test_every_cut_adds_up(name, by):
+    with torch.device("meta"):
+        result = cost(timm.create_model(name))
+    *rows, total = result.rows(by)
+    for key in ("parameters", "macs", "macs_fvcore"):
+        assert sum(row[key] for row in rows) == total[key]
+        assert all(row[key] >= 0 for row in rows)
+
+
+def test_roles_are_what_the_names_say():
+    model = stm_lab.build_model("swin", "nano")
+    rows = {row["part"]: row for row in cost(model).rows("role")}
+    assert list(rows) == ["stem", "mixers", "MLPs", "downsampling", "head", "rest", "total"]
+    blocks = [block for stage in model.stages for block in stage.blocks]
+    assert rows["mixers"]["macs"] == sum(
+        block.mixer.macs(size, size)
+        for stage, size in zip(model.stages, (16, 8, 4, 2), strict=True)
+        for block in stage.blocks
+    )
+    assert rows["MLPs"]["parameters"] == sum(p.numel() for block in blocks for p in block.mlp.parameters())
+    assert rows["rest"]["macs"] == 0  # norms, layer scale
+    stages = {(row["stage"], row["role"]): row for row in cost(model).rows("stage")[:-1]}
+    assert stages["stages.1", "mixers"]["macs"] == 2 * model.stages[1].blocks[0].mixer.macs(8, 8)
+    with pytest.raises(UserError, match="unknown by 'roles'; did you mean 'role'"):
+        cost(model).rows("roles")
+
+
+def test_products_without_a_formula_have_none():
+    model = timm.create_model("test_vit")
+    rows = {row["part"]: row["macs_formula"] for row in cost(model).rows("role")}
+    assert rows["mixers"] is None
+    assert rows["total"] is None
+    assert rows["MLPs"] == {row["part"]: row["macs"] for row in cost(model).rows("role")}["MLPs"]
+
+
+def test_the_unit_is_printed():
+    assert "1 MAC = one multiplication and one addition" in str(cost(nn.Conv2d(3, 4, 1), image_size=32))
+
+
+# ---- where the time goes ---------------------------------------------------------------------------------------------
+
+
+class Spinner(nn.Module):
+    """Burns `milliseconds` of processor time a call."""
+
+    def __init__(self, milliseconds):
+        super().__init__()
+        self.milliseconds = milliseconds
+
+    def forward(self, x):
+        end = time.process_time() + self.milliseconds / 1e3
+        while time.process_time() < end:
+            pass
+        return x
+
+
+class Spinning(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.attn, self.mlp, self.norm = Spinner(4), Spinner(12), Spinner(2), Spinner(6)
+
+    def forward(self, x):
+        return self.norm(self.mlp(self.attn(self.attn(self.stem(x)))))  # attn is called twice, and timed once
+
+
+def test_time_by_part_is_that_of_the_clock():
+    result = time_by_part(Spinning(), torch.rand(2, 3, 32, 32), batch_size=2, seconds=0.2)
+    times = {row["role"]: 2 * row["milliseconds"] for row in result.rows()}
+    assert times["stem"] == pytest.approx(4, rel=0.3)
+    assert times["mixers"] == pytest.approx(12, rel=0.3)
+    assert times["total"] == pytest.approx(36, rel=0.3)
+    assert times["rest"] == pytest.approx(18, rel=0.3)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_time_by_part_adds_up_and_leaves_the_model_alone(training):
+    model = stm_lab.build_model("dcn_v3", "nano").train(not training)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    result = time_by_part(model, batch_size=2, image_size=32, seconds=0.01, training=training)
+    *rows, total = result.rows("stage")
+    assert sum(row["milliseconds"] for row in rows) == pytest.approx(total["milliseconds"])
+    assert {row["role"] for row in rows} == {"stem", "mixers", "MLPs", "downsampling", "head", "rest"}
+    assert model.training is not training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert len(result.figure().axes) == 1

@@ -1,0 +1,82 @@
+"""Figures of the paper and of costs: the numbers are in them, in the text too; nothing else is changed."""
+
+from dataclasses import asdict
+
+import pytest
+from matplotlib.figure import Figure
+
+from stm_lab import figures, paper
+from stm_lab.errors import UserError
+from stm_lab.figures.paper import front
+
+ROWS = paper.rows()
+ORIGINALS = [asdict(one) for one in paper.originals()]
+TIMES = [
+    {"model": model, "role": role, "milliseconds": value}
+    for model, of in {"a": {"mixers": 3.0, "rest": 1.0}, "b": {"mixers": 0.5, "rest": -0.1}}.items()
+    for role, value in (*of.items(), ("total", sum(of.values())))
+]
+FIGURES = {
+    "bubbles": (figures.accuracy_bubbles, [ROWS, ORIGINALS], ["halo", "84.6%", "Swin-T 81.3%"]),
+    "bubbles of ours alone": (figures.accuracy_bubbles, [ROWS[:5]], ["75.8%"]),
+    "over costs": (figures.accuracy_over_costs, [ROWS, {"parameters": "parameters", "macs": "MACs"}], ["72.8%"]),
+    "detection": (figures.detection_over_classification, [ROWS], ["r = 0.98", "rank correlation 0.96"]),
+    "orders": (
+        figures.orders,
+        [
+            {
+                "paper": {"halo": 3, "swin": 2, "pvt": 1},
+                "ours": {"pvt": 9.0, "swin": 8.0, "halo": 7.0},
+                "one": {"pvt": 1},
+            }
+        ],
+        ["halo > swin > pvt", "tau -1.00, 3 mixers", "no order to compare"],
+    ),
+    "pareto": (figures.pareto, [{"swin": (1.0, 5.0), "pvt": (2.0, 4.0)}, ("MACs", "top-1 (%)")], ["swin (1, 5.0)"]),
+    "shares": (figures.shares_by_role, [TIMES, "milliseconds", "time (%)"], ["mixers 75%", "rest 0%"]),
+    "relative": (
+        figures.relative_costs,
+        [{"swin": {"MACs": 4.0, "time, forward": 2.0}, "identity": {"MACs": 2.0, "time, forward": 0.5}}, "identity"],
+        ["swin: MACs 2, time, forward 4"],
+    ),
+    "against": (
+        figures.cost_against_cost,
+        [{"swin": (1.0, 5.0), "pvt": (2.0, 4.0), "halo": (3.0, 3.0)}, ("MACs", "ms")],
+        ["rank correlation -1.00"],
+    ),
+    "over size": (figures.macs_over_size, [{"pvt": {64: 4096.0, 128: 65536.0}}], ["pvt: 1 at 64 pixels, 4 at 128"]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_is_drawn_and_described(name):
+    draw, arguments, said = FIGURES[name]
+    before = repr(arguments)
+    figure = draw(*arguments)
+    assert isinstance(figure, Figure)
+    assert repr(arguments) == before
+    figure.draw_without_rendering()
+    assert all(text in figure.get_label() for text in said), figure.get_label()
+    assert any(axes.get_xlabel() or axes.get_ylabel() for axes in figure.axes)
+
+
+def test_bubbles_have_their_parameters_as_area():
+    figure = figures.accuracy_bubbles(ROWS, ORIGINALS)
+    areas = [size for axes in figure.axes for circle in axes.collections for size in circle.get_sizes()]
+    wanted = [9e-6 * row["parameters"] for row in ROWS] + [9 * one["parameters_m"] for one in ORIGINALS]
+    assert sorted(areas) == pytest.approx(sorted(wanted))
+
+
+def test_front():
+    points = {"cheap": (1, 1), "worse": (2, 1), "better": (2, 3), "twin": (2, 3), "dear": (5, 2)}
+    assert front(points) == ["cheap", "better", "twin"]
+    assert front({"only": (1, 1)}) == ["only"]
+
+
+def test_refuses():
+    with pytest.raises(UserError, match="no points"):
+        figures.pareto({}, ("a", "b"))
+    with pytest.raises(UserError, match="nothing to order"):
+        figures.orders({})
+    with pytest.raises(UserError, match="no 'top1'"):
+        figures.accuracy_over_costs([{"mixer": "swin"}], {"macs": "MACs"})

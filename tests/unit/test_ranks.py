@@ -1,0 +1,51 @@
+"""Correlations of few numbers, against scipy's."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from stm_lab import ranks
+from stm_lab.errors import UserError
+
+generator = np.random.default_rng(0)
+PAIRS = [
+    (generator.normal(size=n), generator.normal(size=n) + k * np.arange(n)) for n in (4, 5, 9, 20) for k in (0, 0.3)
+] + [([1, 2, 2, 3, 5], [2, 2, 1, 4, 4])]
+
+
+@pytest.mark.parametrize(("x", "y"), PAIRS)
+def test_equal_to_scipy(x, y):
+    assert ranks.kendall(x, y) == pytest.approx(stats.kendalltau(x, y).statistic)
+    assert ranks.spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert ranks.pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic)
+    interval = stats.pearsonr(x, y).confidence_interval(0.95)
+    assert ranks.pearson_interval(x, y) == pytest.approx(tuple(interval))
+
+
+def test_a_perfect_order():
+    assert ranks.kendall([1, 2, 3], [10, 20, 90]) == 1
+    assert ranks.kendall([1, 2, 3], [3, 2, 1]) == -1
+    assert ranks.pearson_interval([1, 2, 3, 4], [2, 4, 6, 8]) == pytest.approx((1, 1), abs=1e-3)
+
+
+def test_chance_of_an_order():
+    """Of the 120 orders of five, two are as far from chance as the perfect one: it and its reverse."""
+    assert ranks.chance_of(ranks.kendall, range(5), range(5)) == pytest.approx(2 / 120)
+    x, y = generator.normal(size=(2, 5))
+    assert ranks.chance_of(ranks.kendall, x, y) == pytest.approx(stats.kendalltau(x, y, method="exact").pvalue)
+    many = range(12)
+    assert ranks.chance_of(ranks.kendall, many, many) == pytest.approx(1 / 10_001)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [([1], [1], "two at least"), ([1, 2], [1, 2, 3], "two lists"), ([1, 1], [1, 2], "single value")],
+)
+def test_refuses(x, y, message):
+    with pytest.raises(UserError, match=message):
+        ranks.kendall(x, y)
+
+
+def test_an_interval_takes_four():
+    with pytest.raises(UserError, match="four pairs"):
+        ranks.pearson_interval([1, 2, 3], [1, 3, 2])
