@@ -14,7 +14,13 @@ from stm_lab.figures.cost import (
     throughput_repeats,
 )
 from stm_lab.figures.images import image_grid
-from stm_lab.figures.invariance import consistency_curves
+from stm_lab.figures.invariance import (
+    bent_axis,
+    consistency_curves,
+    invariance_curves,
+    protocols_compared,
+    steady_and_right,
+)
 from stm_lab.figures.paper import (
     accuracy_bubbles,
     accuracy_over_costs,
@@ -41,6 +47,7 @@ __all__ = [
     "accuracy_by_epsilon",
     "accuracy_dots",
     "accuracy_over_costs",
+    "bent_axis",
     "colours",
     "compared_curves",
     "consistency_curves",
@@ -49,6 +56,7 @@ __all__ = [
     "detection_over_classification",
     "image_grid",
     "interval_by_seeds",
+    "invariance_curves",
     "leaders_by_seed",
     "learning_rates",
     "loss_by_steps",
@@ -59,12 +67,14 @@ __all__ = [
     "paired_scores",
     "pareto",
     "perturbations",
+    "protocols_compared",
     "receptive_fields",
     "relative_costs",
     "run_curves",
     "seeds_needed",
     "shares_by_role",
     "shares_by_seeds",
+    "steady_and_right",
     "throughput_repeats",
     "training_curves",
 ]

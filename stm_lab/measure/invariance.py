@@ -1,23 +1,29 @@
-"""Does a model keep its answer when the picture moves?"""
+"""Does a model keep its answer when the picture moves, turns, or changes its size?"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from stm_lab.errors import UserError, check_known
-from stm_lab.measure._batches import as_images, evaluating, model_name
-from stm_lab.pixels import mirrored
+from stm_lab.measure._batches import as_images, evaluating, input_size, model_name, pretrained_cfg
+from stm_lab.measure.views import Pictures, published_boxes, published_shift, scaled, translate, turned, window
+from stm_lab.pixels import Normalize
+from stm_lab.progress import progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from stm_lab.measure._batches import Data
+
+__all__ = ["DIRECTIONS", "KINDS", "PROTOCOLS", "Invariance", "invariance", "translate"]
 
 # Where the picture goes: (rows down, columns right) for each pixel of strength.
 DIRECTIONS = {
@@ -30,15 +36,24 @@ DIRECTIONS = {
     "left": (0, -1),
     "up-left": (-1, -1),
 }
-KINDS = ("translation",)
+KINDS = ("translation", "rotation", "rotation_after_crop", "scale")
+PROTOCOLS = ("straight", "published")
+PUBLISHED_CROP = 0.875  # share of the resized picture that the published standard view shows: 224 of 256
+_LONG = 20  # batches from which on progress is shown
+_LONGEST = 2.0  # of a photograph, this many times its shorter side is kept
 
 
 @dataclass(frozen=True, eq=False)
 class Invariance:
-    """How answers hold as the picture moves by `strengths`, (S,) whole pixels, in percent of the images.
+    """How answers hold as the picture moves, turns or changes its size, in percent of the images.
 
     `consistency`, (S,): the answer is that for the standard view. `accuracy`, (S,): it is the label; None if unknown.
     Both are means over `directions`, of `consistency_by_direction` and `accuracy_by_direction`, (S, D).
+
+    `strengths`, (S,), are pixels along each moved axis (translation), degrees (rotations), how many times as large the
+    content is as in the standard view (scale); of the published protocol what its axes say: pixels, degrees, crop
+    ratio. `true_strengths`, (S,): what was really done to the content of a square picture, in the units of the straight
+    protocol.
     """
 
     model: str
@@ -48,6 +63,8 @@ class Invariance:
     directions: tuple[str, ...]
     consistency_by_direction: np.ndarray
     accuracy_by_direction: np.ndarray | None
+    protocol: str
+    true_strengths: np.ndarray
 
     @property
     def consistency(self) -> np.ndarray:
@@ -60,18 +77,21 @@ class Invariance:
     def rows(self) -> list[dict]:
         """One row a strength; accuracy is None where labels are unknown."""
         accuracy = [None] * len(self.strengths) if self.accuracy is None else self.accuracy.tolist()
+        lines = zip(
+            self.strengths.tolist(), self.true_strengths.tolist(), self.consistency.tolist(), accuracy, strict=True
+        )
         return [
             {
                 "model": self.model,
                 "kind": self.kind,
+                "protocol": self.protocol,
                 "images": self.images,
                 "strength": strength,
+                "true_strength": true,
                 "consistency": consistent,
                 "accuracy": right,
             }
-            for strength, consistent, right in zip(
-                self.strengths.tolist(), self.consistency.tolist(), accuracy, strict=True
-            )
+            for strength, true, consistent, right in lines
         ]
 
     def figure(self) -> Figure:
@@ -85,72 +105,258 @@ def invariance(
     data: Data,
     *,
     kind: str = "translation",
-    strengths: Sequence[int] | None = None,
+    protocol: str = "straight",
+    strengths: Sequence[float] | None = None,
     device: str | torch.device | None = None,
     batch_size: int = 64,
     image_size: int | None = None,
+    crop_pct: float | None = None,
     seed: int = 0,
 ) -> Invariance:
-    """Move every picture and compare the model's answers with those for the picture as it is.
+    """Show a model other views of every picture, and compare its answers with those for the standard view.
 
-    translation: a strength of s moves the content by exactly s pixels along each axis it moves on, in all eight
-    directions: a diagonal moves by s down (or up) and by s right (or left), s * sqrt(2) as the crow flies. At the
-    border the picture's mirror image comes in: no black bars, but no real context either. The measure is that of the
-    paper (arXiv 2211.05781), its published code's bent axis and missing direction apart.
+    The standard view: the shorter side resized to int(image_size / crop_pct), the centre cut out. The measure is that
+    of the paper (arXiv 2211.05781). protocol="straight":
 
-    strengths: whole pixels, at least 0 and below the side; default nine from 0 to 2/7 of the shorter side, the paper's
-    range (64 of 224). data: images (N, 3, H, W), (images, labels), or a Dataset, which is decoded at `image_size`
-    (default: the model's own). device: default the model's own. seed: for models that draw random numbers in eval mode.
-    Raises UserError for an unknown kind or device, strengths that are none, data that are no images, a model without
-    a classifier, and labels that it has no class for.
+    * translation: a strength of s moves the content by exactly s pixels along each axis it moves on, in all eight
+      directions: a diagonal moves by s down (or up) and by s right (or left), s * sqrt(2) as the crow flies.
+    * rotation: by an angle, about the middle, in both directions, before the picture is cut.
+    * rotation_after_crop: of the picture as it is cut; its corners hold mirror image only.
+    * scale: the content gets so many times as large.
+
+    What comes in is the rest of the picture where the cut left one, and else its mirror image: no black bars.
+
+    protocol="published": the code path of the published curves with its faults, on the published axes; of other sizes
+    than 224 in proportion.
+
+    * translation: in one direction, drawn for each picture and strength out of seven (the eighth never comes). Beyond
+      the margin of the cut the content moves by half of what the axis says, with black bars on both sides.
+    * rotation: counter-clockwise, with black corners.
+    * scale: the crop ratio, .2, .325 .. 1.95, in which the training's .875 does not appear; above 1 a black frame.
+
+    Interpolation is bicubic, of the decoded picture: where the published code enlarges the file itself, this enlarges
+    what was decoded at int(image_size / crop_pct).
+
+    Args:
+        data: images (N, 3, H, W), (images, labels), or a Dataset. A Dataset is decoded once, its longer side kept.
+            Images are standard views as they are, unless `image_size` (its centre; the rest is context) or `crop_pct`
+            (resized) is given, or the protocol is "published" (resized, so that their shorter side is the view's).
+        strengths: see `Invariance`; default: the paper's ranges (64 of 224 pixels, 90 degrees), scales from 1/2 to 2.
+        image_size: side of the view; default: the model's own for a Dataset, the shorter side of images.
+        crop_pct: share of the picture's shorter side in the view; default: the model's own for a Dataset, and .875 for
+            the published protocol.
+        device: default the model's own.
+        seed: of the published directions, and for models that draw random numbers even in eval mode.
+
+    Raises:
+        UserError: an unknown kind, protocol or device, strengths that are none, data that are no images, a view larger
+            than its images, a model without a classifier, and labels that it has no class for.
     """
     check_known("kind of invariance", kind, KINDS)
-    images = as_images(data, model, image_size)
-    shifts = _strengths(strengths, images.pixels.shape[-2:])
+    check_known("protocol", protocol, PROTOCOLS)
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}, but a batch needs at least one image")
+    stock = _stock(data, model, protocol, image_size, crop_pct)
+    values = _strengths(kind, protocol, strengths, stock.size)
+    views, directions = _VIEWS[protocol, kind]
+    number = len(stock.pixels)
+    modes = np.random.default_rng(seed).integers(7, size=(number, len(values)))  # the published randint(7)
     with evaluating(model, device, seed) as device, torch.inference_mode():
-        consistent = torch.zeros(len(shifts), len(DIRECTIONS), dtype=torch.int64, device=device)
+        normalise = Normalize(model, device)
+        consistent = torch.zeros(len(values), len(directions), dtype=torch.int64)
         right = torch.zeros_like(consistent)
-        for batch, labels in images.batches(model, device, batch_size):
-            logits = model(batch)
-            _check_classes(model, logits, images.labels)
-            standard = logits.argmax(1)  # (B,)
-            for i, strength in enumerate(shifts):
-                for j, (down, across) in enumerate(DIRECTIONS.values()):
-                    answers = standard  # for no shift, whichever the direction
-                    if strength:
-                        answers = model(translate(batch, strength * down, strength * across)).argmax(1)
+        starts = range(0, number, batch_size)
+        told = progress(starts, f"{model_name(model)}, {kind}", unit="batch") if len(starts) > _LONG else starts
+        for start in told:
+            some = slice(start, start + batch_size)
+            scene = stock.scene(some, device)
+            logits = model(normalise(scene.standard()))
+            _check_classes(model, logits, stock.labels)
+            standard, labels = logits.argmax(1).cpu(), None if stock.labels is None else stock.labels[some]
+            for i, strength in enumerate(values):
+                for j in range(len(directions)):
+                    answers = standard
+                    if not (strength == 1 and protocol == "straight" if kind == "scale" else strength == 0):
+                        pixels = views(scene, strength, j, torch.from_numpy(modes[some, i]))
+                        answers = model(normalise(pixels)).argmax(1).cpu()
                     consistent[i, j] += (answers == standard).sum()
                     if labels is not None:
                         right[i, j] += (answers == labels).sum()
-    percent = 100 / len(images.pixels)
     return Invariance(
         model=model_name(model),
         kind=kind,
-        images=len(images.pixels),
-        strengths=np.array(shifts),
-        directions=tuple(DIRECTIONS),
-        consistency_by_direction=consistent.cpu().numpy() * percent,
-        accuracy_by_direction=None if images.labels is None else right.cpu().numpy() * percent,
+        images=number,
+        strengths=np.array(values),
+        directions=tuple(directions),
+        consistency_by_direction=consistent.numpy() * (100 / number),
+        accuracy_by_direction=None if stock.labels is None else right.numpy() * (100 / number),
+        protocol=protocol,
+        true_strengths=np.array([_true(kind, protocol, value, stock) for value in values], dtype=float),
     )
 
 
-def translate(images: Tensor, down: int, right: int) -> Tensor:
-    """Move the content of (..., H, W) by whole pixels, |down| < H and |right| < W; the border mirrors the picture."""
-    rows, columns = (
-        mirrored(torch.arange(size, device=images.device) - shift, size)
-        for size, shift in zip(images.shape[-2:], (down, right), strict=True)
-    )
-    return images.index_select(-2, rows).index_select(-1, columns)
+# ---- the views -------------------------------------------------------------------------------------------------------
 
 
-def _strengths(strengths: Sequence[int] | None, size: tuple[int, int]) -> list[int]:
+class Scene(NamedTuple):
+    """A batch of pictures on the model's device, and the size (rows, columns) of the views of them."""
+
+    pictures: Pictures
+    size: tuple[int, int]
+
+    def standard(self) -> Tensor:
+        return window(self.pictures, self.pictures.centred(self.size), self.size, mirror=True)
+
+
+def _moved(scene: Scene, strength: int, direction: int, _: Tensor) -> Tensor:
+    towards = torch.tensor(list(DIRECTIONS.values())[direction])
+    start = scene.pictures.centred(scene.size) - strength * towards
+    return window(scene.pictures, start, scene.size, mirror=True)
+
+
+def _moved_as_published(scene: Scene, strength: int, _: int, modes: Tensor) -> Tensor:
+    start, low, high = published_boxes(scene.pictures.sizes, scene.size[0], strength, modes)
+    return window(scene.pictures, start, scene.size, mirror=False, within=(low, high))
+
+
+def _turned(mirror: bool, after_crop: bool) -> Callable[..., Tensor]:
+    def view(scene: Scene, strength: float, direction: int, _: Tensor) -> Tensor:
+        pictures = Pictures.alike(scene.standard()) if after_crop else scene.pictures
+        return turned(pictures, scene.size, -strength if direction else strength, mirror=mirror)
+
+    return view
+
+
+def _scaled(scene: Scene, strength: float, *_: object) -> Tensor:
+    return scaled(scene.pictures, scene.size, strength, mirror=True)
+
+
+def _scaled_as_published(scene: Scene, strength: float, *_: object) -> Tensor:
+    shorter = scene.pictures.sizes.min(1).values
+    factor = int(scene.size[0] / strength) / shorter.double()
+    # about the middle of the picture; torchvision's centre crop and padding lie at most half a pixel beside it
+    return scaled(scene.pictures, scene.size, factor, mirror=False, centre=scene.pictures.sizes.double() / 2)
+
+
+_BOTH_WAYS, _ONE_WAY = ("counter-clockwise", "clockwise"), ("counter-clockwise",)
+_VIEWS = {
+    ("straight", "translation"): (_moved, tuple(DIRECTIONS)),
+    ("straight", "rotation"): (_turned(mirror=True, after_crop=False), _BOTH_WAYS),
+    ("straight", "rotation_after_crop"): (_turned(mirror=True, after_crop=True), _BOTH_WAYS),
+    ("straight", "scale"): (_scaled, ("centred",)),
+    ("published", "translation"): (_moved_as_published, ("one of seven",)),
+    ("published", "rotation"): (_turned(mirror=False, after_crop=False), _ONE_WAY),
+    ("published", "rotation_after_crop"): (_turned(mirror=False, after_crop=True), _ONE_WAY),
+    ("published", "scale"): (_scaled_as_published, ("centred",)),
+}
+
+
+# ---- the pictures ----------------------------------------------------------------------------------------------------
+
+
+class Stock(NamedTuple):
+    """All pictures, decoded: pixels (N, 3, H, W), uint8 or in [0, 1]; sizes (N, 2); labels, if known; the views' size.
+
+    resized: the shorter side that images are resized to, batch by batch; None for those that are decoded at it.
+    """
+
+    pixels: Tensor
+    sizes: Tensor
+    labels: Tensor | None
+    size: tuple[int, int]
+    resized: int | None
+
+    def scene(self, some: slice, device: torch.device) -> Scene:
+        pixels = self.pixels[some].to(device)
+        pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+        if self.resized is None:
+            return Scene(Pictures(pixels, self.sizes[some]), self.size)
+        side = min(pixels.shape[-2:])
+        if side != self.resized:
+            target = [max(self.resized, round(length * self.resized / side)) for length in pixels.shape[-2:]]
+            pixels = functional.interpolate(pixels, target, mode="bicubic", antialias=True).clamp(0, 1)
+        return Scene(Pictures.alike(pixels), self.size)
+
+
+def _stock(data: Data, model: nn.Module, protocol: str, image_size: int | None, crop_pct: float | None) -> Stock:
+    if crop_pct is not None and not 0 < crop_pct <= 1:
+        raise UserError(f"crop_pct is {crop_pct}; expected a share of the picture, above 0 and at most 1")
+    crop_pct = PUBLISHED_CROP if protocol == "published" and crop_pct is None else crop_pct
+    if hasattr(data, "column_names"):
+        return _decoded(
+            data, image_size or input_size(model)[0], crop_pct or pretrained_cfg(model).get("crop_pct", 1.0)
+        )
+    pixels, labels = as_images(data, model)
+    sizes = torch.tensor(pixels.shape[-2:]).expand(len(pixels), 2)
+    shorter = min(pixels.shape[-2:])
+    if crop_pct is not None:
+        size = image_size or shorter
+        return Stock(pixels, sizes, labels, (size, size), int(size / crop_pct))
+    if image_size is not None and image_size > shorter:
+        raise UserError(
+            f"image_size is {image_size}, but the images' side {shorter}; give crop_pct to have them resized"
+        )
+    size = tuple(pixels.shape[-2:]) if image_size is None else (image_size, image_size)
+    return Stock(pixels, sizes, labels, size, None)
+
+
+def _decoded(dataset: object, size: int, crop_pct: float) -> Stock:
+    """The images of a Dataset, each decoded once, its shorter side resized to int(size / crop_pct)."""
+    from stm_lab.data.views import check_image_size, decoded_images, labels, reduced
+
+    check_image_size(size)
+    if not len(dataset):
+        raise UserError("data: no images (an empty Dataset)")
+    side = int(size / crop_pct)
+    pictures = []
+    for image in decoded_images(dataset):
+        pixels = torch.from_numpy(np.array(reduced(image, side))).permute(2, 0, 1)
+        for axis, length in ((1, pixels.shape[1]), (2, pixels.shape[2])):
+            kept = min(length, int(_LONGEST * side))  # a panorama would make the canvas of all as wide
+            pixels = pixels.narrow(axis, (length - kept) // 2, kept)
+        pictures.append(pixels)
+    sizes = torch.tensor([picture.shape[1:] for picture in pictures])
+    canvas = torch.zeros(len(pictures), 3, *sizes.amax(0).tolist(), dtype=torch.uint8)
+    for place, picture in zip(canvas, pictures, strict=True):
+        place[:, : picture.shape[1], : picture.shape[2]] = picture
+    return Stock(canvas, sizes, labels(dataset), (size, size), None)
+
+
+# ---- strengths -------------------------------------------------------------------------------------------------------
+
+
+def _strengths(kind: str, protocol: str, strengths: Sequence[float] | None, size: tuple[int, int]) -> list[float]:
     side = min(size)
     if strengths is None:
-        return np.unique(np.linspace(0, side * 2 / 7, 9).round().astype(int)).tolist()
-    wrong = [s for s in strengths if s != int(s) or not 0 <= s < side]
-    if wrong or not len(strengths):
-        raise UserError(f"strengths {list(strengths)}: expected whole pixels, 0 to {side - 1} in images of side {side}")
-    return [int(s) for s in strengths]
+        return _default_strengths(kind, protocol, side)
+    strengths = list(strengths)
+    numbers = bool(strengths) and all(math.isfinite(s) for s in strengths)
+    if kind == "translation":
+        if not numbers or any(s != int(s) or not 0 <= s < side for s in strengths):
+            raise UserError(f"strengths {strengths}: expected whole pixels, 0 to {side - 1} in images of side {side}")
+        return [int(s) for s in strengths]
+    low, high = (0.1, 10.0) if kind == "scale" else (0, 180)
+    if not numbers or any(not low <= s <= high for s in strengths):
+        what = "degrees" if kind != "scale" else "crop ratios" if protocol == "published" else "factors"
+        raise UserError(f"strengths {strengths}: expected {what}, {low:g} to {high:g}")
+    return [float(s) for s in strengths]
+
+
+def _default_strengths(kind: str, protocol: str, side: int) -> list[float]:
+    published = protocol == "published"
+    if kind == "translation":  # up to 64 of 224 pixels
+        return np.unique(np.linspace(0, side * 2 / 7, 17 if published else 9).round().astype(int)).tolist()
+    if kind == "scale":
+        return [(200 + 125 * i) / 1000 for i in range(15)] if published else [2 ** (i / 4) for i in range(-4, 5)]
+    return [float(angle) for angle in range(0, 91, 5 if published else 15)]
+
+
+def _true(kind: str, protocol: str, strength: float, stock: Stock) -> float:
+    if protocol == "straight" or kind.startswith("rotation"):
+        return strength
+    size = stock.size[0]
+    side = stock.resized or int(stock.sizes[0].min())
+    return published_shift(side, size, strength) if kind == "translation" else int(size / strength) / side
 
 
 def _check_classes(model: nn.Module, logits: Tensor, labels: Tensor | None) -> None:

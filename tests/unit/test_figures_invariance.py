@@ -1,0 +1,78 @@
+"""Figures of invariance: what they draw and what they say, from numbers made up."""
+
+import numpy as np
+import pytest
+
+from stm_lab import figures
+from stm_lab.errors import UserError
+from stm_lab.measure import Invariance
+
+
+def result(kind="translation", protocol="straight", consistency=(100, 80, 60), accuracy=(90, 70, 50), true=(0, 4, 8)):
+    column = np.array(consistency, float)[:, None]
+    return Invariance(
+        model="made up",
+        kind=kind,
+        images=10,
+        strengths=np.array([0, 4, 16]) if protocol == "published" else np.array(true),
+        directions=("one",),
+        consistency_by_direction=column,
+        accuracy_by_direction=None if accuracy is None else np.array(accuracy, float)[:, None],
+        protocol=protocol,
+        true_strengths=np.array(true, float),
+    )
+
+
+def test_mean_and_range_over_seeds():
+    figure = figures.invariance_curves({"swin": [result(), result(consistency=(100, 90, 80))], "halo": result()})
+    accuracy, consistency = figure.axes
+    np.testing.assert_allclose(consistency.lines[0].get_ydata(), [100, 85, 70])
+    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [90, 70, 50])
+    assert len(consistency.collections) == 1  # the range of swin; halo has one seed
+    assert "swin 100% at 0, 70% at 8" in figure.get_label()
+
+
+def test_without_labels_there_is_one_panel():
+    figure = figures.invariance_curves({"swin": result(accuracy=None)}, chance=10)
+    assert len(figure.axes) == 1
+
+
+def test_published_results_are_drawn_where_the_picture_was():
+    published = result(protocol="published")
+    (axes,) = figures.consistency_curves({"swin": published}).axes
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [0, 4, 8])
+    figure = figures.protocols_compared({"swin": published}, {"swin": result()})
+    nominal, true, straight = figure.axes[0].lines[:3]
+    assert list(nominal.get_xdata()) == [0, 4, 16]
+    assert list(true.get_xdata()) == list(straight.get_xdata()) == [0, 4, 8]
+    assert "published 60% at nominal 16" in figure.get_label()
+
+
+def test_the_bent_axis_in_numbers():
+    figure = figures.bent_axis([0, 16, 64], [0, 16, 40], 224)
+    text = figure.get_label()
+    assert "moved by 40" in text
+    assert "21% of the view is black" in text  # 48 of 224 rows
+    assert "38% along a diagonal" in text  # 1 - (176 / 224)^2
+
+
+def test_right_and_steady():
+    rows = [
+        {"mixer": "swin", "accuracy": 90, "consistency": 70},
+        {"mixer": "swin", "accuracy": 80, "consistency": 60},
+        {"mixer": "halo", "accuracy": 85, "consistency": 75},
+    ]
+    figure = figures.steady_and_right(rows, "turned by 45 degrees")
+    assert "swin 85% right, 65% the same" in figure.get_label()
+    assert "45 degrees" in figure.axes[0].get_ylabel()
+
+
+def test_bad_input():
+    with pytest.raises(UserError, match="no curves"):
+        figures.invariance_curves({})
+    with pytest.raises(UserError, match="different kinds: rotation, translation"):
+        figures.invariance_curves({"a": result(), "b": result(kind="rotation")})
+    with pytest.raises(UserError, match="published a; straight b"):
+        figures.protocols_compared({"a": result()}, {"b": result()})
+    with pytest.raises(UserError, match="no rows"):
+        figures.steady_and_right([], "x")
