@@ -234,7 +234,7 @@ def load_card(notebook: str | int | Path) -> Card:
         name, folder = path.stem, path.parent if (path.parent / "course.yaml").is_file() else None
         if folder is None and path.is_file():  # or another notebook of the same name would be taken for it
             raise UserError(f"{path}: no course.yaml beside it that declares its parameters; see `stm-lab course copy`")
-        if path.parent != Path(".") and not path.is_file():  # likewise
+        if folder is None and path.parent != Path("."):  # likewise
             beside = [file.name for file in path.parent.glob("*.ipynb")]
             hint = nearest(path.name, beside)
             raise UserError(f"{path}: no such notebook{f'; {hint}' if hint.startswith('did you mean') else ''}")

@@ -19,7 +19,7 @@ from stm_lab.train.health import band_key
 
 
 def record(folders: Sequence[str | Path]) -> dict[str, dict[str, float]]:
-    """The bands of finished runs: mean and standard deviation (0 for a single run) of top-1, percent."""
+    """The bands of finished runs: mean and standard deviation of top-1, percent; none of a single run."""
     reached = defaultdict(list)
     for folder in map(Path, folders):
         last = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
@@ -27,10 +27,11 @@ def record(folders: Sequence[str | Path]) -> dict[str, dict[str, float]]:
     return {
         key: {
             "mean": round(statistics.mean(values), 2),
-            "spread": round(statistics.stdev(values), 2) if len(values) > 1 else 0.0,
+            "spread": round(statistics.stdev(values), 2),
             "runs": len(values),
         }
         for key, values in sorted(reached.items())
+        if len(values) > 1  # one run says nothing of where the next will end
     }
 
 
