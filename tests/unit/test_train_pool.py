@@ -15,6 +15,7 @@ import torch
 
 import stm_lab
 from stm_lab.errors import UserError
+from stm_lab.processes import without_main
 from stm_lab.train import fit, fit_all, load_config
 from stm_lab.train import pool as pool_module
 
@@ -113,7 +114,7 @@ def test_a_script_without_a_guard_and_a_module_of_ones_own(short, tmp_path):
 
 def test_the_main_module_is_hidden_for_a_moment_alone():
     main = sys.modules["__main__"]
-    with pool_module._without_main():
+    with without_main():
         assert not hasattr(sys.modules["__main__"], "__file__")
     assert sys.modules["__main__"] is main
 
