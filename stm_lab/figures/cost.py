@@ -38,7 +38,8 @@ def cost_by_part(rows: Sequence[Mapping]) -> Figure:
         plain(axes, "x")
     axes.invert_yaxis()  # shared: the first part on top in both
     figure.suptitle(total["model"], fontsize=10)
-    return figure
+    said = "; ".join(f"{row['part']} {number(row['parameters'])} and {number(row['macs'])}" for row in rows)
+    return described(figure, f"Parameters and MACs of {total['model']} by part: {said}.")
 
 
 def throughput_repeats(model: str, repeats: Sequence[float]) -> Figure:
@@ -52,7 +53,8 @@ def throughput_repeats(model: str, repeats: Sequence[float]) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain(axes, "y")
     axes.legend(frameon=False)
-    return figure
+    said = f"median {np.median(repeats):.4g}, from {min(repeats):.4g} to {max(repeats):.4g} in {len(repeats)} repeats"
+    return described(figure, f"Images a second of {model}: {said}.")
 
 
 def shares_by_role(rows: Sequence[Mapping], key: str, label: str) -> Figure:

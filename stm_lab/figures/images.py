@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stm_lab.errors import UserError
+from stm_lab.figures.style import described
 
 
 def image_grid(images: Sequence, titles: Sequence[str], columns: int = 8) -> Figure:
@@ -29,4 +30,5 @@ def image_grid(images: Sequence, titles: Sequence[str], columns: int = 8) -> Fig
         pixels = np.asarray(image)
         axes.imshow(pixels.transpose(1, 2, 0) if pixels.shape[0] == 3 else pixels, interpolation="nearest")
         axes.set_title(title, fontsize=8, pad=3)
-    return figure
+    named = ", ".join(title.replace("\n", " ") for title in titles)
+    return described(figure, f"{len(images)} images, row by row: {named}.")

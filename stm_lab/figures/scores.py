@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stm_lab.errors import check_known
-from stm_lab.figures.style import CHANCE, colours, grouped, plain
+from stm_lab.figures.style import CHANCE, colours, described, grouped, plain
 from stm_lab.seeds import half_interval
 
 
@@ -55,7 +55,15 @@ def accuracy_dots(rows: Sequence[Mapping], baseline: str = "identity", *, chance
     right.set_xlabel(f"difference to {baseline}, same seed (points)")
     for axes in (left, right):
         plain(axes, "x")
-    return figure
+    said = []
+    for mixer, by_seed in scores.items():
+        mean, many = np.mean(list(by_seed.values())), "s" * (len(by_seed) > 1)
+        said.append(f"{mixer} {mean:.1f}% ({len(by_seed)} seed{many})")
+        if differences.get(mixer):
+            said[-1] += f", {np.mean(list(differences[mixer].values())):+.1f} to {baseline}"
+        if (ends := intervals.get((place[mixer], colours(scores)[mixer]))) is not None:
+            said[-1] += ", 95% from {:+.1f} to {:+.1f}".format(*ends)
+    return described(figure, f"Top-1 accuracy, means over seeds. {'; '.join(said)}.")
 
 
 def _intervals(axes: Axes, intervals: Mapping[tuple[float, str], tuple[float, float]]) -> None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from stm_lab.errors import UserError
-from stm_lab.figures.style import colours, plain, styles
+from stm_lab.figures.style import colours, described, plain, styles
 from stm_lab.seeds import half_interval
 
 
@@ -36,7 +36,14 @@ def leaders_by_seed(
     plain(axes, "y")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
-    return figure
+    winners = {
+        seed: next(name for name, by_seed in scores.items() if by_seed.get(seed) == value)
+        for seed, value in zip(seeds, best, strict=True)
+    }
+    said = "; ".join(
+        f"seed {seed}: {name}, {value:.1f}" for (seed, name), value in zip(winners.items(), best, strict=True)
+    )
+    return described(figure, f"{label} by seed, {len(scores)} names. The winner of each: {said}.")
 
 
 def interval_by_seeds(differences: Sequence[float], label: str = "difference (points)") -> Figure:
@@ -64,7 +71,11 @@ def interval_by_seeds(differences: Sequence[float], label: str = "difference (po
     axes.set(xlabel="seeds so far", ylabel=label, xticks=list(counts), ylim=(-reach, reach))
     plain(axes, "y")
     axes.legend(frameon=False, fontsize=8, loc="upper right")
-    return figure
+    said = "; ".join(
+        f"after {n} {means[n - 1]:+.1f}, 95% from {means[n - 1] - half:+.1f} to {means[n - 1] + half:+.1f}"
+        for n, half in halves.items()
+    )
+    return described(figure, f"Mean {label} by number of seeds: after 1 {means[0]:+.1f}; {said}.")
 
 
 def shares_by_seeds(shares: Mapping[str, Mapping[int, float]]) -> Figure:
@@ -78,7 +89,11 @@ def shares_by_seeds(shares: Mapping[str, Mapping[int, float]]) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain(axes)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return figure
+    said = "; ".join(
+        f"{name}: " + ", ".join(f"{share:.0f}% of {count}" for count, share in by_count.items())
+        for name, by_count in shares.items()
+    )
+    return described(figure, f"Share of the subsets of so many seeds. {said}.")
 
 
 def seeds_needed(needed: Mapping[str, Mapping[float, int]], have: int | None = None, *, unit: str = "points") -> Figure:
@@ -100,7 +115,12 @@ def seeds_needed(needed: Mapping[str, Mapping[float, int]], have: int | None = N
         axis.set_minor_locator(NullLocator())
     plain(axes)
     axes.legend(frameon=False, fontsize=8)
-    return figure
+    said = "; ".join(
+        f"{name}: " + ", ".join(f"{seeds:.0f} for {size:.3g}" for size, seeds in by_size.items())
+        for name, by_size in needed.items()
+    )
+    had = "" if have is None else f" There are {have}."
+    return described(figure, f"Seeds that tell a true difference, in {unit}. {said}.{had}")
 
 
 def paired_scores(ours: Mapping[int, float], theirs: Mapping[int, float], labels: tuple[str, str]) -> Figure:
@@ -119,7 +139,10 @@ def paired_scores(ours: Mapping[int, float], theirs: Mapping[int, float], labels
     axes.annotate("equal", (ends[0], ends[0]), **aside)
     axes.set(xlabel=labels[1], ylabel=labels[0], xlim=ends, ylim=ends, aspect="equal")
     plain(axes)
-    return figure
+    said = "; ".join(f"seed {seed}: {ours[seed]:.1f} and {theirs[seed]:.1f}" for seed in seeds)
+    ahead = sum(ours[seed] > theirs[seed] for seed in seeds)
+    text = f"{labels[0]} and {labels[1]}, a dot a seed. {said}. The first is higher in {ahead} of {len(seeds)}."
+    return described(figure, text)
 
 
 def lucky_leads(leads: Mapping[str, Sequence[float]], seen: Mapping[str, float], label: str) -> Figure:
@@ -139,4 +162,13 @@ def lucky_leads(leads: Mapping[str, Sequence[float]], seen: Mapping[str, float],
         plain(axes, "y")
     panels[0].set_ylabel("simulated sweeps (%)")
     figure.supxlabel(label, fontsize=10)
-    return figure
+    said = []
+    for name, values in leads.items():
+        middle = f"{name}: by chance {np.median(values):.1f} (median)"
+        reached = (
+            f", seen {seen[name]:.1f}, reached in {100 * np.mean(np.asarray(values) >= seen[name]):.0f}%"
+            if name in seen
+            else ""
+        )
+        said.append(middle + reached)
+    return described(figure, f"{label}, of simulated sweeps. {'; '.join(said)}.")

@@ -18,6 +18,7 @@ from stm_lab.figures.style import (
     OTHER_COLOURS,
     accuracy_label,
     colours,
+    described,
     grouped,
     legend_beside,
     plain,
@@ -37,6 +38,7 @@ def training_curves(
     """
     runs = grouped(rows, (by, "seed", "epoch", "top1", "loss"), by=(by, "seed"))
     colour = colours(name for name, _ in runs)
+    said: dict[str, list[str]] = {name: [] for name in colour}
     figure = Figure(figsize=(9.5, 3.6), dpi=120, layout="constrained")
     panels = zip(figure.subplots(1, 2), ("top1", "loss"), (accuracy_label(images), "training loss"), strict=True)
     for axes, key, label in panels:
@@ -49,6 +51,8 @@ def training_curves(
             epochs = sorted(set.intersection(*map(set, curves)))  # of the epochs that every seed has
             mean = [np.mean([curve[epoch] for curve in curves]) for epoch in epochs]
             axes.plot(epochs, mean, **style, linewidth=2.2, label=group)
+            if epochs:
+                said[group].append(f"{label.splitlines()[0]} {mean[-1]:.3g} at epoch {epochs[-1]:g}")
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         plain(axes)
@@ -56,7 +60,8 @@ def training_curves(
     if chance is not None:
         accuracy.axhline(chance, **CHANCE)
     legend_beside(figure, accuracy)
-    return figure
+    ends = "; ".join(f"{name}: {', '.join(parts) or 'not measured'}" for name, parts in said.items())
+    return described(figure, f"Accuracy and loss by epoch, means over seeds. {ends}.")
 
 
 def compared_curves(runs: Mapping[str, Sequence[Mapping]]) -> Figure:
@@ -74,15 +79,19 @@ def compared_curves(runs: Mapping[str, Sequence[Mapping]]) -> Figure:
         grouped([], (), ())  # raises
     figure = Figure(figsize=(1.6 + 4.2 * len(runs), 3.8), dpi=120, layout="constrained")
     panels = figure.subplots(1, len(runs), sharex=True, sharey=True, squeeze=False)[0]
+    said = []
     for axes, (title, rows) in zip(panels, runs.items(), strict=True):
         grouped_rows = grouped(rows, ("mixer", "seed", "epoch", "top1"), by=("mixer", "seed")) if rows else {}
+        ends = []
         for name, style in drawn.items():
             curves = [
                 {row["epoch"]: row["top1"] for row in run if row["top1"] is not None}
                 for (mixer, _), run in grouped_rows.items()
                 if mixer == name
             ]
-            _seeds_and_mean(axes, curves, style)
+            last = _seeds_and_mean(axes, curves, style)
+            ends += [] if last is None else [f"{name} {last[1]:.1f}% at epoch {last[0]:g}"]
+        said.append(f"{title}: {', '.join(ends) or 'no training curves'}")
         if not rows:
             axes.text(0.5, 0.5, "no training curves", transform=axes.transAxes, ha="center", color="0.35")
         axes.set_title(title, fontsize=10)
@@ -92,18 +101,22 @@ def compared_curves(runs: Mapping[str, Sequence[Mapping]]) -> Figure:
     panels[0].set_ylabel("top-1 accuracy (%)")
     handles = [Line2D([], [], **style, linewidth=2.2, label=name) for name, style in drawn.items()]
     figure.legend(handles=handles, loc="outside right center", frameon=False)
-    return figure
+    return described(figure, f"Top-1 accuracy by epoch, means over seeds. {'; '.join(said)}.")
 
 
-def _seeds_and_mean(axes: Axes, curves: Sequence[Mapping[float, float]], style: Mapping) -> None:
-    """Curves {epoch: value} of one name: each a thin line, and bold their mean at the epochs that all have."""
+def _seeds_and_mean(axes: Axes, curves: Sequence[Mapping[float, float]], style: Mapping) -> tuple[float, float] | None:
+    """Curves {epoch: value} of one name: each a thin line, and bold their mean at the epochs that all have.
+
+    Returns the last of these epochs and the mean there, None where there is none.
+    """
     if not curves:
-        return
+        return None
     for curve in curves if len(curves) > 1 else ():
         axes.plot(*zip(*sorted(curve.items()), strict=True), **style, linewidth=0.8, alpha=0.45)
     epochs = sorted(set.intersection(*map(set, curves)))
     mean = [np.mean([curve[epoch] for curve in curves]) for epoch in epochs]
     axes.plot(epochs, mean, **style, linewidth=2.2, marker="o" if len(epochs) == 1 else None)
+    return (epochs[-1], float(mean[-1])) if epochs else None
 
 
 def run_curves(
@@ -133,7 +146,16 @@ def run_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         plain(axes)
         axes.legend(frameon=False, fontsize=8)
-    return figure
+    last = rows[-1]
+    ends = "; ".join(
+        f"{label.splitlines()[0]}: " + ", ".join(f"{name} {_number(last[key])}" for key, name in lines.items())
+        for label, lines in panels.items()
+    )
+    return described(figure, f"A run by epoch. At epoch {last['epoch']:g}, {ends}.")
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3g}"
 
 
 def learning_rates(schedules: Mapping[str, Sequence[float]]) -> Figure:
@@ -152,4 +174,8 @@ def learning_rates(schedules: Mapping[str, Sequence[float]]) -> Figure:
     axes.set_ylim(bottom=0)
     plain(axes)
     legend_beside(figure, axes)
-    return figure
+    said = "; ".join(
+        f"{name}: {rates[0]:.2g} at first, {max(rates):.2g} at most, {rates[-1]:.2g} at last, {len(rates)} steps"
+        for name, rates in schedules.items()
+    )
+    return described(figure, f"Learning rates. {said}.")
