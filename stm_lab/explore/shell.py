@@ -7,7 +7,7 @@ drawn before the explorer is first displayed.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,8 @@ class Picture(anywidget.AnyWidget):
     """An image that tells where it was clicked, as fractions of its width and height from the upper left corner.
 
     The next picture is decoded before it takes the place of the last one: nothing flickers. `clicked` carries a number
-    besides, so that two clicks on one place are two events.
+    besides, so that two clicks on one place are two events. `hints` are texts at places, [x, y, text] in the same
+    fractions: the one nearest to the pointer, if it is near, is shown beside it, with no word from the kernel.
     """
 
     _esm = """
@@ -55,8 +56,30 @@ class Picture(anywidget.AnyWidget):
         model.set("clicked", [x, y, (model.get("clicked")[2] ?? 0) + 1]);
         model.save_changes();
       });
+      const frame = document.createElement("div");
+      frame.style.cssText = "position:relative; display:inline-block; max-width:100%";
+      const hint = document.createElement("div");
+      hint.className = "stm-lab-hint";
+      hint.style.cssText = "position:absolute; display:none; pointer-events:none; white-space:pre; padding:2px 6px;" +
+        "font:12px sans-serif; color:#000; background:#fff; border:1px solid #888; border-radius:3px; z-index:9";
+      image.addEventListener("pointermove", (event) => {
+        const box = image.getBoundingClientRect();
+        const [left, top] = [event.clientX - box.left, event.clientY - box.top];
+        const away = ([x, y]) => Math.hypot(left - x * box.width, top - y * box.height);
+        let [nearest, best] = [null, 14];
+        for (const one of model.get("hints")) if (away(one) < best) [nearest, best] = [one, away(one)];
+        hint.style.display = nearest ? "block" : "none";
+        if (!nearest) return;
+        hint.textContent = nearest[2];
+        hint.style.top = `${nearest[1] * box.height + 10}px`;
+        const isLeft = nearest[0] < 0.6;
+        hint.style.left = isLeft ? `${nearest[0] * box.width + 10}px` : "auto";
+        hint.style.right = isLeft ? "auto" : `${(1 - nearest[0]) * box.width + 10}px`;
+      });
+      image.addEventListener("pointerleave", () => { hint.style.display = "none"; });
       model.on("change:png", show);
-      el.appendChild(image);
+      frame.append(image, hint);
+      el.appendChild(frame);
       show();
       return () => { model.off("change:png", show); if (shown) URL.revokeObjectURL(shown); };
     }
@@ -68,6 +91,7 @@ class Picture(anywidget.AnyWidget):
     width = traitlets.Int(0).tag(sync=True)
     clickable = traitlets.Bool(False).tag(sync=True)
     clicked = traitlets.List([]).tag(sync=True)
+    hints = traitlets.List([]).tag(sync=True)
 
 
 class Explorer:
@@ -82,6 +106,8 @@ class Explorer:
         controls: the widgets by the names of what they set. Sliders send their value when they are let go.
         select: what a click does: called with the number of the panel (axes of the figure, in their order) and the
             place in its coordinates, it returns the values to set, by name; empty where the click says nothing.
+        hints: what the pointer is told: called with the state as `draw` is, it returns (panel, x, y, text), places in
+            the panels' coordinates. Nothing that the controls do not tell as well: not everybody has a pointer.
 
     Raises:
         UserError: a value that the figure cannot be drawn with is shown below the picture, which stays as it was.
@@ -93,8 +119,9 @@ class Explorer:
         controls: Mapping[str, widgets.Widget],
         *,
         select: Callable[[int, float, float], Mapping[str, Any]] | None = None,
+        hints: Callable[..., Iterable[tuple[int, float, float, str]]] | None = None,
     ):
-        self._draw, self._controls, self._select = draw, dict(controls), select
+        self._draw, self._controls, self._select, self._hints = draw, dict(controls), select, hints
         self._drawn: Figure | None = None  # the one in the picture, whose panels a click is looked up in
         self._is_held = False
         self._widget: widgets.Widget | None = None
@@ -181,6 +208,8 @@ class Explorer:
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=_DPI)  # as large as the figure says: a click is looked up in it
         self._drawn, self._message.value = figure, ""
+        if self._hints is not None:
+            self._picture.hints = [[*_place_of(figure, *place), text] for *place, text in self._hints(**self.state)]
         self._picture.alt = figure.get_label()
         self._picture.width = round(figure.get_figwidth() * _DPI)
         self._picture.png = file.getvalue()  # last: it is what the front end waits for
@@ -194,3 +223,9 @@ def _panel_at(figure: Figure, x: float, y: float) -> tuple[int, float, float] | 
         if axes.bbox.contains(*point):
             return number, *map(float, axes.transData.inverted().transform(point))
     return None
+
+
+def _place_of(figure: Figure, panel: int, x: float, y: float) -> tuple[float, float]:
+    """The other way round: a place in a panel's coordinates as fractions of the picture."""
+    across, up = figure.axes[panel].transData.transform((x, y))
+    return float(across / figure.bbox.width), float(1 - up / figure.bbox.height)

@@ -1,0 +1,82 @@
+"""Trainings as rows: the same numbers, in the course's form, grouped by what was trained alike."""
+
+import json
+
+import pytest
+
+from stm_lab import zoo
+from stm_lab.course import results, trainings
+from stm_lab.errors import UserError
+from stm_lab.paths import notebooks_dir
+
+
+def _written(rows, tmp_path):
+    return results.records(trainings.write_rows(rows, tmp_path / "rows.jsonl"))
+
+
+def test_shipped_rows_are_an_experiment(tmp_path):
+    rows = trainings.shipped_rows()
+    (experiment,) = trainings.experiments(_written(rows, tmp_path))
+    assert experiment.title == "shapes, 64 px, 12 epochs, 10,000 images"
+    assert set(experiment.scores) == {row["metrics"]["mixer"] for row in rows}
+    assert experiment.scores["swin"] == {0: experiment.means()["swin"]}
+    assert results.summary(results.rows(tmp_path / "rows.jsonl"), baseline="identity")["n"].tolist() == [1] * len(rows)
+
+
+def test_rows_of_the_course_are_one_too():
+    records = results.records(notebooks_dir() / "sweeps" / "rows_of_shapes.jsonl")
+    first, *_ = trainings.experiments(records)
+    assert first.title == "shapes, 32 px, 6 epochs, 4,000 images"
+    assert len(first.scores["swin"]) >= 3
+
+
+def test_none_is_the_recipes_own_value(tmp_path):
+    """A configuration that says 64 pixels and all 10,000 images is that which says None for both."""
+    first = trainings.shipped_rows()[0]
+    other = json.loads(json.dumps(first))
+    other["seed"] = 1
+    other["parameters"] |= {"image_size": 64, "train_size": 10_000}
+    (experiment,) = trainings.experiments(_written([first, other], tmp_path))
+    assert len(experiment.scores[first["metrics"]["mixer"]]) == 2
+
+
+def test_what_was_trained_otherwise_stands_apart(tmp_path):
+    first = trainings.shipped_rows()[0]
+    longer, later = json.loads(json.dumps(first)), json.loads(json.dumps(first))
+    longer["parameters"]["epochs"] = 24.0
+    later["metrics"]["top1"], later["code"] = 1.0, "another"
+    found = trainings.experiments(_written([first, longer, later], tmp_path))
+    assert [experiment.title.split(", ")[2] for experiment in found] == ["12 epochs", "24 epochs"]
+    assert found[0].means() == {first["metrics"]["mixer"]: 1.0}
+    assert found[0].notes == ("rows of 2 states of the code", "1 rows for a mixer and seed that a later row replaces")
+
+
+@pytest.mark.slow
+def test_a_training_is_a_row(tmp_path):
+    from stm_lab import train
+
+    run = train.fit(
+        "quick", mixer="identity", epochs=1, warmup_epochs=0.2, train_size=64, validation_size=32, image_size=32,
+        seed=5, out=str(tmp_path / "identity-s5"),
+    )  # fmt: skip
+    (row,) = trainings.training_rows(tmp_path)
+    assert row["metrics"]["mixer"] == "identity"
+    assert row["metrics"]["top1"] == run.metrics["top1"]
+    assert (row["seed"], row["parameters"]["train_size"], row["notebook"]) == (5, 64, "train")
+    assert row["data"]
+    assert row["code"]
+    (subject,) = zoo.load(["identity"], tmp_path)
+    assert trainings.known_accuracy(subject, tmp_path) == (run.metrics["top1"], "shapes")
+
+
+def test_known_accuracy_where_somebody_wrote_it():
+    shipped = {row["metrics"]["mixer"]: row["metrics"]["top1"] for row in trainings.shipped_rows()}
+    (subject,) = zoo.load(["convnext"])
+    assert trainings.known_accuracy(subject, "pretrained") == (shipped["convnext"], "shapes")
+    assert trainings.known_accuracy(subject, "none") is None
+    assert trainings.known_accuracy(subject, "pretrained", "tiny") == (82.2, "imagenet-1k")
+
+
+def test_refuses_rows_without_the_metric():
+    with pytest.raises(UserError, match="none of 1 has 'top1'"):
+        trainings.experiments([{"seed": 0}])

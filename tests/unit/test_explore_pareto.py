@@ -1,0 +1,75 @@
+"""The explorer of costs: any state by its controls, clicks and pointers find networks, and it answers in time."""
+
+import time
+
+import pytest
+
+from stm_lab import paper
+from stm_lab.errors import UserError
+from stm_lab.explore import pareto
+
+COSTS = {"parameters": "parameters", "macs": "MACs"}
+
+
+@pytest.fixture
+def rows():
+    return [{"name": f"{row['model']} {row['scale']}", **row} for row in paper.rows()]
+
+
+@pytest.fixture
+def explorer(rows):
+    return pareto(rows, COSTS)
+
+
+def test_says_what_beats_it_and_what_does_not(explorer):
+    assert (
+        "beaten by U-InternImage tiny: +1.1 at 0.96 times the cost"
+        in explorer.figure(cost="macs", network="U-ConvNeXt tiny").get_label()
+    )
+    assert "on the front: nothing" in explorer.figure(cost="macs", network="U-HaloNet base").get_label()
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_every_state_is_drawn_in_half_a_second(explorer, log):
+    picture = explorer.widget.children[1]  # the first one loads fonts
+    for cost in ("macs", "parameters"):
+        before, start = picture.png, time.process_time()
+        explorer.set(cost=cost, network="U-PVT base", log=log)
+        assert time.process_time() - start < 0.5
+        assert picture.png != before
+
+
+def _click(explorer, x, y):
+    picture, figure = explorer.widget.children[1], explorer.figure()
+    figure.draw_without_rendering()
+    across, up = figure.axes[0].transData.transform((x, y))
+    picture.clicked = [across / figure.bbox.width, 1 - up / figure.bbox.height, len(picture.clicked) + 1]
+
+
+def test_a_click_takes_the_nearest(explorer, rows):
+    explorer.set(cost="macs")
+    wanted = next(row for row in rows if row["name"] == "U-HaloNet micro")
+    _click(explorer, wanted["macs"] * 1.02, wanted["top1"] + 0.1)
+    assert explorer.state["network"] == "U-HaloNet micro"
+
+
+def test_the_pointer_is_told_each_network_where_it_stands(explorer, rows):
+    hints = explorer.widget.children[1].hints
+    assert [text.split("\n")[0] for _, _, text in hints] == [row["name"] for row in rows]
+    assert all(0 < x < 1 and 0 < y < 1 for x, y, _ in hints)
+    best, worst = (next(h for h in hints if h[2].startswith(name)) for name in ("U-HaloNet base", "U-PVT micro"))
+    assert best[1] < worst[1]  # higher in the picture
+    assert best[0] > worst[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: [], "no rows"),
+        (lambda rows: [*rows, rows[0]], "names that differ"),
+        (lambda rows: [{"name": "a", "mixer": "swin", "top1": 3}], "'a' has no 'parameters'"),
+    ],
+)
+def test_refuses(rows, change, message):
+    with pytest.raises(UserError, match=message):
+        pareto(change(rows), COSTS)
