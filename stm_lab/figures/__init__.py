@@ -21,6 +21,7 @@ from stm_lab.figures.invariance import (
     protocols_compared,
     steady_and_right,
 )
+from stm_lab.figures.mixing import inductive_biases, mixing_distances, mixing_matrices, mixing_over_image
 from stm_lab.figures.paper import (
     accuracy_bubbles,
     accuracy_over_costs,
@@ -28,7 +29,13 @@ from stm_lab.figures.paper import (
     orders,
     pareto,
 )
-from stm_lab.figures.receptive import receptive_fields
+from stm_lab.figures.receptive import (
+    area_ratios,
+    radial_profiles,
+    receptive_field_over_image,
+    receptive_fields,
+    receptive_grid,
+)
 from stm_lab.figures.scores import accuracy_dots
 from stm_lab.figures.seeds import (
     interval_by_seeds,
@@ -47,6 +54,7 @@ __all__ = [
     "accuracy_by_epsilon",
     "accuracy_dots",
     "accuracy_over_costs",
+    "area_ratios",
     "bent_axis",
     "colours",
     "compared_curves",
@@ -55,6 +63,7 @@ __all__ = [
     "cost_by_part",
     "detection_over_classification",
     "image_grid",
+    "inductive_biases",
     "interval_by_seeds",
     "invariance_curves",
     "leaders_by_seed",
@@ -63,12 +72,18 @@ __all__ = [
     "loss_surfaces",
     "lucky_leads",
     "macs_over_size",
+    "mixing_distances",
+    "mixing_matrices",
+    "mixing_over_image",
     "orders",
     "paired_scores",
     "pareto",
     "perturbations",
     "protocols_compared",
+    "radial_profiles",
+    "receptive_field_over_image",
     "receptive_fields",
+    "receptive_grid",
     "relative_costs",
     "run_curves",
     "seeds_needed",

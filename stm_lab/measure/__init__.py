@@ -10,7 +10,16 @@ from stm_lab.measure.attack_checks import AttackChecks, LossSurface, attack_chec
 from stm_lab.measure.cost import Cost, PartCost, cost
 from stm_lab.measure.invariance import Invariance, invariance
 from stm_lab.measure.memory import Memory, PartMemory, memory
-from stm_lab.measure.receptive import ReceptiveField, effective_receptive_field, high_contribution_area
+from stm_lab.measure.mixing import MixerLayer, MixingMatrix, mixer_layers, mixing_matrix
+from stm_lab.measure.receptive import (
+    RadialProfile,
+    ReceptiveField,
+    contribution_radius,
+    effective_receptive_field,
+    high_contribution_area,
+    radial_profile,
+    replknet_rectangle,
+)
 from stm_lab.measure.throughput import PartTime, PartTimes, Throughput, throughput, time_by_part
 
 __all__ = [
@@ -21,21 +30,29 @@ __all__ = [
     "Invariance",
     "LossSurface",
     "Memory",
+    "MixerLayer",
+    "MixingMatrix",
     "PartCost",
     "PartMemory",
     "PartTime",
     "PartTimes",
+    "RadialProfile",
     "ReceptiveField",
     "Throughput",
     "adversarial_accuracy",
     "adversarial_examples",
     "attack_checks",
+    "contribution_radius",
     "cost",
     "effective_receptive_field",
     "high_contribution_area",
     "invariance",
     "loss_surface",
     "memory",
+    "mixer_layers",
+    "mixing_matrix",
+    "radial_profile",
+    "replknet_rectangle",
     "throughput",
     "time_by_part",
 ]

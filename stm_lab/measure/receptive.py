@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError
+from stm_lab.errors import UserError, check_known
 from stm_lab.measure._batches import as_images, evaluating, model_name
+from stm_lab.progress import progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,42 +21,134 @@ if TYPE_CHECKING:
     from stm_lab.measure._batches import Data
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)  # shares of the contribution at which RepLKNet compares models
+PROTOCOLS = ("positive", "replknet", "signed", "absolute", "squared")
+BATCH_PIXELS = 2**20  # of one batch at most, unless it is one image: 1024x1024 go one by one
+CHECKPOINT_PIXELS = 2**19  # from here on activations are computed twice instead of kept
 
 
-def high_contribution_side(contribution: np.ndarray, threshold: float) -> int:
-    """Side, in pixels, of the smallest centred square that holds the share `threshold` of a non-negative (H, W) map.
+def high_contribution_side(contribution: np.ndarray, threshold: float, centre: tuple[int, int] | None = None) -> int:
+    """Side, in pixels, of the smallest square round `centre` that holds the share `threshold` of a non-negative (H, W)
+    map.
 
-    The square's middle is pixel (H // 2, W // 2), so its side is odd; near the border of an even or a long map it may
-    reach beyond the image, where nothing is. Raises UserError for a threshold outside (0, 1] and for a map of zeros.
+    The centre is pixel (H // 2, W // 2) unless given, so the side is odd; near the border of an even or a long map the
+    square may reach beyond the image, where nothing is.
+    Raises UserError for a threshold outside (0, 1] and for a map of zeros.
     """
-    if not 0 < threshold <= 1:
-        raise UserError(f"threshold is {threshold}; expected a share of the contribution, above 0 and at most 1")
-    height, width = contribution.shape
-    rows, columns = np.ogrid[:height, :width]
-    ring = np.maximum(abs(rows - height // 2), abs(columns - width // 2))  # (H, W) which square a pixel completes
+    _check_threshold(threshold)
+    ring = np.maximum(*(abs(offset) for offset in _offsets(contribution.shape, centre)))  # which square completes it
     held = np.cumsum(np.bincount(ring.ravel(), weights=contribution.ravel()))
-    if not held[-1] > 0:
-        raise UserError("the receptive field is empty: no pixel contributes to this cell")
+    _check_seen(held[-1])
     return 2 * int(np.searchsorted(held, threshold * held[-1])) + 1
 
 
-def high_contribution_area(contribution: np.ndarray, threshold: float) -> float:
+def high_contribution_area(contribution: np.ndarray, threshold: float, centre: tuple[int, int] | None = None) -> float:
     """Share of the image, 0 to 1, in the smallest centred square that holds the share `threshold` of the contribution.
 
-    After Ding et al. 2022 (RepLKNet, arXiv 2203.06717). Their script takes it of log10(1 + map), which depends on the
-    gradient's scale; this one takes it of the map itself, so figures are not to be mixed. A flat map gives about
+    After Ding et al. 2022 (RepLKNet, arXiv 2203.06717). Their script takes it of log10(1 + map), see
+    `replknet_rectangle`; this one takes it of the map itself, so figures are not to be mixed. A flat map gives about
     `threshold`. Errors as for `high_contribution_side`.
     """
-    half = high_contribution_side(contribution, threshold) // 2
-    inside = [min(half, size // 2) + 1 + min(half, size - 1 - size // 2) for size in contribution.shape]
+    half = high_contribution_side(contribution, threshold, centre) // 2
+    middle = _middle(contribution.shape) if centre is None else centre
+    inside = [min(half, at) + 1 + min(half, size - 1 - at) for at, size in zip(middle, contribution.shape, strict=True)]
     return inside[0] * inside[1] / contribution.size
+
+
+def replknet_rectangle(contribution: np.ndarray, threshold: float) -> tuple[int, float] | None:
+    """Side in pixels and share of the image, as RepLKNet's published `analyze_erf.py` finds them for an averaged map.
+
+    Of log10(1 + map), divided by its maximum: the smallest square of side 3, 5, 7 ... round pixel (H // 2, W // 2) with
+    strictly more than `threshold` of the sum. The script never looks at the middle pixel alone, and stops before the
+    whole image: None where it finds no square, which happens at 99%. The logarithm makes the result depend on the
+    gradient's scale: for small gradients it is that of the map itself, for large ones much wider. The script is meant
+    for squares; a longer side, where its slices would run backwards, is cut at the border here.
+    Errors as for `high_contribution_side`.
+    """
+    _check_threshold(threshold)
+    logged = replknet_scores(contribution)
+    (height, width), total = logged.shape, logged.sum()
+    row, column = _middle(logged.shape)
+    for half in range(1, height // 2):
+        left = max(column - half, 0)
+        if logged[row - half : row + half + 1, left : column + half + 1].sum() / total > threshold:
+            side = 2 * half + 1
+            return side, side / height * side / width
+    return None
+
+
+def replknet_scores(contribution: np.ndarray) -> np.ndarray:
+    """log10(1 + map), divided by its maximum, as RepLKNet's script draws it and takes areas of it."""
+    logged = np.log10(contribution + 1)
+    _check_seen(logged.max())
+    return logged / logged.max()
+
+
+class RadialProfile(NamedTuple):
+    """Contribution by distance from the centre; arrays are (R,).
+
+    distance: in whole pixels; a pixel belongs to the ring that its distance is rounded to. mean: contribution of one
+    pixel of that ring, on average. held: share of the whole, 0 to 1, up to and with that ring.
+    """
+
+    distance: np.ndarray
+    mean: np.ndarray
+    held: np.ndarray
+
+
+def radial_profile(contribution: np.ndarray, centre: tuple[int, int] | None = None) -> RadialProfile:
+    """What pixels contribute by their distance (Euclidean) from `centre`, default pixel (H // 2, W // 2).
+
+    Raises UserError for a map of zeros.
+    """
+    ring = np.rint(np.hypot(*_offsets(contribution.shape, centre))).astype(int)  # (H, W)
+    count = np.bincount(ring.ravel())
+    total = np.bincount(ring.ravel(), weights=contribution.ravel())
+    _check_seen(total.sum())
+    there = np.flatnonzero(count)
+    return RadialProfile(there, total[there] / count[there], np.cumsum(total)[there] / total.sum())
+
+
+def contribution_radius(contribution: np.ndarray, threshold: float, centre: tuple[int, int] | None = None) -> float:
+    """Radius in pixels of the smallest disc round `centre` that holds the share `threshold` of the contribution.
+
+    Errors as for `high_contribution_side`.
+    """
+    _check_threshold(threshold)
+    distance = np.hypot(*_offsets(contribution.shape, centre)).ravel()
+    order = np.argsort(distance, kind="stable")
+    held = np.cumsum(contribution.ravel()[order])
+    _check_seen(held[-1])
+    return float(distance[order][np.searchsorted(held, threshold * held[-1])])
+
+
+def _middle(shape: tuple[int, ...]) -> tuple[int, int]:
+    return shape[0] // 2, shape[1] // 2
+
+
+def _offsets(shape: tuple[int, ...], centre: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns from the centre, both (H, W)."""
+    row, column = _middle(shape) if centre is None else centre
+    rows, columns = np.indices(shape)
+    return rows - row, columns - column
+
+
+def _check_threshold(threshold: float) -> None:
+    if not 0 < threshold <= 1:
+        raise UserError(f"threshold is {threshold}; expected a share of the contribution, above 0 and at most 1")
+
+
+def _check_seen(total: float) -> None:
+    if not total > 0:
+        raise UserError("the receptive field is empty: no pixel contributes to this cell")
 
 
 @dataclass(frozen=True, eq=False)
 class ReceptiveField:
     """`map`, (H, W) float64: what each pixel contributes to `cell` (row, column) of the (h, w) map of `stage`.
 
-    The unit is that of the gradient, activation per normalised pixel value: compare shapes, not heights.
+    The unit is that of the gradient, activation per normalised pixel value (its square for `protocol` "squared"):
+    compare shapes, not heights. `centre` is the pixel (row, column) that squares and radii are taken round. `images` is
+    how many were averaged, `skipped` how many "replknet" left out because their gradient was NaN.
     """
 
     model: str
@@ -62,29 +157,60 @@ class ReceptiveField:
     cell: tuple[int, int]
     images: int
     map: np.ndarray
+    protocol: str = "positive"
+    centre: tuple[int, int] | None = None
+    skipped: int = 0
 
-    def high_contribution_area(self, threshold: float) -> float:
+    @property
+    def contribution(self) -> np.ndarray:
+        """(H, W), not negative, of which areas and radii are taken: the map; |map| for "signed"; for "replknet" the
+        logarithm of its script."""
+        return replknet_scores(self.map) if self.protocol == "replknet" else abs(self.map)
+
+    def high_contribution_area(self, threshold: float) -> float | None:
+        """See the function of this name; for protocol "replknet" see `replknet_rectangle`."""
+        return self._square(threshold)[1]
+
+    def radius(self, threshold: float) -> float:
+        """See `contribution_radius`; in pixels."""
+        return contribution_radius(self.contribution, threshold, self.centre)
+
+    def radial_profile(self) -> RadialProfile:
         """See the function of this name."""
-        return high_contribution_area(self.map, threshold)
+        return radial_profile(self.contribution, self.centre)
+
+    def _square(self, threshold: float) -> tuple[int | None, float | None]:
+        if self.protocol == "replknet":
+            return replknet_rectangle(self.map, threshold) or (None, None)
+        return (
+            high_contribution_side(self.contribution, threshold, self.centre),
+            high_contribution_area(self.contribution, threshold, self.centre),
+        )
 
     def rows(self) -> list[dict]:
-        """One row a threshold: side of the square in pixels, its share of the image."""
-        return [
-            {
-                "model": self.model,
-                "stage": self.stage,
-                "images": self.images,
-                "threshold": threshold,
-                "side": high_contribution_side(self.map, threshold),
-                "area": high_contribution_area(self.map, threshold),
-            }
-            for threshold in THRESHOLDS
-        ]
+        """One row a threshold: side of the square in pixels and its share of the image (None where RepLKNet's script
+        finds none), and the radius in pixels."""
+        rows = []
+        for threshold in THRESHOLDS:
+            side, area = self._square(threshold)
+            rows.append(
+                {
+                    "model": self.model,
+                    "stage": self.stage,
+                    "protocol": self.protocol,
+                    "images": self.images,
+                    "threshold": threshold,
+                    "side": side,
+                    "area": area,
+                    "radius": self.radius(threshold),
+                }
+            )
+        return rows
 
     def figure(self) -> Figure:
         from stm_lab.figures import receptive_fields
 
-        return receptive_fields({self.model: self.map})
+        return receptive_fields({self.model: self.contribution})
 
 
 def effective_receptive_field(
@@ -92,61 +218,139 @@ def effective_receptive_field(
     data: Data,
     *,
     stage: int = -1,
+    cell: tuple[int, int] | None = None,
+    protocol: str = "positive",
     device: str | torch.device | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     image_size: int | None = None,
+    checkpointing: bool | None = None,
     seed: int = 0,
 ) -> ReceptiveField:
     """Which pixels move the centre of a stage's feature map, on average over images.
 
-    The gradient of the centre cell, summed over the channels after ReLU, with respect to the normalised image; its
-    positive part, summed over the three colours, averaged over the images. The idea is that of Luo et al. 2016 (arXiv
-    1701.04128), both ReLUs are those of RepLKNet's protocol (Ding et al. 2022, arXiv 2203.06717).
+    The gradient of one cell, summed over the channels after ReLU, with respect to the normalised image. The idea is
+    that of Luo et al. 2016 (arXiv 1701.04128). What becomes of the gradient g is the `protocol`, summed over the three
+    colours and averaged over the images:
+
+    * "positive": ReLU(g), areas taken of the map itself.
+    * "replknet": the same map; areas of its logarithm, as the published script of Ding et al. 2022 (RepLKNet, arXiv
+      2203.06717) takes them, which leaves out images whose gradient is NaN. Its figures are for 50 images of 1024x1024.
+    * "signed": g itself. Over images it cancels: what remains is where the model looks alike in all of them.
+    * "absolute": |g|. "squared": g squared, which weighs strong pixels more.
+
+    The ReLU of the cell stays in all of them. Without it a plain sum over channels, behind a LayerNorm whose weights
+    are equal, is a constant, and its gradient is zero.
 
     The centre is cell (h // 2, w // 2): in an even map the lower right of the middle four. With convolutions of kernel
     3, stride 2 and padding 1, as in the unified backbone, on an even map it looks at pixel (H // 2, W // 2); on an odd
     one it is off the middle (224 pixels: cell 3 of 7 looks at 96). Sides divisible by twice the stride avoid that.
+    Another `cell` (row, column) is measured round the pixel that it looks at in such a network.
+
+    Memory is that of one batch. Weights get no gradient, `batch_size` is 16 or fewer where images are large (None: at
+    most 2**20 pixels, so that images of 1024x1024 go one by one), and from 2**19 pixels an image on, blocks keep only
+    their input and are computed twice, if the model can (`checkpointing`, None: by that rule). Neither changes the
+    result beyond rounding.
 
     model: any timm model with `forward_intermediates`; `stage` counts its feature maps as that does, from the end if
     negative. data: images (N, 3, H, W), (images, labels) or a Dataset, which is decoded at `image_size` (default: the
     model's own). device: default the model's own. seed: for models that draw random numbers even in eval mode.
-    Raises UserError for a model without feature maps, an unknown stage or device, data that are no images, and a
-    gradient that is not finite.
+    Raises UserError for a model without feature maps, an unknown stage, cell, protocol or device, data that are no
+    images, and a gradient that is not finite.
     """
-    stage = _stage_index(model, stage)
+    check_known("protocol", protocol, PROTOCOLS)
+    stage = stage_index(model, stage)
     images = as_images(data, model, image_size)
-    total = torch.zeros(images.pixels.shape[-2:], dtype=torch.float64)
-    with evaluating(model, device, seed) as device, torch.enable_grad():
-        for batch, _ in images.batches(model, device, batch_size):
-            feature, contribution = _contribution(model, batch, stage)
-            total += contribution.sum(0).cpu().double()
-    if not total.isfinite().all():
+    size = tuple(images.pixels.shape[-2:])
+    pixels = size[0] * size[1]
+    if batch_size is None:
+        batch_size = min(16, max(1, BATCH_PIXELS // pixels))
+    if checkpointing is None:
+        checkpointing = pixels >= CHECKPOINT_PIXELS
+    total, used = torch.zeros(size, dtype=torch.float64), 0
+    with evaluating(model, device, seed) as device, _frugal(model, checkpointing), torch.enable_grad():
+        batches = images.batches(model, device, batch_size)
+        if pixels >= CHECKPOINT_PIXELS:
+            batches = progress(batches, f"receptive field of {model_name(model)}", unit="batch")
+        for batch, _ in batches:
+            gradient, at, map_size = _gradient(model, batch, stage, cell)
+            contribution = _REDUCTIONS[protocol](gradient).sum(1)  # (B, H, W)
+            if protocol == "replknet":
+                contribution = contribution[~contribution.isnan().flatten(1).any(1)]
+            total += contribution.cpu().double().sum(0)
+            used += len(contribution)
+    if not used or not total.isfinite().all():
         raise UserError(f"{model_name(model)}: the gradient at stage {stage} is not finite; float32 may mend it")
-    height, width = feature.shape[-2:]
     return ReceptiveField(
         model=model_name(model),
         stage=stage,
-        stage_size=(height, width),
-        cell=(height // 2, width // 2),
-        images=len(images.pixels),
-        map=(total / len(images.pixels)).numpy(),
+        stage_size=map_size,
+        cell=at,
+        images=used,
+        map=(total / used).numpy(),
+        protocol=protocol,
+        centre=_middle(size) if cell is None else place_of(model, stage, at, map_size, size),
+        skipped=len(images.pixels) - used,
     )
 
 
-def _contribution(model: nn.Module, batch: Tensor, stage: int) -> tuple[Tensor, Tensor]:
-    """The stage's map (B, C, h, w), and what each pixel contributes to its centre, (B, H, W)."""
+def place_of(
+    model: nn.Module, stage: int, cell: tuple[int, int], map_size: tuple[int, int], image_size: tuple[int, int]
+) -> tuple[int, int]:
+    """The pixel (row, column) that a cell of a stage's map looks at, where convolutions of kernel 3, stride 2 and
+    padding 1 made the map: cell times stride, which is that of `feature_info` or, if it says none, of the sizes."""
+    stride = model.feature_info[stage].get("reduction")
+    return tuple(
+        min(i * (stride or -(-size // cells)), size - 1)
+        for i, cells, size in zip(cell, map_size, image_size, strict=True)
+    )
+
+
+_REDUCTIONS = {
+    "positive": torch.relu,
+    "replknet": torch.relu,
+    "signed": lambda gradient: gradient,
+    "absolute": torch.abs,
+    "squared": torch.square,
+}
+
+
+def _gradient(
+    model: nn.Module, batch: Tensor, stage: int, cell: tuple[int, int] | None
+) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
+    """The gradient of the stage's cell, (B, 3, H, W), that cell, and the (h, w) of its map."""
     batch = batch.requires_grad_()
     (feature,) = model.forward_intermediates(batch, indices=[stage], intermediates_only=True)
     if feature.ndim != 4:
         raise UserError(f"{model_name(model)}: stage {stage} gives shape {tuple(feature.shape)}, no map (B, C, h, w)")
-    height, width = feature.shape[-2:]
-    centre = feature[:, :, height // 2, width // 2].relu().sum()
-    # Images do not mix in eval mode, so one backward pass gives every image its own gradient. The weights get none.
-    (gradient,) = torch.autograd.grad(centre, batch)
-    return feature.detach(), gradient.float().relu().sum(1)
+    size = tuple(feature.shape[-2:])
+    row, column = _middle(size) if cell is None else cell
+    if not (0 <= row < size[0] and 0 <= column < size[1]):
+        raise UserError(f"cell {cell}: the map of stage {stage} has rows 0 to {size[0] - 1}, columns to {size[1] - 1}")
+    # Images do not mix in eval mode, so one backward pass gives every image its own gradient.
+    (gradient,) = torch.autograd.grad(feature[:, :, row, column].relu().sum(), batch)
+    return gradient.float() if gradient.dtype != torch.float64 else gradient, (int(row), int(column)), size
 
 
-def _stage_index(model: nn.Module, stage: int) -> int:
+@contextmanager
+def _frugal(model: nn.Module, checkpointing: bool) -> Iterator[None]:
+    """Within, weights need no gradient, so that what only they would need is not kept, and blocks may be computed
+    twice. Afterwards all is as it was."""
+    needed = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    flags = [(m, m.grad_checkpointing) for m in model.modules() if "grad_checkpointing" in vars(m)]
+    try:
+        for parameter in needed:
+            parameter.requires_grad_(False)
+        if checkpointing and flags and hasattr(model, "set_grad_checkpointing"):
+            model.set_grad_checkpointing(True)
+        yield
+    finally:
+        for parameter in needed:
+            parameter.requires_grad_(True)
+        for module, flag in flags:
+            module.grad_checkpointing = flag
+
+
+def stage_index(model: nn.Module, stage: int) -> int:
     """The stage's place counted from the front."""
     if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
         raise UserError(f"{model_name(model)} gives no feature maps: it lacks timm's forward_intermediates")

@@ -1,0 +1,87 @@
+"""Click a token, and see where each layer takes it from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import ipywidgets as widgets
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from stm_lab.errors import UserError
+from stm_lab.explore.pictures import as_shown, check_models, place_controls
+from stm_lab.explore.shell import Explorer
+from stm_lab.measure import mixer_layers
+from stm_lab.measure._batches import as_images, evaluating
+from stm_lab.measure.mixing import MixerLayer, Site, mixer_sites, token_weights
+
+_AT_MOST = 4  # layers that are drawn side by side
+
+
+def mixing_weights(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1) -> Explorer:
+    """What each token of an image gives to one output token, in the mixers of a stage, drawn over the image.
+
+    Choose model, stage and image; click a token in any panel, or move the sliders for its row and column in pixels. The
+    weights are rows of the exact Jacobian (see `measure.mixing_matrix`), of the mixers alone, without the residual
+    branch: one backward pass a channel, side by side; what was seen is kept. A deep stage shows four of its blocks.
+
+    Args:
+        models: models with token mixers, by name; ours, or those of timm that `measure.mixer_layers` finds.
+        images: (N, 3, H, W), uint8 or in [0, 1], at the size at which they are shown to the models.
+        stage: the one that is shown first, from 1.
+
+    Raises UserError for no models or images, and a model without token mixers.
+    """
+    check_models(models)
+    images = as_images(images, next(iter(models.values()))).pixels
+    size = tuple(images.shape[-2:])
+    layers = {name: mixer_layers(model) for name, model in models.items()}
+    stages = sorted({layer.stage + 1 for found in layers.values() for layer in found})
+
+    def of_stage(name: str, stage: int) -> list[MixerLayer]:
+        found = [layer for layer in layers[name] if layer.stage == stage - 1]
+        if not found:
+            known = ", ".join(str(number + 1) for number in sorted({layer.stage for layer in layers[name]}))
+            raise UserError(f"{name} has no mixers in stage {stage}; known: {known}")
+        chosen = np.unique(np.linspace(0, len(found) - 1, min(_AT_MOST, len(found))).round().astype(int))
+        return [found[i] for i in chosen]
+
+    @lru_cache(maxsize=64)
+    def sites(name: str, image: int, stage: int) -> dict[str, Site]:
+        model = models[name]
+        with evaluating(model, None, 0) as device:
+            ((batch, _),) = as_images(images[image : image + 1], model).batches(model, device, 1)
+            return mixer_sites(model, batch, of_stage(name, stage))
+
+    @lru_cache(maxsize=512)
+    def weights(name: str, image: int, stage: int, row: int, column: int) -> dict[str, np.ndarray]:
+        """By layer; row and column in pixels."""
+        found = {}
+        with evaluating(models[name], None, 0):
+            for layer in of_stage(name, stage):
+                site = sites(name, image, stage)[layer.name]
+                token = (at * cells // pixels for at, cells, pixels in zip((row, column), site.size, size, strict=True))
+                found[f"block {layer.block + 1}"] = token_weights(site, *token)[0]
+        return found
+
+    def draw(model: str, stage: int, image: int, row: int, column: int) -> Figure:
+        from stm_lab.figures import mixing_over_image
+
+        maps = weights(model, image, stage, row, column)
+        cells = next(iter(maps.values())).shape
+        title = f"{model}, stage {stage}: what each of {cells[0]}x{cells[1]} tokens gives to the framed one"
+        place = (row + 0.5) / size[0], (column + 0.5) / size[1]
+        return mixing_over_image(as_shown(images[image]), maps, place, title)
+
+    controls = {
+        "model": widgets.Dropdown(options=list(models), description="model"),
+        "stage": widgets.Dropdown(options=stages, value=stage if stage in stages else stages[0], description="stage"),
+        **place_controls(len(images), size),
+    }
+
+    def select(panel: int, x: float, y: float) -> Mapping[str, int]:
+        return {"row": min(max(int(y), 0), size[0] - 1), "column": min(max(int(x), 0), size[1] - 1)}
+
+    return Explorer(draw, controls, select=select)

@@ -1,0 +1,585 @@
+"""What does a token mixer mix: how much each input position contributes to each output position, by the Jacobian."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stm_lab.errors import UserError, check_known
+from stm_lab.measure._batches import as_images, evaluating, model_name
+from stm_lab.progress import progress
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from stm_lab.measure._batches import Data
+
+# Legend of shapes: N images, P = H * W positions (output first, input second), C channels, R probes, K positions at a
+# time.
+
+MIXER_NAMES = ("mixer", "token_mixer", "attn", "conv_dw")  # how our blocks and those of timm call theirs
+LAYOUTS = ("NHWC", "NCHW", "NLC")
+_TOKENS_AT_ONCE = 2**19  # numbers in the copies of the tokens that go through the mixer together
+_GRADIENTS_AT_ONCE = 2**24  # numbers of the Jacobian held at a time
+
+
+@dataclass(frozen=True)
+class MixerLayer:
+    """A token mixer inside a model: its module's `name`, and `block` of `stage` where it stands, both from 0, or None
+    where nobody knows."""
+
+    name: str
+    stage: int | None
+    block: int | None
+
+
+def mixer_layers(model: nn.Module) -> list[MixerLayer]:
+    """The token mixers of a model, in its order: those of our blocks, and modules that timm calls `token_mixer`, `attn`
+    or `conv_dw`. Stages are those of `feature_info`; without that there is one.
+
+    Raises UserError for a model that has none.
+    """
+    stages = [info["module"] for info in getattr(model, "feature_info", ())]
+    layers, blocks = [], {}
+    for name, module in model.named_modules():
+        parent, _, last = name.rpartition(".")
+        if last not in MIXER_NAMES or any(parent.startswith(f"{layer.name}.") for layer in layers):
+            continue
+        if isinstance(module, nn.Identity):
+            continue
+        stage = next((i for i, prefix in enumerate(stages) if parent == prefix or parent.startswith(f"{prefix}.")), 0)
+        blocks[stage] = blocks.get(stage, -1) + 1
+        layers.append(MixerLayer(name, stage, blocks[stage]))
+    if not layers:
+        raise UserError(f"{model_name(model)}: no token mixer found (none of {', '.join(MIXER_NAMES)}); give `layer`")
+    return layers
+
+
+@dataclass(frozen=True, eq=False)
+class MixingMatrix:
+    """How a mixer mixes, of `images` inputs.
+
+    matrix: (N, P, P), float; entry [n, p, q] is the Frobenius norm of the block of the Jacobian that says how output
+        position p moves with input position q, at input n; positions count along the rows of the map. The unit is that
+        of output per input; a row's numbers are compared, or those of two rows.
+    map_size: (H, W), with P = H * W. stride: pixels of the image per token, (rows, columns); None for tokens alone.
+    probes: random ones, or None where the Jacobian is exact.
+    shared, positional, dynamic: the Jacobian's squared norm in three parts that add up to 1, by estimates without bias
+        (which may miss 0 and 1 by chance). shared: what one kernel does at every position and for every input, as a
+        convolution. positional: what differs between positions but not between inputs. dynamic: what changes with the
+        input. None for one input, which cannot tell.
+    over_positions: the share of the squared norm, at one input, that no single kernel at all positions explains.
+        0 for a convolution: its Jacobian is constant along diagonals.
+    """
+
+    model: str
+    layer: str
+    stage: int | None
+    block: int | None
+    map_size: tuple[int, int]
+    stride: tuple[float, float] | None
+    images: int
+    probes: int | None
+    matrix: np.ndarray
+    shared: float | None
+    positional: float | None
+    dynamic: float | None
+    over_positions: float
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(N, P, P): each row of `matrix` as shares that add up to 1; rows of zeros, which see nothing, stay."""
+        total = self.matrix.sum(2, keepdims=True)
+        return np.divide(self.matrix, total, out=np.zeros_like(self.matrix), where=total > 0)
+
+    @property
+    def distance(self) -> float:
+        """Mean mixing distance in tokens: from an output position to what it is made of, Euclidean."""
+        return self._mean_distance(1.0, 1.0)
+
+    @property
+    def distance_pixels(self) -> float | None:
+        """The same in pixels of the image; None for tokens alone."""
+        return None if self.stride is None else self._mean_distance(*self.stride)
+
+    @property
+    def uniform_distance(self) -> float:
+        """What `distance` would be if every position contributed alike to every other: the scale for locality."""
+        return float(_distances(self.map_size, 1.0, 1.0).mean())
+
+    @property
+    def reach(self) -> float | None:
+        """`distance` over `uniform_distance`: 0 mixes nothing, 1 mixes all alike; None for a map of one position."""
+        return self.distance / self.uniform_distance if self.uniform_distance else None
+
+    @property
+    def own(self) -> float:
+        """Share of an output position that comes from the position itself, on average."""
+        return float(np.diagonal(self.weights, axis1=1, axis2=2).mean())
+
+    @property
+    def lean(self) -> np.ndarray:
+        """(H, W, 2): where the centre of what a position is made of lies, in tokens (down, right) of the position;
+        mean over inputs. Zero where it looks to all sides alike."""
+        places = _places(self.map_size)  # (P, 2)
+        return (self.weights.mean(0) @ places - places).reshape(*self.map_size, 2)
+
+    @property
+    def lean_inside(self) -> float | None:
+        """Mean length of `lean` in tokens, of all positions but the outermost; None if there are no others."""
+        return self._mean_of(np.hypot(*np.moveaxis(self.lean, 2, 0)), border=False)
+
+    @property
+    def lean_border(self) -> float:
+        """Mean length of `lean` in tokens, of the outermost positions."""
+        return self._mean_of(np.hypot(*np.moveaxis(self.lean, 2, 0)), border=True)
+
+    @property
+    def border_strength(self) -> float | None:
+        """What the outermost positions get in all (sum of their rows), over what those inside get: 1 if a border makes
+        no difference, less where zeros come in. None without an inside."""
+        strength = self.matrix.sum(2).mean(0).reshape(self.map_size)
+        inside = self._mean_of(strength, border=False)
+        return self._mean_of(strength, border=True) / inside if inside else None
+
+    def _mean_distance(self, down: float, right: float) -> float:
+        weights = self.weights
+        seen = weights.sum(2) > 0  # (N, P)
+        if not seen.any():
+            raise UserError(f"{self.layer}: nothing contributes to any position, a distance has no meaning")
+        return float((weights * _distances(self.map_size, down, right)).sum(2)[seen].mean())
+
+    def _mean_of(self, values: np.ndarray, *, border: bool) -> float | None:
+        inside = np.zeros(self.map_size, bool)
+        inside[1:-1, 1:-1] = True
+        chosen = values[~inside if border else inside]
+        return float(chosen.mean()) if chosen.size else None
+
+    def rows(self) -> list[dict]:
+        """One row: all numbers above."""
+        return [
+            {
+                "model": self.model,
+                "layer": self.layer,
+                "stage": self.stage,
+                "block": self.block,
+                "map_size": list(self.map_size),
+                "images": self.images,
+                "probes": self.probes,
+                "distance": self.distance,
+                "distance_pixels": self.distance_pixels,
+                "reach": self.reach,
+                "own": self.own,
+                "shared": self.shared,
+                "positional": self.positional,
+                "dynamic": self.dynamic,
+                "over_positions": self.over_positions,
+                "lean_inside": self.lean_inside,
+                "lean_border": self.lean_border,
+                "border_strength": self.border_strength,
+            }
+        ]
+
+    def figure(self) -> Figure:
+        from stm_lab.figures import mixing_matrices
+
+        return mixing_matrices({f"{self.model}, {self.layer}": self})
+
+
+def mixing_matrix(
+    model: nn.Module,
+    data: Data,
+    *,
+    layer: str | None = None,
+    stage: int | None = None,
+    block: int = 0,
+    probes: int | None = None,
+    layout: str | None = None,
+    image_size: int | None = None,
+    device: str | torch.device | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> MixingMatrix:
+    """How much each input position of a token mixer contributes to each of its output positions.
+
+    The mixer alone is measured, between norm and layer scale, without the residual branch, at the tokens that reach it
+    in the model. The Jacobian counts every way: in attention the values, and also queries and keys through the softmax.
+
+    By default it is exact: one backward pass a channel and output position, many of them side by side, P * C for each
+    image. With `probes`, so many passes a position: block J of the Jacobian is seen through random signs v, whose
+    mean of |v J|^2 is the squared Frobenius norm. The standard error of a squared entry is at most sqrt(2 / probes) of
+    it (a block of rank one), and that of averages over positions far smaller. The same signs are used for all positions
+    and inputs, so that what they share is seen exactly as shared: a convolution is static to rounding.
+
+    model: any model with images (N, 3, H, W), (images, labels) or a Dataset as `data`, and one of
+        stage, block: the mixer there, as `mixer_layers` lists them;
+        layer: the name of any module that gives back tokens of the shape that it takes. `layout` says which axis is
+            which, "NHWC", "NCHW" or "NLC" (ViT: class tokens first, which are held fixed); None finds out or asks.
+        With neither, `model` is a mixer itself and `data` tokens (N, H, W, C), floats (or as `layout` says).
+    image_size: at which a Dataset is decoded, default the model's own. batch_size: images that go through the model
+    together; the mixer's passes are sized by memory, about 100 MB of gradients at a time.
+    device: default the model's own. seed: of the signs, and of models that draw random numbers.
+
+    Windows: where timm's block cuts them outside its `attn` (Swin), the whole of `_attn`, on the map, is measured.
+    Raises UserError for an unknown layer, stage, block, layout or device, a module that changes the tokens' shape, data
+    that are none, and a Jacobian that is not finite.
+    """
+    if probes is not None and probes < 1:
+        raise UserError(f"probes is {probes}; at least one, or None for the exact Jacobian")
+    if layout is not None:
+        check_known("layout", layout, LAYOUTS)
+    with evaluating(model, device, seed) as device:
+        found, site, pixels = _site(model, data, layer, stage, block, layout, image_size, device, batch_size)
+        generator = torch.Generator().manual_seed(seed)
+        jacobian = _Jacobian(site, probes, generator, found.name or model_name(model))
+        jacobian.accumulate()
+    height, width = site.size
+    return MixingMatrix(
+        model=model_name(model),
+        layer=found.name or "mixer",
+        stage=found.stage,
+        block=found.block,
+        map_size=site.size,
+        stride=None if pixels is None else (pixels[0] / height, pixels[1] / width),
+        images=len(site.tokens),
+        probes=probes,
+        matrix=jacobian.squared.clamp_min(0).sqrt().cpu().numpy(),
+        **jacobian.shares(),
+    )
+
+
+def token_weights(site: Site, row: int, column: int) -> np.ndarray:
+    """(N, H, W): what each input position contributes to one output position, exactly; a row of `mixing_matrix`."""
+    height, width = site.size
+    position = torch.tensor([row * width + column])
+    signs = torch.eye(site.channels, dtype=site.tokens.dtype, device=site.tokens.device)
+    gradients = torch.cat([_rows(site, position, part) for part in signs.split(64)])  # (C, N, 1, P, C)
+    return gradients.square().sum((0, 2, 4)).sqrt().view(-1, height, width).cpu().numpy()
+
+
+# ---- where the mixer stands -----------------------------------------------------------------------------------------
+
+
+class Site:
+    """A mixer as a function of tokens, and the tokens that reached it.
+
+    tokens: (N, P, C), detached. size: (H, W). channels: of its output. Called with (B, P, C) and, for each of them, the
+    index of the image whose other arguments (class tokens, masks) go with it, it gives (B, P, C').
+    """
+
+    def __init__(
+        self, function: Callable, args: tuple, kwargs: dict, layout: str, size: tuple[int, int] | None, prefix: int
+    ) -> None:
+        self._function, self._args, self._kwargs, self._layout = function, args[1:], kwargs, layout
+        tokens = args[0].detach()
+        self._prefix = tokens[:, :0]
+        if layout == "NLC":
+            self._prefix, tokens = tokens[:, :prefix], tokens[:, prefix:]
+            self.size = size
+        else:
+            tokens = tokens.permute(0, 2, 3, 1) if layout == "NCHW" else tokens  # -> (N, H, W, C)
+            self.size = tuple(tokens.shape[1:3])
+        self.tokens = tokens.reshape(len(tokens), -1, tokens.shape[-1])
+        self.channels = self.tokens.shape[-1]
+
+    def __call__(self, tokens: Tensor, which: Tensor) -> Tensor:
+        count, (height, width) = len(self.tokens), self.size
+
+        def chosen(value: Any) -> Any:
+            return value[which] if isinstance(value, Tensor) and value.ndim and len(value) == count else value
+
+        if self._layout == "NLC":
+            x = torch.cat((self._prefix[which], tokens), 1)
+        else:
+            x = tokens.view(len(tokens), height, width, -1)
+            x = x.permute(0, 3, 1, 2) if self._layout == "NCHW" else x
+        out = self._function(x, *map(chosen, self._args), **{key: chosen(v) for key, v in self._kwargs.items()})
+        if not isinstance(out, Tensor) or out.shape != x.shape:
+            shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise UserError(f"the mixer gives {shape} for tokens {tuple(x.shape)}; it must keep their shape")
+        if self._layout == "NLC":
+            return out[:, self._prefix.shape[1] :]
+        out = out.permute(0, 2, 3, 1) if self._layout == "NCHW" else out
+        return out.reshape(len(tokens), height * width, -1)
+
+
+def mixer_sites(model: nn.Module, images: Tensor, layers: Sequence[MixerLayer]) -> dict[str, Site]:
+    """The mixers of these layers with the tokens that reach them from `images`, (N, 3, H, W), normalised, on the
+    model's device. One pass through the model, which must be in eval mode. By the layers' names."""
+    return {layer.name: _as_site(model, layer.name, call, None) for layer, call in _calls(model, images, layers)}
+
+
+def _site(
+    model: nn.Module,
+    data: Data,
+    layer: str | None,
+    stage: int | None,
+    block: int,
+    layout: str | None,
+    image_size: int | None,
+    device: torch.device,
+    batch_size: int,
+) -> tuple[MixerLayer, Site, tuple[int, int] | None]:
+    """What is measured, and the size of the images in pixels."""
+    if layer is None and stage is None:
+        return MixerLayer("", None, None), _bare_site(model, data, layout, device), None
+    found = _named_layer(model, layer) if layer is not None else _placed_layer(model, stage, block)
+    images = as_images(data, model, image_size)
+    calls = []
+    for batch, _ in images.batches(model, device, batch_size):
+        ((_, call),) = _calls(model, batch, [found])
+        calls.append(call)
+    return found, _as_site(model, found.name, _joined(calls), layout), tuple(images.pixels.shape[-2:])
+
+
+def _bare_site(model: nn.Module, data: Data, layout: str | None, device: torch.device) -> Site:
+    if not isinstance(data, Tensor) or data.ndim != 4 or not data.is_floating_point():
+        what = f"{tuple(data.shape)} {data.dtype}" if isinstance(data, Tensor) else f"a {type(data).__name__}"
+        raise UserError(
+            f"data: {what}; a mixer by itself takes tokens (N, H, W, C), floats; in a model, give stage or layer"
+        )
+    if not data.numel() or not data.isfinite().all():
+        raise UserError(f"data: tokens {tuple(data.shape)}; expected at least one, and finite")
+    if layout == "NLC":
+        raise UserError("layout 'NLC' says nothing of the map's sides; give tokens as NHWC or NCHW")
+    dtype = next((p.dtype for p in model.parameters()), data.dtype)
+    return Site(model, (data.to(device, dtype),), {}, layout or "NHWC", None, 0)
+
+
+def _named_layer(model: nn.Module, name: str) -> MixerLayer:
+    known = [known for known, _ in model.named_modules() if known]
+    check_known("layer", name, known, f"{model_name(model)}: ")
+    try:
+        return next((layer for layer in mixer_layers(model) if layer.name == name), MixerLayer(name, None, None))
+    except UserError:  # no mixers known by name: any module may be asked for
+        return MixerLayer(name, None, None)
+
+
+def _placed_layer(model: nn.Module, stage: int, block: int) -> MixerLayer:
+    layers = mixer_layers(model)
+    stages = sorted({layer.stage for layer in layers})
+    count = stages[-1] + 1
+    if stage % count not in stages or not -count <= stage < count:
+        raise UserError(f"{model_name(model)}: no mixers in stage {stage}; in {', '.join(map(str, stages))}")
+    here = [layer for layer in layers if layer.stage == stage % count]
+    if not -len(here) <= block < len(here):
+        raise UserError(f"{model_name(model)}: stage {stage} has no block {block}; known: 0 to {len(here) - 1}")
+    return here[block]
+
+
+def _calls(model: nn.Module, images: Tensor, layers: Sequence[MixerLayer]) -> list[tuple[MixerLayer, tuple]]:
+    """Each layer with (function, args, kwargs) of the call that one pass through the model makes."""
+    calls, undo = {}, []
+
+    def recorded(name: str, function: Callable, args: tuple, kwargs: dict) -> None:
+        if name in calls:
+            raise UserError(f"{model_name(model)}: {name} is called more than once for an image")
+        calls[name] = (function, args, kwargs)
+
+    for layer in layers:
+        module = model.get_submodule(layer.name)
+        owner = model.get_submodule(layer.name.rpartition(".")[0])
+        if layer.name.endswith("attn") and inspect.ismethod(getattr(owner, "_attn", None)):
+            undo.append(_spied(owner, layer.name, recorded))
+        else:
+            hook = module.register_forward_pre_hook(
+                lambda module, args, kwargs, name=layer.name: recorded(name, module, args, kwargs), with_kwargs=True
+            )
+            undo.append(hook.remove)
+    try:
+        with torch.no_grad():
+            (getattr(model, "forward_features", None) or model)(images)
+    finally:
+        for step in undo:
+            step()
+    for layer in layers:
+        if layer.name not in calls:
+            raise UserError(f"{model_name(model)}: {layer.name} is not called for an image")
+    return [(layer, calls[layer.name]) for layer in layers]
+
+
+def _spied(owner: nn.Module, name: str, recorded: Callable) -> Callable[[], None]:
+    """Record calls of a block's `_attn`, which cuts windows, attends and puts them together; returns what undoes it."""
+    method = owner._attn
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        recorded(name, method, args, kwargs)
+        return method(*args, **kwargs)
+
+    owner._attn = spy
+    return lambda: delattr(owner, "_attn")
+
+
+def _joined(calls: list[tuple]) -> tuple:
+    """Calls of several batches as one."""
+    function, args, kwargs = calls[0]
+    if len(calls) == 1:
+        return calls[0]
+    count = len(args[0])
+
+    def together(values: list) -> Any:
+        is_batch = isinstance(values[0], Tensor) and values[0].ndim and len(values[0]) == count
+        return torch.cat(values) if is_batch else values[0]
+
+    return (
+        function,
+        tuple(together([call[1][i] for call in calls]) for i in range(len(args))),
+        {key: together([call[2][key] for call in calls]) for key in kwargs},
+    )
+
+
+def _as_site(model: nn.Module, name: str, call: tuple, layout: str | None) -> Site:
+    function, args, kwargs = call
+    tokens = args[0] if args else None
+    if not isinstance(tokens, Tensor) or tokens.ndim not in (3, 4):
+        shape = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise UserError(f"{name}: takes {shape}, no tokens of a map")
+    if tokens.ndim == 3:
+        prefix = getattr(model, "num_prefix_tokens", 0)
+        return Site(function, args, kwargs, "NLC", _sides(name, tokens.shape[1] - prefix, args, kwargs), prefix)
+    if layout is None:
+        is_ours = type(model).__module__.startswith("stm_lab.") or inspect.ismethod(function)
+        layout = "NHWC" if is_ours else _guess_layout(name, tokens)
+    return Site(function, args, kwargs, layout, None, 0)
+
+
+def _guess_layout(name: str, tokens: Tensor) -> str:
+    first, second, third = tokens.shape[1:]
+    if second == third != first:
+        return "NCHW"
+    if first == second != third:
+        return "NHWC"
+    raise UserError(f"{name}: tokens {tuple(tokens.shape)} may be NHWC or NCHW; say so by `layout`")
+
+
+def _sides(name: str, positions: int, args: tuple, kwargs: dict) -> tuple[int, int]:
+    """The sides of a flattened map: a pair among the arguments (pvt's feat_size) that fits, else those of a square."""
+    for value in (*args[1:], *kwargs.values()):
+        is_pair = isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(v, int) for v in value)
+        if is_pair and value[0] * value[1] == positions:
+            return tuple(value)
+    side = math.isqrt(max(positions, 0))
+    if side * side != positions or not positions:
+        raise UserError(f"{name}: {positions} tokens are no square map, and nothing says its sides")
+    return side, side
+
+
+# ---- the Jacobian ---------------------------------------------------------------------------------------------------
+
+
+def _rows(site: Site, positions: Tensor, signs: Tensor) -> Tensor:
+    """(R, N, K, P, C): for each of the signs v, (R, C'), image and output position, v times the rows of the Jacobian.
+
+    Every image is copied once a position, so that one backward pass of the batch of copies gives each its own.
+    """
+    count, channels = len(site.tokens), site.tokens.shape[-1]
+    which = torch.arange(count, device=site.tokens.device).repeat_interleave(len(positions))  # (N * K,)
+    copies = site.tokens[which].requires_grad_()
+    with torch.enable_grad():
+        out = site(copies, which)  # (N * K, P, C')
+        places = positions.to(out.device).repeat(count)
+        at = out[torch.arange(len(which), device=out.device), places]  # (N * K, C')
+    if not at.requires_grad:  # nothing of the input is used
+        return torch.zeros(
+            len(signs), count, len(positions), *site.tokens.shape[1:], device=out.device, dtype=out.dtype
+        )
+    gradients = [
+        torch.autograd.grad(at, copies, sign.expand_as(at), retain_graph=i < len(signs) - 1)[0]
+        for i, sign in enumerate(signs)
+    ]
+    return torch.stack(gradients).view(len(signs), count, len(positions), -1, channels)
+
+
+class _Jacobian:
+    """Sums over the Jacobian of N inputs, which is itself never held.
+
+    squared: (N, P, P), squared norms of its blocks. kernels: (N, R, 2H-1, 2W-1, C), for each displacement (input minus
+    output position) the sum of its blocks over positions. static: sum of the squared norm of the sum over inputs.
+    """
+
+    def __init__(self, site: Site, probes: int | None, generator: torch.Generator, name: str) -> None:
+        self.site, self.name = site, name
+        tokens, (height, width) = site.tokens, site.size
+        count, positions, channels = tokens.shape
+        if probes is None:
+            signs = torch.eye(channels)
+        else:
+            signs = torch.randint(2, (probes, channels), generator=generator) * 2.0 - 1
+            signs /= math.sqrt(probes)
+        self.signs = signs.to(tokens)
+        self.squared = torch.zeros(count, positions, positions, dtype=tokens.dtype, device=tokens.device)
+        self.kernels = tokens.new_zeros(count, len(signs), 2 * height - 1, 2 * width - 1, channels)
+        self.static = 0.0
+
+    def accumulate(self) -> None:
+        count, positions, channels = self.site.tokens.shape
+        size = count * positions * channels
+        chunk = max(1, min(_TOKENS_AT_ONCE // size, _GRADIENTS_AT_ONCE // (size * len(self.signs))))
+        chunks: Iterator = torch.arange(positions).split(chunk)
+        if size * positions * len(self.signs) > 2**31:  # more than seconds
+            chunks = progress(chunks, f"mixing of {self.name}", unit="part")
+        for some in chunks:
+            # Signs in parts, lest a single position of a large map be too much; the parts add up.
+            part = max(1, _GRADIENTS_AT_ONCE // (size * len(some)))
+            for first in range(0, len(self.signs), part):
+                self._add(some, slice(first, first + part))
+        if not self.squared.isfinite().all():
+            raise UserError(f"{self.name}: the Jacobian is not finite; float32 may mend it")
+
+    def _add(self, positions: Tensor, part: slice) -> None:
+        gradients = _rows(self.site, positions, self.signs[part])  # (R, N, K, P, C)
+        self.squared[:, positions] += gradients.square().sum((0, 4))
+        self.static += float(gradients.sum(1).double().square().sum())
+        height, width = self.site.size
+        gradients = gradients.transpose(0, 1).unflatten(3, (height, width))  # (N, R, K, H, W, C)
+        for k, position in enumerate(positions.tolist()):
+            row, column = divmod(position, width)
+            down, right = height - 1 - row, width - 1 - column  # displacement of input (0, 0), from the array's corner
+            self.kernels[:, part, down : down + height, right : right + width] += gradients[:, :, k]
+
+    def shares(self) -> dict[str, float | None]:
+        """`shared`, `positional`, `dynamic` and `over_positions` of a MixingMatrix."""
+        (height, width), count = self.site.size, len(self.squared)
+        pairs = np.outer(_overlaps(height), _overlaps(width))  # (2H-1, 2W-1), positions with that displacement
+        weight = torch.from_numpy(1 / pairs)[..., None].to(self.kernels.device)
+        kernels = self.kernels.double()
+        total = float(self.squared.double().sum())  # of all inputs
+        if not total > 0:
+            raise UserError(f"{self.name}: its Jacobian is zero, nothing is mixed and nothing comes through")
+        by_kernel = float((kernels.square() * weight).sum())
+        over_positions = 1 - by_kernel / total
+        if count == 1:
+            return {"shared": None, "positional": None, "dynamic": None, "over_positions": over_positions}
+        # The mean over pairs of different inputs is that of independent ones: no noise of N inputs is taken for static.
+        static = (self.static - total) / (count - 1) / total
+        of_mean = float((kernels.sum(0).square() * weight).sum())
+        shared = (of_mean - by_kernel) / (count - 1) / total
+        return {
+            "shared": shared,
+            "positional": static - shared,
+            "dynamic": 1 - static,
+            "over_positions": over_positions,
+        }
+
+
+def _overlaps(size: int) -> np.ndarray:
+    """(2 size - 1,): pairs of positions with displacements -(size - 1) to size - 1."""
+    return size - abs(np.arange(-size + 1, size))
+
+
+def _places(size: tuple[int, int]) -> np.ndarray:
+    """(P, 2): row and column of each position."""
+    return np.indices(size).reshape(2, -1).T.astype(float)
+
+
+def _distances(size: tuple[int, int], down: float, right: float) -> np.ndarray:
+    """(P, P): between positions, steps along rows and columns being that long."""
+    places = _places(size) * (down, right)
+    return np.hypot(*np.moveaxis(places[:, None] - places, 2, 0))
