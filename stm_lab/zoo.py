@@ -6,13 +6,14 @@ folder of one or many trainings, or a file of weights, published or ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import PickleError
 
 import timm
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from stm_lab import build_model, data, list_mixers
@@ -76,14 +77,29 @@ def load(
         UserError: a name that is neither mixer nor timm's, weights that are not there, do not fit, or are none of a
             name that is asked for (those that are there are listed).
     """
-    for name in names:
-        check_known("model", name, [*list_mixers(), *timm.list_models()])
+    check_models(names)
     on, source = resolve_device(device), check_source(str(weights), "weights")
-    if source not in WORDS and (Path(source).is_dir() or Path(source).name == MODEL_FILE):
+    if source not in WORDS and _is_of_trainings(Path(source)):
         return _of_folders(names, Path(source), on)
     if source not in WORDS and len(names) > 1:
         raise UserError(f"weights = {source!r}: a file holds one model, but {len(names)} are asked for")
     return [_built(name, source, scale, recipe, seed, on) for name in names]
+
+
+def check_models(names: Iterable[str], where: str = "") -> None:
+    """Raise UserError, naming the nearest, for a name that is neither a mixer nor timm's, with a tag or without."""
+    known = [*list_mixers(), *timm.list_models()]
+    for name in names:
+        architecture, _, tag = name.partition(".")
+        check_known("model", architecture, known, where)
+        tags = {pretrained.partition(".")[2] for pretrained in timm.list_pretrained(architecture)} if tag else ()
+        if tag and tag not in tags:
+            raise UserError(f"{where}unknown weights {tag!r} of {architecture}; {nearest(tag, tags)}")
+
+
+def _is_of_trainings(source: Path) -> bool:
+    """Whether `source` is a folder, or the weights' file of one training; other files are weights without facts."""
+    return source.is_dir() or (source.name == MODEL_FILE and (source.parent / CONFIG).is_file())
 
 
 def check_source(weights: str, where: str) -> str:
@@ -118,11 +134,10 @@ def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: t
         model.load_pretrained(source)
     else:
         model = _checkpoint_of_timm(name, source)
-    cfg = model.pretrained_cfg
-    ours = is_ours and scale == "nano" and source == "pretrained"
-    classes = data.load_recipe("shapes" if ours else "imagenet-1k").classes
+    cfg, shipped_ones = model.pretrained_cfg, source == "pretrained" and model.pretrained_cfg.get("tag") == "shapes"
+    classes = data.load_recipe("shapes" if shipped_ones else "imagenet-1k").classes
     known = classes if len(classes) == model.num_classes else None
-    seed_of = 0 if ours else None
+    seed_of = 0 if shipped_ones else None
     return Subject(name, seed_of, model.eval().to(device), known, cfg["input_size"][-1], cfg["crop_pct"])
 
 
@@ -137,7 +152,7 @@ def _pretrained_of_timm(name: str) -> nn.Module:
 def _checkpoint_of_timm(name: str, path: str) -> nn.Module:
     try:
         return timm.create_model(name, checkpoint_path=path)
-    except (RuntimeError, OSError, KeyError) as error:
+    except (RuntimeError, OSError, LookupError, ValueError, TypeError, EOFError, PickleError, SafetensorError) as error:
         raise UserError(f"{path}: not weights of {name} ({' '.join(str(error).split())[:200]})") from error
 
 

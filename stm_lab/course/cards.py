@@ -286,6 +286,11 @@ def _check_dynamic(choices: str, value: Any, where: str) -> Any:
         return value if value is None else zoo.check_source(value, where)
     if value is None:
         return None
+    if choices == "models":
+        from stm_lab import zoo
+
+        zoo.check_models(value if isinstance(value, list) else [value], f"{where}: ")
+        return value
     if choices == "recipes":
         from stm_lab import data  # here, because it is slow to import
 
@@ -295,15 +300,9 @@ def _check_dynamic(choices: str, value: Any, where: str) -> Any:
             return str(Path(value).absolute())
         known = data.list_recipes()
     else:
-        import timm
-
         import stm_lab
 
-        known = {
-            "mixers": stm_lab.list_mixers,
-            "models": lambda: [*stm_lab.list_mixers(), *timm.list_models()],
-            "scales": stm_lab.list_scales,
-        }[choices]()
+        known = {"mixers": stm_lab.list_mixers, "scales": stm_lab.list_scales}[choices]()
     for item in value if isinstance(value, list) else [value]:
         check_known("value", item, known, f"{where}: ")
     return value
