@@ -1,7 +1,9 @@
 """The unified backbone: one stem, one downsampling, one block, one head for every spatial token mixer.
 
-Hu et al. 2022, arXiv 2211.05781. Between stages maps are (B, C, H, W), as timm has them; inside a stage
-tokens are (B, H, W, C), which is the same memory in channels_last order, so that going from one to the other is a view.
+Hu et al. 2022, arXiv 2211.05781. The stems, downsamplings, blocks and heads of the networks that the mixers come from
+stand beside the unified ones, in tables, by the names that a design calls them. Between stages maps are (B, C, H, W),
+as timm has them; inside a stage tokens are (B, H, W, C), which is the same memory in channels_last order, so that going
+from one to the other is a view.
 """
 
 from __future__ import annotations
@@ -19,28 +21,41 @@ from torch import nn
 
 from .designs import Design
 from .errors import UserError, check_known
-from .layers import TokenConv2d, init_table
+from .layers import MergePatches, PatchConv2d, TokenConv2d, init_table
 from .mixers import get_mixer
 
 MIN_SIZE = 32  # pixels: the last map is then 1x1
 
 
+# a design's word -> layers over tokens, of (channels in, channels out, eps of the norms)
+_STEMS = {
+    "convs": lambda c, d, eps: (
+        TokenConv2d(c, d // 2, 3, stride=2, padding=1),
+        nn.LayerNorm(d // 2, eps),
+        nn.GELU(),
+        TokenConv2d(d // 2, d, 3, stride=2, padding=1),
+        nn.LayerNorm(d, eps),
+    ),
+    "patches": lambda c, d, eps: (PatchConv2d(c, d, 4), nn.LayerNorm(d, eps)),  # Swin, PVT, ConvNeXt
+    "overlap": lambda c, d, eps: (TokenConv2d(c, d, 7, stride=4, padding=3), nn.LayerNorm(d, eps)),  # PVT v2
+}
+_DOWNSAMPLINGS = {
+    "conv": lambda c, d, eps: (TokenConv2d(c, d, 3, stride=2, padding=1, bias=False), nn.LayerNorm(d, eps)),
+    "merge": lambda c, d, eps: (MergePatches(), nn.LayerNorm(4 * c, eps), nn.Linear(4 * c, d, bias=False)),  # Swin
+    "norm_conv": lambda c, d, eps: (nn.LayerNorm(c, eps), PatchConv2d(c, d, 2)),  # ConvNeXt
+    "patches": lambda c, d, eps: (PatchConv2d(c, d, 2), nn.LayerNorm(d, eps)),  # PVT
+    "overlap": lambda c, d, eps: (TokenConv2d(c, d, 3, stride=2, padding=1), nn.LayerNorm(d, eps)),  # PVT v2
+}
+
+
 class Stem(nn.ModuleList):
-    """Two strided 3x3 convolutions: (B, 3, H, W) -> (B, C, H/4, W/4), rounded up.
+    """Image -> first map: (B, 3, H, W) -> (B, C, H/4, W/4), rounded up; "convs" is two strided 3x3 convolutions.
 
     No nn.Sequential: timm's `feature_cls="list"` would take that apart, and leave the permutations out.
     """
 
-    def __init__(self, in_chans: int, dim: int) -> None:
-        super().__init__(
-            (
-                TokenConv2d(in_chans, dim // 2, 3, stride=2, padding=1),
-                nn.LayerNorm(dim // 2, eps=1e-6),
-                nn.GELU(),
-                TokenConv2d(dim // 2, dim, 3, stride=2, padding=1),
-                nn.LayerNorm(dim, eps=1e-6),
-            )
-        )
+    def __init__(self, kind: str, in_chans: int, dim: int, eps: float) -> None:
+        super().__init__(_STEMS[kind](in_chans, dim, eps))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.permute(0, 2, 3, 1)  # (B, C, H, W) -> tokens (B, H, W, C)
@@ -50,12 +65,10 @@ class Stem(nn.ModuleList):
 
 
 class Downsample(nn.Sequential):
-    """A strided 3x3 convolution, then the norm: tokens (B, H, W, C) -> (B, H/2, W/2, C'), rounded up."""
+    """Tokens (B, H, W, C) -> (B, H/2, W/2, C'), rounded up; "conv" is a strided 3x3 convolution, then the norm."""
 
-    def __init__(self, dim: int, out_dim: int) -> None:
-        super().__init__(
-            TokenConv2d(dim, out_dim, 3, stride=2, padding=1, bias=False), nn.LayerNorm(out_dim, eps=1e-6)
-        )
+    def __init__(self, kind: str, dim: int, out_dim: int, eps: float) -> None:
+        super().__init__(*_DOWNSAMPLINGS[kind](dim, out_dim, eps))
 
 
 class Mlp(nn.Module):
@@ -74,7 +87,8 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Two residual branches, mixer and MLP, each normed before and scaled after. The mixer is handed in.
 
-    Tokens (B, H, W, C) -> (B, H, W, C). Raises UserError, with the mixer's `name`, if it returns another shape.
+    Tokens (B, H, W, C) -> (B, H, W, C). A `scale` of 0 leaves the branches as they are, without parameters.
+    Raises UserError, with the mixer's `name`, if it returns another shape.
     """
 
     def __init__(
@@ -93,19 +107,39 @@ class Block(nn.Module):
         self.name = name
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.mixer = mixer
-        self.gamma1 = nn.Parameter(torch.full((dim,), float(scale)))
+        self.gamma1 = nn.Parameter(torch.full((dim,), float(scale))) if scale else None
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, mlp_ratio * dim, mlp_conv)
-        self.gamma2 = nn.Parameter(torch.full((dim,), float(scale)))
+        self.gamma2 = nn.Parameter(torch.full((dim,), float(scale))) if scale else None
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mixed = self.mixer(self.norm1(x))
+        x = self.add(x, self.gamma1, self.mix(self.norm1(x)))
+        return self.add(x, self.gamma2, self.mlp(self.norm2(x)))
+
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        mixed = self.mixer(x)
         if mixed.shape != x.shape:  # some would be broadcast silently
             shapes = f"{tuple(mixed.shape)} for tokens {tuple(x.shape)}"
             raise UserError(f"mixer {self.name!r} returns {shapes}; it must keep their shape")
-        x = x + self.drop_path(self.gamma1 * mixed)
-        return x + self.drop_path(self.gamma2 * self.mlp(self.norm2(x)))
+        return mixed
+
+    def add(self, x: torch.Tensor, gamma: torch.Tensor | None, branch: torch.Tensor) -> torch.Tensor:
+        return x + self.drop_path(branch if gamma is None else gamma * branch)
+
+
+class OneBranchBlock(Block):
+    """One residual branch, mixer, norm and MLP in a row (Liu et al. 2022, ConvNeXt, arXiv 2201.03545)."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.norm1 = self.gamma1 = None  # the norm stands between mixer and MLP, the scale behind both
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.add(x, self.gamma2, self.mlp(self.norm2(self.mix(x))))
+
+
+_BLOCKS = {2: Block, 1: OneBranchBlock}
 
 
 class PositionEmbedding(nn.Module):
@@ -129,17 +163,20 @@ def resize_embedding(weight: torch.Tensor, height: int, width: int) -> torch.Ten
 
 
 class Stage(nn.Module):
-    """Downsampling (but in the first stage), position embedding (pvt), blocks, norm: NCHW map -> NCHW map."""
+    """Downsampling (but in the first stage), position embedding (pvt), blocks, norm: NCHW map -> NCHW map.
+
+    Originals may have the norm in the last stage only, or in none.
+    """
 
     def __init__(self, design: Design, stage: int, in_dim: int, map_size: tuple[int, int], drop_path: Sequence) -> None:
         super().__init__()
-        dim, mixer = design.dims[stage], get_mixer(design.mixer)
+        dim, mixer, block_of = design.dims[stage], get_mixer(design.mixer), _BLOCKS[design.branches]
         self.grad_checkpointing = False
-        self.downsample = Downsample(in_dim, dim) if stage else nn.Identity()
+        self.downsample = Downsample(design.downsample, in_dim, dim, design.embed_eps) if stage else nn.Identity()
         self.position_embedding = PositionEmbedding(dim, *map_size) if design.position_embedding else nn.Identity()
         self.blocks = nn.Sequential(
             *(
-                Block(
+                block_of(
                     dim,
                     mixer(dim, **design.mixer_options(stage, block)),
                     name=design.mixer,
@@ -152,7 +189,8 @@ class Stage(nn.Module):
                 for block in range(design.depths[stage])
             )
         )
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        is_normed = design.stage_norms == "all" or (design.stage_norms == "last" and stage == len(design.dims) - 1)
+        self.norm = nn.LayerNorm(dim, eps=design.stage_eps) if is_normed else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.downsample(x.permute(0, 2, 3, 1))  # (B, C, H, W) -> tokens (B, H, W, C)
@@ -162,24 +200,67 @@ class Stage(nn.Module):
 
 
 class Head(nn.Module):
-    """1x1 convolution to 1.5 times the width, BatchNorm, GELU, pooling, classifier: NCHW map -> (B, classes)."""
+    """Global pooling and the classifier: NCHW map -> (B, classes). Its kinds have layers before or after the pooling.
 
-    def __init__(self, dim: int, hidden: int, num_classes: int, global_pool: str, drop_rate: float) -> None:
+    `hidden` is the width of what the classifier sees. Raises UserError for a pooling that is none of timm's or does not
+    go with the classes.
+    """
+
+    def __init__(self, dim: int, num_classes: int, global_pool: str, drop_rate: float, eps: float) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(dim, hidden, 1, bias=False)
-        self.norm = nn.BatchNorm2d(hidden)
+        self.hidden = self.build(dim, eps)
         self.drop = nn.Dropout(drop_rate)
-        self.reset(hidden, num_classes, global_pool)
+        self.reset(num_classes, global_pool)
 
-    def reset(self, hidden: int, num_classes: int, global_pool: str) -> None:
+    def build(self, dim: int, eps: float) -> int:
+        """Make the layers of this kind; returns `hidden`."""
+        return dim
+
+    def reset(self, num_classes: int, global_pool: str) -> None:
         check_known("global_pool", global_pool, ("avg", "max", "avgmax", "catavgmax", ""))
         if num_classes < 0 or (num_classes and not global_pool):
             raise UserError(f"num_classes={num_classes} does not go with global_pool={global_pool!r}")
-        self.global_pool, self.fc = create_classifier(hidden, num_classes, global_pool)
+        self.global_pool, self.fc = create_classifier(self.hidden, num_classes, global_pool)
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, hidden)."""
+        return self.global_pool(x)
 
     def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        x = self.drop(self.global_pool(F.gelu(self.norm(self.conv(x)))))  # (B, C, H, W) -> (B, 1.5 C)
+        x = self.drop(self.pool(x))
         return x if pre_logits else self.fc(x)
+
+
+class ConvHead(Head):
+    """The unified one: 1x1 convolution to 1.5 times the width, BatchNorm, GELU, then pooling."""
+
+    def build(self, dim: int, eps: float) -> int:
+        hidden = int(1.5 * dim)
+        self.conv = nn.Conv2d(dim, hidden, 1, bias=False)
+        self.norm = nn.BatchNorm2d(hidden)
+        return hidden
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        return self.global_pool(F.gelu(self.norm(self.conv(x))))
+
+
+class NormHead(Head):
+    """ConvNeXt's: pooling, then the only norm of the trunk."""
+
+    def build(self, dim: int, eps: float) -> int:
+        self.norm = nn.LayerNorm(dim, eps=eps)
+        return dim
+
+    def reset(self, num_classes: int, global_pool: str) -> None:
+        if global_pool == "catavgmax":
+            raise UserError("global_pool='catavgmax' doubles the width, and this head's norm has the map's")
+        super().reset(num_classes, global_pool)
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.global_pool(x).movedim(1, -1)).movedim(-1, 1)  # a map, if nothing was pooled
+
+
+_HEADS = {"conv": ConvHead, "linear": Head, "norm_linear": NormHead}
 
 
 class PrunedHead(nn.Module):
@@ -233,7 +314,6 @@ class UnifiedBackbone(nn.Module):
             raise UserError(f"dtype must be a floating point type such as torch.bfloat16, not {dtype!r}")
         self.design, self.num_classes, self.in_chans = design, num_classes, in_chans
         self.num_features = design.dims[-1]
-        self.head_hidden_size = int(1.5 * self.num_features)
         self.feature_info = [
             {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, dim in enumerate(design.dims)
         ]
@@ -243,7 +323,7 @@ class UnifiedBackbone(nn.Module):
 
     def _build(self, global_pool: str, drop_rate: float) -> None:
         design = self.design
-        self.stem = Stem(self.in_chans, design.dims[0])
+        self.stem = Stem(design.stem, self.in_chans, design.dims[0], design.embed_eps)
         height, width = (-(-size // 4) for size in design.image_shape)
         drop_path = calculate_drop_path_rates(design.drop_path_rate, list(design.depths), stagewise=True)
         stages, in_dim = [], design.dims[0]
@@ -252,18 +332,22 @@ class UnifiedBackbone(nn.Module):
             stages.append(Stage(design, i, in_dim, map_size, drop_path[i]))
             in_dim = dim
         self.stages = nn.Sequential(*stages)
-        self.head = Head(self.num_features, self.head_hidden_size, self.num_classes, global_pool, drop_rate)
+        self.head = _HEADS[design.head](self.num_features, self.num_classes, global_pool, drop_rate, design.stage_eps)
+        self.head_hidden_size = self.head.hidden
         self.apply(_init_weights)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, in_chans, H, W) -> the normed map of the last stage, (B, C, H/32, W/32), rounded up."""
+        """(B, in_chans, H, W) -> the map of the last stage, (B, C, H/32, W/32), rounded up."""
         return self.stages(self.stem(self._check(x)))
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """The last map -> logits (B, num_classes), or with `pre_logits` what the classifier sees, (B, 1.5 C)."""
+        """The last map -> logits (B, num_classes), or with `pre_logits` what the classifier sees, (B, 1.5 C).
+
+        (B, C) where the design has another head.
+        """
         return self.head(x, pre_logits)
 
     def forward_intermediates(
@@ -277,8 +361,9 @@ class UnifiedBackbone(nn.Module):
     ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
         """The stages' maps, (B, C, H, W) each, with the last one before them unless `intermediates_only`.
 
-        The arguments are timm's: `indices` (the last n if an int, all if None); `norm` changes nothing, since every map
-        has passed its stage's norm; `stop_early` runs no stage after the last one wanted.
+        The arguments are timm's: `indices` (the last n if an int, all if None); `norm` changes nothing: every map is
+        what the next stage or the head gets, and has passed its stage's norm where there is one; `stop_early` runs no
+        stage after the last one wanted.
         """
         check_known("output_fmt", output_fmt, ("NCHW",))
         take, last = feature_take_indices(len(self.stages), indices)
@@ -315,8 +400,8 @@ class UnifiedBackbone(nn.Module):
         if isinstance(self.head, PrunedHead):
             self.head.reset()
         pool = self.head.global_pool.pool_type if global_pool is None else global_pool
-        weight = self.head.conv.weight
-        self.head.reset(self.head_hidden_size, num_classes, pool)
+        weight = self.stem[0].weight
+        self.head.reset(num_classes, pool)
         self.head.fc.apply(_init_weights).to(weight.device, weight.dtype)
         self.num_classes = num_classes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .errors import UserError
@@ -17,6 +18,37 @@ class TokenConv2d(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = super().forward(x.permute(0, 3, 1, 2))  # (B, H, W, C) -> (B, C', H', W')
         return x.permute(0, 2, 3, 1)  # -> (B, H', W', C')
+
+
+class PatchConv2d(TokenConv2d):
+    """A projection of patches that do not overlap: (B, H, W, C) -> (B, H/patch, W/patch, C'), rounded up.
+
+    What is missing to whole patches at the bottom and right is zero.
+    """
+
+    def __init__(self, dim: int, out_dim: int, patch: int) -> None:
+        super().__init__(dim, out_dim, patch, stride=patch)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(_whole_patches(x, self.stride[0]))
+
+
+class MergePatches(nn.Module):
+    """The four tokens of each 2x2 patch side by side: (B, H, W, C) -> (B, H/2, W/2, 4C), rounded up with zeros.
+
+    In Swin's order of (row, column): (0, 0), (1, 0), (0, 1), (1, 1).
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = _whole_patches(x, 2)
+        B, H, W, C = x.shape
+        x = x.view(B, H // 2, 2, W // 2, 2, C).permute(0, 1, 3, 4, 2, 5)  # (B, H/2, W/2, column, row, C)
+        return x.reshape(B, H // 2, W // 2, 4 * C)
+
+
+def _whole_patches(x: torch.Tensor, patch: int) -> torch.Tensor:
+    missing_rows, missing_cols = (-side % patch for side in x.shape[1:3])
+    return F.pad(x, (0, 0, 0, missing_cols, 0, missing_rows)) if missing_rows or missing_cols else x
 
 
 def init_table(table: torch.Tensor, std: float = 0.02) -> None:

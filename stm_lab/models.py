@@ -1,9 +1,13 @@
-"""Our models in timm's registry: `unified_<mixer>_<scale>`, for every mixer there is and every one you register."""
+"""Our models in timm's registry, for every mixer there is and every one you register.
+
+`unified_<mixer>_<scale>` has the paper's common architecture, `original_<mixer>_<scale>` that of the network that the
+mixer comes from.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from http.client import HTTPException
 from numbers import Integral, Real
@@ -22,7 +26,7 @@ from timm.models import (
 from torch import nn
 
 from .backbone import UnifiedBackbone
-from .designs import NETWORKS, Design, list_scales, unified
+from .designs import NETWORKS, Design, list_scales, original_facts, original_scales
 from .errors import UserError, check_known
 from .mixers import get_mixer
 from .mixers.registry import on_register, option_names, option_types
@@ -43,6 +47,11 @@ _MODEL_ARGS = set(inspect.signature(UnifiedBackbone).parameters) - {"design"}
 # with weights from the paper's authors, micro to base, under these names
 _PUBLISHED = {"halo": "halonet", "pvt": "pvt", "swin": "swin", "convnext": "convnext", "dcn_v3": "internimage"}
 _ADDRESS = "https://github.com/OpenGVLab/STM-Evaluation/releases/download/cls-ckpt/unified_{family}_{scale}.pth"
+_PAPER = {
+    "origin_url": "https://github.com/OpenGVLab/STM-Evaluation",
+    "paper_name": "Demystify Transformers & Convolutions in Modern Image Deep Networks",
+    "paper_ids": "arXiv:2211.05781",
+}
 _OURS = ("halo", "pvt", "pvt_v2", "swin", "convnext", "dcn_v3", "identity", "pooling")  # nano, trained on `shapes`
 WEIGHTS = Path(__file__).parent / "weights"
 _SOURCES = ("file", "url", "state_dict", "hf_hub_id", "hf_hub_filename")  # of weights, in a pretrained cfg
@@ -60,7 +69,7 @@ def build_model(
     mixer: str,
     scale: str = "micro",
     *,
-    design: str = "unified",
+    design: str | Design = "unified",
     pretrained: bool = False,
     num_classes: int | None = None,
     **design_overrides: object,
@@ -70,7 +79,8 @@ def build_model(
     Args:
         mixer: a name of `list_mixers()`.
         scale: a name of `list_scales()`.
-        design: "unified", the paper's common architecture.
+        design: "unified", the paper's common architecture; "original", the network that the mixer comes from; or a
+            `Design` of the mixer, such as a step between the two (`stm_lab.designs.steps`).
         pretrained: load trained weights: at nano ours, of `shapes`, which come with the package; from micro to base
             the paper's, of ImageNet-1k, which are fetched from its authors and converted.
         num_classes: None takes the cfg's: 1000, and 10 at nano.
@@ -85,11 +95,35 @@ def build_model(
     Raises UserError, naming the nearest, for any name that is not there; for a value of another type than its option's;
     if there are no trained weights of that model, or they cannot be fetched.
     """
+    given = design_overrides if num_classes is None else {"num_classes": num_classes, **design_overrides}
+    if isinstance(design, Design):
+        return _build(mixer, scale, design, pretrained, given)
     check_known("design", design, NETWORKS)
     get_mixer(mixer)
+    check_known(
+        "scale", scale, _scales(design, mixer), where=f"{mixer}: " if design == "unified" else f"{mixer}, {design}: "
+    )
+    return timm.create_model(f"{design}_{mixer}_{scale}", pretrained=pretrained, **given)
+
+
+def _scales(network: str, mixer: str) -> list[str]:
+    return list_scales(mixer) if network == "unified" else original_scales(mixer)
+
+
+def _build(mixer: str, scale: str, design: Design, pretrained: bool, options: Mapping[str, object]) -> UnifiedBackbone:
+    """The model of any design; one that is a network of ours gets that one's name."""
+    if design.mixer != mixer:
+        raise UserError(f"mixer {mixer!r}: the design that was given is one of {design.mixer!r}")
     check_known("scale", scale, list_scales(mixer), where=f"{mixer}: ")
-    given = {} if num_classes is None else {"num_classes": num_classes}
-    return timm.create_model(f"unified_{mixer}_{scale}", pretrained=pretrained, **given, **design_overrides)
+    for network, make in NETWORKS.items():
+        if scale in _scales(network, mixer) and design == make(mixer, scale):
+            return timm.create_model(f"{network}_{mixer}_{scale}", pretrained=pretrained, **options)
+    if pretrained:
+        raise UserError(f"{mixer}, {scale}: there are trained weights of the unified design only, not of this one")
+    name = f"{mixer}_{scale}"
+    _, cfg = _pretrained_cfg("unified", mixer, scale)
+    cfg = replace(cfg, architecture=name, custom_load=False, **dict.fromkeys(_SOURCES))
+    return _create(name, design, False, pretrained_cfg=cfg, **options)
 
 
 def _create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn.Module:
@@ -163,11 +197,16 @@ def _resolve_cfg(
     return replace(resolved, custom_load=bool(resolved.custom_load or resolved.file or resolved.url))
 
 
-def _pretrained_cfg(mixer: str, scale: str) -> tuple[str, PretrainedCfg]:
+def _pretrained_cfg(network: str, mixer: str, scale: str) -> tuple[str, PretrainedCfg]:
     """The tag of a model's weights and its cfg. Images as the paper has them, or 64x64 at nano."""
     size, pool, classes = (64, 2, 10) if scale == "nano" else (224, 7, 1000)
-    tag, source = "", {}
-    if scale == "nano" and mixer in _OURS:
+    tag, source, origin = "", {}, _PAPER
+    if network == "original":
+        facts = original_facts(mixer, scale)
+        origin = (
+            _PAPER if facts is None else {"paper_name": facts.name, "paper_ids": f"arXiv:{facts.paper.split()[-1]}"}
+        )
+    elif scale == "nano" and mixer in _OURS:
         tag = "shapes"
         source = {"file": str(WEIGHTS / f"unified_{mixer}_nano.shapes.safetensors"), "custom_load": True}
     elif scale in ("micro", "tiny", "small", "base") and mixer in _PUBLISHED:
@@ -184,9 +223,7 @@ def _pretrained_cfg(mixer: str, scale: str) -> tuple[str, PretrainedCfg]:
         first_conv="stem.0",
         classifier="head.fc",
         license="apache-2.0",
-        origin_url="https://github.com/OpenGVLab/STM-Evaluation",
-        paper_name="Demystify Transformers & Convolutions in Modern Image Deep Networks",
-        paper_ids="arXiv:2211.05781",
+        **origin,
     )
     return tag, cfg
 
@@ -199,20 +236,27 @@ def _register(mixer: str) -> None:
     taken = (_TIMM_ARGS | _MODEL_ARGS | {field.name for field in fields(Design)}).intersection(option_names(mixer))
     if taken:
         raise UserError(f"mixer {mixer!r}: the option {min(taken)!r} is one of the model already; give it another name")
-    for scale in list_scales(mixer):
-        name = f"unified_{mixer}_{scale}"
-        if timm.is_model(name):
-            continue
-        tag, cfg = _pretrained_cfg(mixer, scale)
-        default_cfgs.update(generate_default_cfgs({f"{name}.{tag}" if tag else name: cfg}))
+    for network in NETWORKS:
+        for scale in _scales(network, mixer):
+            name = f"{network}_{mixer}_{scale}"
+            if timm.is_model(name):
+                continue
+            tag, cfg = _pretrained_cfg(network, mixer, scale)
+            default_cfgs.update(generate_default_cfgs({f"{name}.{tag}" if tag else name: cfg}))
+            globals()[name] = entrypoint = _entrypoint(network, mixer, scale)
+            register_model(entrypoint)
 
-        def entrypoint(pretrained: bool = False, *, _mixer: str = mixer, _scale: str = scale, **kwargs) -> nn.Module:
-            return _create(f"unified_{_mixer}_{_scale}", unified(_mixer, _scale), pretrained, **kwargs)
 
-        entrypoint.__name__ = entrypoint.__qualname__ = name
-        entrypoint.__doc__ = f"Unified backbone at scale {scale} with the {mixer} mixer; arguments as `build_model`."
-        globals()[name] = entrypoint
-        register_model(entrypoint)
+def _entrypoint(network: str, mixer: str, scale: str) -> Callable[..., nn.Module]:
+    """What timm calls to create a model."""
+    name = f"{network}_{mixer}_{scale}"
+
+    def entrypoint(pretrained: bool = False, **kwargs) -> nn.Module:
+        return _create(name, NETWORKS[network](mixer, scale), pretrained, **kwargs)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__doc__ = f"The {network} network at scale {scale} with the {mixer} mixer; arguments as `build_model`."
+    return entrypoint
 
 
 on_register(_register)

@@ -31,7 +31,7 @@ class Subject:
     """A model in evaluation mode, and what its images and answers mean.
 
     Attributes:
-        name: as it was asked for; a trained folder's model has that of its mixer.
+        name: as it was asked for; a trained folder's model has that of its mixer, or "original_swin_nano".
         seed: of its training, or of its random weights; None where nobody knows.
         classes: identifier -> readable name, in the order of the labels; None where nobody knows.
         image_size: side of the images that it was made for, in pixels.
@@ -159,12 +159,12 @@ def _checkpoint_of_timm(name: str, path: str) -> nn.Module:
 def _of_folders(names: Sequence[str], source: Path, device: torch.device) -> list[Subject]:
     found: dict[str, list[Subject]] = {}
     for folder in training_folders(source):
-        if load_config(folder / CONFIG).mixer in names:
+        if load_config(folder / CONFIG).model_name in names:
             subject = of_training(folder, device)
             found.setdefault(subject.name, []).append(subject)
     for name in names:
         if name not in found:
-            there = sorted({load_config(folder / CONFIG).mixer for folder in training_folders(source)})
+            there = sorted({load_config(folder / CONFIG).model_name for folder in training_folders(source)})
             raise UserError(f"weights = {str(source)!r}: no training of {name!r} there; of {', '.join(there)}")
     return [subject for name in names for subject in sorted(found[name], key=lambda s: s.seed)]
 
@@ -207,7 +207,7 @@ def of_training(folder: Path, device: torch.device) -> Subject:
             f"{folder}: {facts['num_classes']} classes, but its recipe {config.recipe!r} has {len(classes)} by now"
         )
     size, crop = int(facts["image_size"]), config.crop_pct
-    return Subject(config.mixer, config.seed, model, classes, size, crop, folder.resolve())
+    return Subject(config.model_name, config.seed, model, classes, size, crop, folder.resolve())
 
 
 def shipped(device: torch.device) -> Iterator[Subject]:

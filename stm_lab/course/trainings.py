@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stm_lab import data, files, paper
+from stm_lab import data, files, paper, paths
+from stm_lab.course import results
+from stm_lab.course.found import find
 from stm_lab.errors import UserError
 from stm_lab.models import WEIGHTS
 
@@ -69,6 +71,33 @@ def write_rows(rows: Iterable[Mapping[str, Any]], file: str | Path) -> Path:
     """Write rows to a file, a JSON line each; `stm_lab.course.rows` and the leaderboard read it."""
     files.replace_bytes(Path(file), "".join(f"{json.dumps(row)}\n" for row in rows).encode())
     return Path(file)
+
+
+def records(source: str | Path | None = None) -> list[dict[str, Any]]:
+    """Rows from wherever they are, as `course.results.records` gives them.
+
+    source: a file of rows, a folder of notebooks' runs, a folder of trainings; None takes those that come with the
+    course: of the package's weights, of `notebooks/sweeps/rows_of_trainings.jsonl` if it is there, and of the sweeps.
+    Raises UserError for a place with nothing of the kind.
+    """
+    if source is None:
+        folder = paths.notebooks_dir() / "sweeps"
+        shipped = [folder / name for name in ("rows_of_trainings.jsonl", "rows_of_shapes.jsonl")]
+        found = map(_as_record, shipped_rows())
+        return [*found, *(row for file in shipped if file.is_file() for row in results.records(file))]
+    place = Path(source).expanduser()
+    if place.is_dir() and not any(place.rglob("status.json")):
+        return [_as_record(row) for row in training_rows(place)]
+    return [row for run in find(place) for row in run.rows]
+
+
+def _as_record(row: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = {f"parameters.{name}": value for name, value in row["parameters"].items()}
+    return {
+        **{name: row[name] for name in row if name not in ("parameters", "metrics")},
+        **parameters,
+        **row["metrics"],
+    }
 
 
 @dataclass(frozen=True)

@@ -15,25 +15,26 @@ class DepthwiseConv(nn.Module):
     """A depth-wise convolution, 7x7 unless told otherwise, between two point-wise projections.
 
     Weights are static, one kernel a channel, shared by all positions; locality is hard. Outside the image there is 0,
-    not the first projection's bias.
+    not the first projection's bias. Without `projections` it is the convolution alone, as in ConvNeXt itself.
 
     (B, H, W, C) -> (B, H, W, C), any H and W.
 
     Raises UserError for an even `kernel`.
     """
 
-    def __init__(self, dim: int, *, kernel: int = 7) -> None:
+    def __init__(self, dim: int, *, kernel: int = 7, projections: bool = True) -> None:
         super().__init__()
         if kernel < 1 or kernel % 2 == 0:
             raise UserError(f"kernel={kernel} must be odd, so that it has a middle")
-        self.proj_in = nn.Linear(dim, dim)
+        self.proj_in = nn.Linear(dim, dim) if projections else nn.Identity()
         self.dwconv = TokenConv2d(dim, dim, kernel, padding=kernel // 2, groups=dim)
-        self.proj_out = nn.Linear(dim, dim)
+        self.proj_out = nn.Linear(dim, dim) if projections else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.proj_out(self.dwconv(self.proj_in(x)))
 
     def macs(self, H: int, W: int) -> int:
-        """Two projections and the kernel at every position."""
-        C, (kernel, _) = self.proj_in.in_features, self.dwconv.kernel_size
-        return H * W * (2 * C * C + kernel**2 * C)
+        """The projections, if there are any, and the kernel at every position."""
+        C, (kernel, _) = self.dwconv.in_channels, self.dwconv.kernel_size
+        projections = sum(isinstance(layer, nn.Linear) for layer in (self.proj_in, self.proj_out))
+        return H * W * (projections * C * C + kernel**2 * C)

@@ -49,7 +49,7 @@ class TrainConfig(BaseModel):
     # what is trained
     mixer: str = "halo"
     scale: str = "nano"
-    model_options: dict[str, Any] = {}  # overrides of the design, as `build_model` takes them
+    model_options: dict[str, Any] = {}  # `design`, and overrides of it, as `build_model` takes them
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: the design's own
     weights: str = "none"  # to start from: none, "pretrained", a run's folder, or a checkpoint's file
     plugins: Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_listed)] = ()  # they register mixers
@@ -117,6 +117,12 @@ class TrainConfig(BaseModel):
         digest = hashlib.sha256(json.dumps(self.result_fields(), sort_keys=True).encode()).hexdigest()[:8]
         return runs_dir() / "train" / f"{Path(self.recipe).stem}-{self.mixer}-{self.scale}-s{self.seed}-{digest}"
 
+    @property
+    def model_name(self) -> str:
+        """What tables call the model: its mixer or, where the design is not the unified one, timm's name of it."""
+        design = self.model_options.get("design", "unified")
+        return self.mixer if design == "unified" else f"{design}_{self.mixer}_{self.scale}"
+
     def result_fields(self) -> dict[str, Any]:
         """The fields that decide what comes out: all but those that say where and how it is computed."""
         return self.model_dump(mode="json", exclude=_WHERE)
@@ -154,7 +160,8 @@ def load_config(source: str | Path | Mapping[str, Any] | TrainConfig, /, **overr
 def _check_no_options(values: Mapping[str, Any], where: str) -> None:
     """Raise UserError if a key is an option of the mixer or of its design, which have a place of their own."""
     mixer = values.get("mixer", TrainConfig.model_fields["mixer"].default)
-    options = {*option_names(mixer), *(field.name for field in fields(Design))} if mixer in list_mixers() else set()
+    of_design = {"design", *(field.name for field in fields(Design))}
+    options = {*option_names(mixer), *of_design} if mixer in list_mixers() else set()
     for name in values:
         if name not in TrainConfig.model_fields and name in options:
             raise UserError(

@@ -66,6 +66,7 @@ def test_a_training_is_a_row(tmp_path):
     assert row["data"]
     assert row["code"]
     (subject,) = zoo.load(["identity"], tmp_path)
+    assert trainings.records(tmp_path)[0]["top1"] == run.metrics["top1"]
     assert trainings.known_accuracy(subject, tmp_path) == (run.metrics["top1"], "shapes")
 
 
@@ -75,6 +76,19 @@ def test_known_accuracy_where_somebody_wrote_it():
     assert trainings.known_accuracy(subject, "pretrained") == (shipped["convnext"], "shapes")
     assert trainings.known_accuracy(subject, "none") is None
     assert trainings.known_accuracy(subject, "pretrained", "tiny") == (82.2, "imagenet-1k")
+
+
+def test_rows_are_found_wherever_they_are(tmp_path):
+    shipped = trainings.shipped_rows()
+    file = trainings.write_rows(shipped[:2], tmp_path / "some.jsonl")
+    assert trainings.records(file) == results.records(file)
+    of_course = trainings.records()
+    assert len(of_course) > len(shipped)
+    assert of_course[: len(shipped)] == _written(shipped, tmp_path)
+    with pytest.raises(UserError, match="no such folder or file"):
+        trainings.records(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no trained model"):
+        trainings.records(tmp_path)
 
 
 def test_refuses_rows_without_the_metric():

@@ -16,11 +16,13 @@ from timm.optim import create_optimizer_v2
 
 import stm_lab
 from stm_lab import UserError, build_model, list_mixers
-from stm_lab.designs import unified
+from stm_lab.designs import original_scales, unified
 from stm_lab.mixers import get_mixer
 
 MIXERS = list_mixers()
-NAMES = [f"unified_{mixer}_nano" for mixer in MIXERS]
+UNIFIED = [f"unified_{mixer}_nano" for mixer in MIXERS]
+ORIGINAL = [f"original_{mixer}_nano" for mixer in ("swin", "convnext", "pvt", "pvt_v2")]  # the others are built alike
+NAMES = UNIFIED + ORIGINAL
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -31,6 +33,9 @@ def test_registry_lists_every_mixer_at_every_scale():
     expected = {f"unified_{m}_{s}" for m in MIXERS for s in stm_lab.list_scales(m)}
     assert set(timm.list_models("unified_*")) >= expected
     assert len(expected) == 8 * 5 + 1  # nano to base for all, large for dcn_v3
+    originals = {f"original_{m}_{s}" for m in MIXERS for s in original_scales(m)}
+    assert set(timm.list_models("original_*")) >= originals
+    assert len(originals) == 6 * 4 + 5 + 2  # nano, tiny, small, base; pvt_v2 micro, too; of dcn_v3 nano and tiny
     assert stm_lab.list_scales() == ["nano", "micro", "tiny", "small", "base", "large"]
 
 
@@ -130,7 +135,8 @@ def test_default_cfg_says_the_truth(name):
     assert model.num_classes == cfg["num_classes"] == 10
     assert model.forward_features(images(1, *cfg["input_size"])).shape[-2:] == cfg["pool_size"]
     assert (cfg["interpolation"], cfg["license"], cfg["paper_ids"]) == ("bicubic", "apache-2.0", "arXiv:2211.05781")
-    larger = timm.get_pretrained_cfg(name.replace("nano", "micro"))
+    larger = timm.get_pretrained_cfg(name.replace("nano", "tiny"))
+    assert (larger.paper_ids == cfg["paper_ids"]) == name.startswith("unified")
     assert (larger.input_size, larger.pool_size) == ((3, 224, 224), (7, 7))
     assert (larger.crop_pct, larger.num_classes) == (0.875, 1000)
 
@@ -141,7 +147,8 @@ def test_classifier(name):
     x = images(2, 3, 64, 64)
     assert model.get_classifier().weight.shape == (5, model.head_hidden_size)
     assert model.forward_head(model.forward_features(x), pre_logits=True).shape == (2, model.head_hidden_size)
-    assert model.head_hidden_size == int(1.5 * model.num_features)
+    wider = 1.5 if model.design.head == "conv" else 1
+    assert model.head_hidden_size == int(wider * model.num_features)
     model.reset_classifier(3, "max")
     assert model(x).shape == (2, 3)
     model.reset_classifier(0)
@@ -197,17 +204,16 @@ def test_weight_decay_groups(name):
 def test_start_is_as_published(name):
     """Truncated normal 0.02 and zero biases in every convolution and projection, layer scale 1e-6, norms (1, 0)."""
     torch.manual_seed(0)
-    drawn = []
-    for module_name, module in timm.create_model(name).named_modules():
+    drawn, model = [], timm.create_model(name)
+    scales = {value.item() for key, parameter in model.named_parameters() if "gamma" in key for value in parameter}
+    assert scales == ({np.float32(1e-6).item()} if model.design.layer_scale else set())
+    for module_name, module in model.named_modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             drawn.append(module.weight.detach().flatten())
             assert module.bias is None or not module.bias.any(), module_name
         if isinstance(module, torch.nn.LayerNorm | torch.nn.BatchNorm2d):
             assert (module.weight == 1).all()
             assert not module.bias.any()
-        if hasattr(module, "gamma1"):
-            assert (module.gamma1 == 1e-6).all()
-            assert (module.gamma2 == 1e-6).all()
     drawn = torch.cat(drawn)
     assert drawn.std().item() == pytest.approx(0.02, rel=0.01)
     assert drawn.abs().max() <= 0.08

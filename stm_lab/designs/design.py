@@ -1,8 +1,7 @@
-"""What a network looks like, as data: widths, depths, what a family does its own way, and its mixer's options.
+"""What a network looks like, as data: its stem, downsampling, norms, head and blocks, and its mixer's options.
 
-The unified designs are those of Hu et al. 2022 (arXiv 2211.05781, by its published code), scales micro to
-large; `nano` is ours, for 64x64 images and CPUs. Everything a design says can be overridden one thing at a time, which
-is how single steps of an architecture are studied.
+Everything a design says can be overridden one thing at a time, which is how single steps of an architecture are
+studied. What the words of `stem`, `downsample`, `head` and `branches` mean is built in `stm_lab.backbone`.
 """
 
 from __future__ import annotations
@@ -11,11 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 
-from .errors import UserError, check_known
-from .mixers import get_mixer, option_names
+from ..errors import UserError, check_known
+from ..mixers import option_names
 
-SCALES = ("nano", "micro", "tiny", "small", "base", "large")
-NETWORKS = ("unified",)
+CHOICES = {  # what a design may say of these; the first is the unified network's
+    "stem": ("convs", "patches", "overlap"),
+    "downsample": ("conv", "merge", "norm_conv", "patches", "overlap"),
+    "stage_norms": ("all", "last", "none"),
+    "head": ("conv", "linear", "norm_linear"),
+    "branches": (2, 1),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +35,18 @@ class Design:
     mixer: str
     dims: tuple[int, int, int, int]
     depths: tuple[int, int, int, int]
-    norm_eps: float = 1e-6  # of the two norms in a block
+    stem: str = "convs"  # image -> first map, a quarter of its size
+    downsample: str = "conv"  # map -> half its size, between stages
+    stage_norms: str = "all"  # which stages end with a norm
+    head: str = "conv"  # what stands before the classifier, and where it pools
+    branches: int = 2  # residual branches of a block: mixer and MLP each in its own, or in a row in one
+    norm_eps: float = 1e-6  # of the norms in a block
+    embed_eps: float = 1e-6  # of those in stem and downsampling
+    stage_eps: float = 1e-6  # of those that end a stage, and of a norm in the head
     mlp_ratios: tuple[int, int, int, int] = (4, 4, 4, 4)
     mlp_conv: bool = False  # a depth-wise 3x3 convolution inside the MLP
     position_embedding: bool = False  # added to the tokens at the start of every stage
-    layer_scale: float = 1e-6  # what the residual branches are multiplied with at the start
+    layer_scale: float = 1e-6  # what the residual branches are multiplied with at the start; 0: no such scale
     drop_path_rate: float = 0.0  # of the last block; it grows linearly from 0 at the first
     img_size: int | tuple[int, int] = 224  # sets the size of position embeddings, nothing else
     options: Mapping[str, object] = field(default_factory=dict)
@@ -43,6 +54,8 @@ class Design:
     block_options: Mapping[str, tuple] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            check_known(name, getattr(self, name), choices)
         for name in ("dims", "depths", "mlp_ratios"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or len(value) != 4 or not all(isinstance(v, int) and v > 0 for v in value):
@@ -97,103 +110,3 @@ class Design:
             else:
                 raise UserError(f"option {name!r} takes one value, or four (one a stage), not {value!r}")
         return replace(self, options=options, stage_options=by_stage, block_options=by_block, **direct)
-
-
-def _doubling(dim: int) -> tuple[int, int, int, int]:
-    return (dim, 2 * dim, 4 * dim, 8 * dim)
-
-
-_PYRAMID = ((32, 64, 160, 256), (64, 128, 320, 512))  # pvt's widths, at micro and from tiny on
-
-# mixer: scale: (dims, depths, drop path rate); nano is the same for all
-_SIZES: dict[str, dict[str, tuple]] = {
-    "halo": {
-        "micro": (_doubling(32), (2, 2, 9, 2), 0.0),
-        "tiny": (_doubling(96), (2, 2, 6, 2), 0.2),
-        "small": (_doubling(96), (2, 2, 18, 2), 0.3),
-        "base": (_doubling(128), (2, 2, 18, 2), 0.5),
-    },
-    "pvt": {
-        "micro": (_PYRAMID[0], (2, 2, 3, 2), 0.0),
-        "tiny": (_PYRAMID[1], (3, 4, 9, 3), 0.1),
-        "small": (_PYRAMID[1], (3, 4, 21, 3), 0.3),
-        "base": (_PYRAMID[1], (3, 8, 45, 3), 0.5),
-    },
-    "pvt_v2": {
-        "micro": (_PYRAMID[0], (2, 2, 3, 2), 0.0),
-        "tiny": (_PYRAMID[1], (3, 3, 9, 3), 0.1),
-        "small": (_PYRAMID[1], (3, 3, 21, 3), 0.3),
-        "base": (_PYRAMID[1], (3, 6, 45, 3), 0.5),
-    },
-    "convnext": {
-        "micro": (_doubling(32), (3, 3, 8, 3), 0.0),
-        "tiny": (_doubling(96), (2, 2, 9, 2), 0.1),
-        "small": (_doubling(96), (2, 2, 24, 2), 0.4),
-        "base": (_doubling(128), (2, 2, 24, 2), 0.5),
-    },
-    "dcn_v3": {
-        "micro": (_doubling(32), (2, 2, 9, 2), 0.0),
-        "tiny": (_doubling(64), (4, 4, 18, 4), 0.1),
-        "small": (_doubling(80), (4, 4, 21, 4), 0.3),
-        "base": (_doubling(112), (4, 4, 21, 4), 0.5),
-        "large": (_doubling(160), (5, 5, 22, 5), 0.5),
-    },
-}
-_SIZES["swin"] = _SIZES["halo"]
-
-# what each family does its own way; mixers not named here (controls, yours) are built like swin
-_FAMILIES: dict[str, dict[str, object]] = {
-    "halo": {"norm_eps": 1e-5},
-    "pvt": {"norm_eps": 1e-5, "mlp_ratios": (8, 8, 4, 4), "position_embedding": True},
-    "pvt_v2": {"norm_eps": 1e-5, "mlp_ratios": (8, 8, 4, 4), "mlp_conv": True},
-    "dcn_v3": {"norm_eps": 1e-5},
-}
-
-
-def list_scales(mixer: str | None = None) -> list[str]:
-    """The scales there are, smallest first; of one mixer if it is named ("large" exists for dcn_v3 only)."""
-    if mixer is None:
-        return list(SCALES)
-    get_mixer(mixer)
-    return [scale for scale in SCALES if scale == "nano" or scale in _sizes(mixer)]
-
-
-def _sizes(mixer: str) -> dict[str, tuple]:
-    return _SIZES.get(mixer, _SIZES["swin"])
-
-
-def unified(mixer: str, scale: str) -> Design:
-    """The unified design of a mixer at a scale. Raises UserError for names that are not there."""
-    get_mixer(mixer)
-    check_known("scale", scale, list_scales(mixer), where=f"{mixer}: ")
-    family, pyramid = _FAMILIES.get(mixer, {}), mixer in ("pvt", "pvt_v2")
-    if scale == "nano":
-        dims, depths, rate = ((16, 32, 80, 128) if pyramid else _doubling(16)), (2, 2, 4, 2), 0.0
-    else:
-        dims, depths, rate = _sizes(mixer)[scale]
-        if pyramid and scale == "base":
-            family = family | {"mlp_ratios": (4, 4, 4, 4)}
-    return Design(
-        mixer=mixer,
-        dims=dims,
-        depths=depths,
-        drop_path_rate=rate,
-        img_size=64 if scale == "nano" else 224,
-        **_mixer_options(mixer, scale, dims),
-        **family,
-    )
-
-
-def _mixer_options(mixer: str, scale: str, dims: tuple[int, ...]) -> dict[str, dict[str, object]]:
-    """The options that any mixer may ask for by name. Windows shrink at nano, whose maps are 16, 8, 4 and 2 wide."""
-    nano = scale == "nano"
-    if mixer in ("pvt", "pvt_v2"):
-        heads = (1, 2, 5, 8)
-    else:
-        head_dim = 16 if nano or mixer == "dcn_v3" else 32
-        heads = tuple(dim // head_dim for dim in dims)
-    return {
-        "options": {"window": 4, "block": 4, "halo": 2} if nano else {"window": 7, "block": 7, "halo": 3},
-        "stage_options": {"heads": heads, "reduction": (4, 2, 1, 1) if nano else (8, 4, 2, 1)},
-        "block_options": {"shift": (0, 2) if nano else (0, 3)},
-    }

@@ -1,0 +1,26 @@
+"""What networks look like, as data: `unified(mixer, scale)`, `original(mixer, scale)`, and the `steps` between them."""
+
+from .design import CHOICES, Design
+from .originals import Original, original, original_facts, original_scales
+from .steps import LEVELS, START, Step, step_names, steps
+from .unified import SCALES, list_scales, unified
+
+NETWORKS = {"unified": unified, "original": original}  # a design's name -> what makes it of a mixer and a scale
+
+__all__ = [
+    "CHOICES",
+    "LEVELS",
+    "NETWORKS",
+    "SCALES",
+    "START",
+    "Design",
+    "Original",
+    "Step",
+    "list_scales",
+    "original",
+    "original_facts",
+    "original_scales",
+    "step_names",
+    "steps",
+    "unified",
+]

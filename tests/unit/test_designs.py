@@ -1,0 +1,341 @@
+"""Originals against timm's own models, weight for weight, and the steps from there to the unified networks."""
+
+import copy
+import re
+from dataclasses import fields, replace
+from itertools import pairwise
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import stm_lab
+from stm_lab import UserError, backbone, build_model, designs, list_mixers, measure, train, zoo
+from stm_lab.designs import Design, original, original_facts, original_scales, step_names, steps, unified
+
+MIXERS = list_mixers()
+WITH_ORIGINAL = [(mixer, scale) for mixer in MIXERS for scale in original_scales(mixer) if scale != "nano"]
+PUBLISHED = ["swin", "convnext", "pvt", "pvt_v2", "dcn_v3"]
+
+# timm's name -> ours, applied in turn
+NAMES = {
+    "swin": [
+        (r"^patch_embed\.proj\.", "stem.0."),
+        (r"^patch_embed\.norm\.", "stem.1."),
+        (r"^layers\.(\d)\.downsample\.norm\.", r"stages.\1.downsample.1."),
+        (r"^layers\.(\d)\.downsample\.reduction\.", r"stages.\1.downsample.2."),
+        (r"^layers\.", "stages."),
+        (r"\.attn\.", ".mixer."),
+        (r"^norm\.", "stages.3.norm."),
+    ],
+    "convnext": [
+        (r"^stem\.", "stem."),
+        (r"\.conv_dw\.", ".mixer.dwconv."),
+        (r"\.norm\.", ".norm2."),
+        (r"\.gamma$", ".gamma2"),
+        (r"^head\.norm2\.", "head.norm."),
+    ],
+    "pvt_v2": [
+        (r"^patch_embed\.proj\.", "stem.0."),
+        (r"^patch_embed\.norm\.", "stem.1."),
+        (r"\.downsample\.proj\.", ".downsample.0."),
+        (r"\.downsample\.norm\.", ".downsample.1."),
+        (r"\.attn\.sr\.", ".mixer.reduce."),
+        (r"\.attn\.", ".mixer."),
+        (r"\.mlp\.dwconv\.", ".mlp.conv."),
+        (r"^head\.", "head.fc."),
+    ],
+}
+
+
+def by_our_names(mixer: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    found = {}
+    for name, tensor in state.items():
+        for pattern, ours in NAMES[mixer]:
+            name = re.sub(pattern, ours, name)
+        found[name] = tensor
+    return found
+
+
+def timms(mixer: str, scale: str, image: int = 224) -> nn.Module:
+    """timm's model with weights that nothing hides behind: norms, biases, tables and layer scale are random, too."""
+    torch.manual_seed(0)
+    sized = {"img_size": image} if mixer == "swin" else {}
+    model = timm.create_model(original_facts(mixer, scale).timm, **sized).double().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1 or "table" in name:
+                spread = 0.1 * torch.randn_like(parameter)
+                parameter.copy_(spread + (1 if name.endswith("norm.weight") or "gamma" in name else 0))
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mixer", "scale"), [("swin", "tiny"), ("convnext", "tiny"), ("pvt_v2", "micro")])
+def test_original_is_timms_model_weight_for_weight(mixer, scale):
+    """Logits and maps in float64, with timm's weights under our names: the same network, computed independently."""
+    theirs = timms(mixer, scale)
+    ours = build_model(mixer, scale, design="original").double().eval()
+    ours.load_state_dict(by_our_names(mixer, theirs.state_dict()))  # strict
+    x = torch.randn(1, 3, 224, 224, dtype=torch.float64)
+    with torch.no_grad():
+        wanted = theirs(x)
+        assert wanted.std() > 1e-3, "a network that answers the same to everything would prove nothing"
+        torch.testing.assert_close(ours(x), wanted, atol=1e-10, rtol=1e-8)
+        torch.testing.assert_close(
+            ours.forward_features(x), channels_first(theirs.forward_features(x), ours.num_features)
+        )
+        maps = ours.forward_intermediates(x, indices=[0, 1, 2], intermediates_only=True)
+        theirs_maps = theirs.forward_intermediates(x, indices=[0, 1, 2], intermediates_only=True)
+        torch.testing.assert_close(maps, [m.contiguous() for m in theirs_maps], atol=1e-10, rtol=1e-8)
+
+
+def test_swins_odd_maps_are_padded_as_timm_does():
+    """Patches and merges that do not come out even, with zeros at the bottom and right."""
+    theirs = timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1)).double()
+    theirs.patch_embed.strict_img_size, theirs.patch_embed.dynamic_img_pad = False, True
+    ours = build_model("swin", "tiny", design="original", depths=(1, 1, 1, 1)).double()
+    ours.load_state_dict(by_our_names("swin", theirs.state_dict()))
+    x = torch.randn(1, 3, 61, 50, dtype=torch.float64)
+    stem = theirs.patch_embed(x)
+    torch.testing.assert_close(ours.stem(x), channels_first(stem, 96), atol=1e-12, rtol=0)
+    merged = theirs.layers[1].downsample(stem[:, :, :11])  # 16x11 tokens
+    torch.testing.assert_close(ours.stages[1].downsample(stem[:, :, :11]), merged, atol=1e-12, rtol=0)
+
+
+def channels_first(x: torch.Tensor, channels: int) -> torch.Tensor:
+    return x if x.shape[1] == channels else x.permute(0, 3, 1, 2)
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("mixer", "scale"), WITH_ORIGINAL)
+def test_parameters_are_those_of_the_published_network(mixer, scale):
+    """timm's to the last one; else the paper's number, to the digits that it prints."""
+    facts = original_facts(mixer, scale)
+    with torch.device("meta"):
+        ours = parameters(build_model(mixer, scale, design="original", num_classes=1000))
+        if facts.timm is not None:
+            assert ours == parameters(timm.create_model(facts.timm))
+    if mixer in PUBLISHED and facts.name != "PVT v2 b0":  # of which the paper prints another number than its code has
+        digits = 1 if isinstance(facts.parameters, float) else 0
+        assert round(ours / 1e6, digits) == facts.parameters
+    assert bool(facts.note) == (mixer not in ("swin", "convnext") and not (mixer == "pvt_v2" and scale != "micro"))
+
+
+@pytest.mark.parametrize("mixer", ["swin", "convnext"])
+def test_layer_scale_is_an_option_of_any_design(mixer):
+    """0 has no parameters, and gives what a scale of 1 gives."""
+    scaled = build_model(mixer, "nano", design="original", layer_scale=1.0).eval()
+    plain = build_model(mixer, "nano", design="original", layer_scale=0).eval()
+    branches, design = scaled.design.branches, scaled.design
+    scales = sum(branches * depth * dim for depth, dim in zip(design.depths, design.dims, strict=True))
+    assert parameters(scaled) - parameters(plain) == scales
+    plain.load_state_dict({name: t for name, t in scaled.state_dict().items() if "gamma" not in name})
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(plain(x), scaled(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("scale", ["nano", "tiny"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_steps_lead_from_the_original_to_the_unified_design(mixer, scale, reverse):
+    taken = steps(mixer, scale, reverse=reverse)
+    assert (taken[0].name, taken[0].level, taken[0].design) == ("original", None, original(mixer, scale))
+    assert taken[-1].design == unified(mixer, scale)
+    names = [step.name for step in taken[1:]]
+    assert (names[::-1] if reverse else names) == step_names(mixer, scale)
+    for last, step in pairwise(taken):
+        assert step.before, f"{step.name} changes something"
+        assert last.design.override(**step.after) == step.design, f"{step.name} changes that, and nothing else"
+        assert step.design.override(**step.before) == last.design
+        assert taken[0].design.override(**step.options) == step.design
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_every_step_touches_its_own_part_of_the_model_alone(mixer):
+    """By names and shapes of the parameters: what is in another part stays as it was."""
+    where = {
+        "stem": r"^stem\.",
+        "downsampling": r"\.downsample\.",
+        "stage norms": r"^stages\.\d\.norm\.",
+        "head": r"^head\.",
+        "branches": r"\.blocks\.\d+\.(norm1|gamma1)",
+        "projections": r"\.mixer\.proj_",
+        "layer scale": r"\.gamma[12]$",
+        "norm eps": r"^$",
+        "depths": r"\.blocks\.",
+    }
+    with torch.device("meta"):
+        for last, step in pairwise(steps(mixer, "tiny")):
+            before, after = (
+                {(name, tuple(p.shape)) for name, p in each.model().named_parameters()} for each in (last, step)
+            )
+            for name, _ in before ^ after:
+                assert re.search(where[step.name], name), f"{step.name} changed {name}"
+
+
+def test_steps_of_one_level_and_in_any_order():
+    assert step_names("swin", level="network") == ["stem", "downsampling", "stage norms", "head"]
+    assert step_names("convnext", level="block") == ["branches", "projections"]
+    assert step_names("convnext", level="size") == ["depths"]
+    assert step_names("dcn_v3") == ["layer scale", "norm eps"], "its original is where the unified network comes from"
+    some = steps("swin", order=["head", "stem"])
+    assert [step.name for step in some] == ["original", "head", "stem"]
+    assert some[-1].design == replace(original("swin", "tiny"), head="conv", stem="convs")
+    assert [step.name for step in steps("swin", order=["head", "stem"], reverse=True)] == ["original", "stem", "head"]
+
+
+@pytest.mark.parametrize("mixer", ["swin", "convnext", "pvt", "pvt_v2"])
+def test_parameters_of_the_steps_add_up_in_any_order(mixer):
+    """Parts that share no parameters: what a step costs does not depend on when it is taken - but where depth and
+    block both change, or norms and layer scale of blocks that come or go."""
+    independent = [
+        name for name in step_names(mixer) if name not in ("depths", "branches", "projections", "layer scale")
+    ]
+
+    def gains(order):
+        with torch.device("meta"):
+            counts = [parameters(step.model()) for step in steps(mixer, order=order)]
+        return {name: after - before for name, before, after in zip(order, counts, counts[1:], strict=False)}
+
+    assert gains(independent) == gains(independent[::-1])
+
+
+@pytest.mark.parametrize("mixer", ["swin", "convnext", "pvt", "pvt_v2"])
+def test_macs_of_the_original_by_formula(mixer):
+    """Stem, downsampling, MLPs and head by hand, the mixers by their own formula: torch's counter agrees."""
+    model = build_model(mixer, "tiny", design="original")
+    design, side, total = model.design, 56, 0
+    kernel = {"patches": 4, "overlap": 7}[design.stem]
+    total += side**2 * kernel**2 * 3 * design.dims[0]
+    taps = {"merge": 4, "norm_conv": 4, "patches": 4, "overlap": 9}[design.downsample]
+    for i, stage in enumerate(model.stages):
+        dim, side = design.dims[i], 56 // 2**i
+        total += side**2 * taps * design.dims[i - 1] * dim if i else 0
+        hidden = dim * design.mlp_ratios[i]
+        for block in stage.blocks:
+            total += block.mixer.macs(side, side) + side**2 * (
+                2 * dim * hidden + (9 * hidden if design.mlp_conv else 0)
+            )
+    total += design.dims[-1] * 1000
+    assert measure.cost(model).macs == total
+
+
+def test_a_mixer_of_ones_own_gets_swins_original():
+    try:
+
+        @stm_lab.register_mixer("scratch")
+        class Scratch(nn.Module):
+            def __init__(self, dim, *, window=1):
+                super().__init__()
+                self.window = window
+
+            def forward(self, x):
+                return x
+
+        model = timm.create_model("original_scratch_nano")
+        assert model.design == replace(original("swin", "nano"), mixer="scratch")
+        assert model.stages[0].blocks[0].mixer.window == 4
+    finally:
+        from stm_lab.mixers import registry
+
+        registry._mixers.pop("scratch", None)
+
+
+def test_every_word_of_a_design_is_built():
+    built = {
+        "stem": backbone._STEMS,
+        "downsample": backbone._DOWNSAMPLINGS,
+        "head": backbone._HEADS,
+        "branches": backbone._BLOCKS,
+    }
+    assert set(designs.CHOICES) == {*built, "stage_norms"}
+    for name, table in built.items():
+        assert list(table) == list(designs.CHOICES[name])
+        assert {field.name: field.default for field in fields(Design)}[name] == designs.CHOICES[name][0], (
+            "the unified one"
+        )
+
+
+@pytest.mark.parametrize("name", designs.CHOICES)
+def test_any_word_goes_with_any_network(name):
+    """Designs mix freely: each choice in the unified and in the original network, at an odd size."""
+    x = torch.randn(2, 3, 45, 70)
+    for network in ("unified", "original"):
+        for choice in designs.CHOICES[name]:
+            model = build_model("swin", "nano", design=network, **{name: choice}).eval()
+            assert getattr(model.design, name) == choice
+            assert model.forward_features(x).shape == (2, 128, 2, 3)
+            assert torch.isfinite(model(x)).all()
+
+
+def test_a_design_is_built_under_the_name_that_it_has():
+    last = steps("swin", "nano")
+    assert last[0].model().pretrained_cfg["architecture"] == "original_swin_nano"
+    assert last[-1].model().pretrained_cfg["architecture"] == "unified_swin_nano"
+    between = last[2].model(num_classes=3)
+    assert between.pretrained_cfg["architecture"] == "swin_nano"
+    assert not between.pretrained_cfg.get("file")
+    assert between.num_classes == 3
+    torch.manual_seed(0)
+    one = last[2].model()
+    torch.manual_seed(0)
+    other = build_model("swin", "nano", design="original", **last[2].options)
+    assert one.design == other.design
+    assert copy.deepcopy(one.state_dict()).keys() == other.state_dict().keys()
+    torch.testing.assert_close(one.state_dict(), other.state_dict(), rtol=0, atol=0)
+    pretrained = build_model("swin", "nano", design=unified("swin", "nano"), pretrained=True)
+    torch.testing.assert_close(pretrained.state_dict(), build_model("swin", "nano", pretrained=True).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: build_model("swin", "micro", design="original"), "swin, original: unknown scale 'micro'"),
+        (lambda: build_model("swin", "nano", design="orignal"), "unknown design 'orignal'; did you mean 'original'"),
+        (lambda: build_model("swin", "nano", stem="patch"), "unknown stem 'patch'; did you mean 'patches'"),
+        (lambda: build_model("swin", "nano", branches=3), "unknown branches 3; known: 1, 2"),
+        (lambda: build_model("swin", "nano", branches="one"), "branches must be a whole number, not 'one'"),
+        (lambda: build_model("swin", "nano", head=2), "head must be a string, not 2"),
+        (lambda: build_model("halo", "nano", design=unified("swin", "nano")), "'halo': the design .* is one of 'swin'"),
+        (lambda: steps("swin", "nano")[1].model(pretrained=True), "trained weights of the unified design only"),
+        (lambda: build_model("swin", "nano", design="original", pretrained=True), "there are no trained weights of it"),
+        (lambda: steps("swin", order=["stems"]), "swin, tiny: unknown step 'stems'; did you mean 'stem'"),
+        (lambda: steps("swin", order=["stem", "stem"]), "the step 'stem' is named twice"),
+        (lambda: steps("swin", order=["depths"]), "unknown step 'depths'"),
+        (lambda: steps("swn"), "unknown mixer 'swn'; did you mean 'swin'"),
+        (lambda: steps("swin", "micro"), "original design: unknown scale 'micro'"),
+        (lambda: step_names("swin", level="blok"), "unknown level 'blok'; did you mean 'block'"),
+        (
+            lambda: build_model("convnext", "nano", design="original", global_pool="catavgmax"),
+            "global_pool='catavgmax' doubles the width",
+        ),
+    ],
+)
+def test_bad_input_is_one_clear_line(call, says):
+    with pytest.raises(UserError, match=says) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+FEW = (48, 50)
+
+
+@pytest.mark.slow
+def test_a_design_passes_through_a_training(few, tmp_path):
+    """`model_options` of a run say the design and its steps; the folder gives that model back, under its own name."""
+    step = steps("convnext", "nano")[2]
+    options = {"design": "original", **step.options}
+    short = {"recipe": few, "epochs": 1, "batch_size": 16, "warmup_epochs": 0.5, "device": "cpu", "image_size": 32}
+    train.fit(short, mixer="convnext", model_options=options, out=str(tmp_path / "runs" / "step"))
+    train.fit(short, mixer="convnext", out=str(tmp_path / "runs" / "unified"))
+    assert train.load_run(tmp_path / "runs" / "step").design == replace(step.design, img_size=32)
+    (one,) = zoo.load(["original_convnext_nano"], tmp_path / "runs", device="cpu")
+    (other,) = zoo.load(["convnext"], tmp_path / "runs", device="cpu")
+    assert (one.model.design.branches, other.model.design.branches) == (1, 2)
+    with pytest.raises(UserError, match=r"it is an option of the model: -p model_options\.design=original"):
+        train.fit(short, design="original")
