@@ -1,10 +1,12 @@
 """Explorers for notebooks: a picture of some values that answers when they are changed. Needs a front end to be moved,
 none to be seen."""
 
+from stm_lab.explore.designs import design_steps
 from stm_lab.explore.mixing import mixing_weights
 from stm_lab.explore.pareto import pareto
 from stm_lab.explore.pictures import picture
 from stm_lab.explore.receptive import receptive_field
+from stm_lab.explore.seeds import seeds
 from stm_lab.explore.shell import Explorer
 
-__all__ = ["Explorer", "mixing_weights", "pareto", "picture", "receptive_field"]
+__all__ = ["Explorer", "design_steps", "mixing_weights", "pareto", "picture", "receptive_field", "seeds"]

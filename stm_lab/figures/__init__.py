@@ -5,6 +5,7 @@ Values come as rows (dictionaries, as a run records them) or arrays, and are lef
 """
 
 from stm_lab.figures.attack import accuracy_by_epsilon, loss_by_steps, loss_surfaces, perturbations
+from stm_lab.figures.corruption import corruption_dots, corruption_heat, corruption_sheet, severity_curves
 from stm_lab.figures.cost import (
     cost_against_cost,
     cost_by_part,
@@ -13,6 +14,7 @@ from stm_lab.figures.cost import (
     shares_by_role,
     throughput_repeats,
 )
+from stm_lab.figures.designs import design_corners, design_levels, design_parts, design_steps
 from stm_lab.figures.images import image_grid
 from stm_lab.figures.invariance import (
     bent_axis,
@@ -30,6 +32,7 @@ from stm_lab.figures.paper import (
     pareto,
 )
 from stm_lab.figures.receptive import (
+    accuracy_over_area,
     area_ratios,
     radial_profiles,
     receptive_field_over_image,
@@ -38,6 +41,7 @@ from stm_lab.figures.receptive import (
 )
 from stm_lab.figures.scores import accuracy_dots
 from stm_lab.figures.seeds import (
+    difference_so_far,
     interval_by_seeds,
     leaders_by_seed,
     lucky_leads,
@@ -53,15 +57,24 @@ __all__ = [
     "accuracy_bubbles",
     "accuracy_by_epsilon",
     "accuracy_dots",
+    "accuracy_over_area",
     "accuracy_over_costs",
     "area_ratios",
     "bent_axis",
     "colours",
     "compared_curves",
     "consistency_curves",
+    "corruption_dots",
+    "corruption_heat",
+    "corruption_sheet",
     "cost_against_cost",
     "cost_by_part",
+    "design_corners",
+    "design_levels",
+    "design_parts",
+    "design_steps",
     "detection_over_classification",
+    "difference_so_far",
     "image_grid",
     "inductive_biases",
     "interval_by_seeds",
@@ -87,6 +100,7 @@ __all__ = [
     "relative_costs",
     "run_curves",
     "seeds_needed",
+    "severity_curves",
     "shares_by_role",
     "shares_by_seeds",
     "steady_and_right",

@@ -176,6 +176,28 @@ def _is(row: Mapping, name: str, state: str) -> bool:
     return row["mixer"] == name and row["state"] == state
 
 
+def accuracy_over_area(rows: Sequence[Mapping]) -> Figure:
+    """Top-1 accuracy (percent) over the share of the image (percent) that holds half of the field, a dot a network.
+
+    rows: with mixer, area and top1, both in percent; several seeds of a mixer are several dots, named once.
+    Raises UserError for no rows or a row that lacks a key.
+    """
+    by_mixer = grouped(rows, ("mixer", "area", "top1"), ("mixer",))
+    figure = Figure(figsize=(5.6, 3.6), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    colour, said = colours(name for (name,) in by_mixer), []
+    for (name,), some in by_mixer.items():
+        areas, accuracies = ([row[key] for row in some] for key in ("area", "top1"))
+        axes.plot(areas, accuracies, "o", color=colour[name], markersize=7)
+        place = (float(np.mean(areas)), max(accuracies))
+        axes.annotate(name, place, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
+        said.append(f"{name} {np.mean(areas):.1f}, {np.mean(accuracies):.1f}")
+    axes.set(xlabel="square that holds half of the field (% of the image)", ylabel="top-1 accuracy (%)", xlim=(0, None))
+    axes.margins(x=0.1, y=0.18)
+    plain(axes)
+    return described(figure, f"Half of the field in percent of the image, and accuracy in percent: {'; '.join(said)}.")
+
+
 def receptive_field_over_image(
     image: np.ndarray, contribution: np.ndarray, place: tuple[int, int], side: int, title: str
 ) -> Figure:

@@ -78,6 +78,64 @@ def interval_by_seeds(differences: Sequence[float], label: str = "difference (po
     return described(figure, f"Mean {label} by number of seeds: after 1 {means[0]:+.1f}; {said}.")
 
 
+def difference_so_far(
+    ours: Mapping[int, float],
+    theirs: Mapping[int, float],
+    names: tuple[str, str],
+    seeds: Sequence[int],
+    count: int,
+    *,
+    label: str = "top-1 accuracy (%)",
+    highest: bool = True,
+) -> Figure:
+    """Two names after the first `count` of `seeds`: their values, and the mean difference with its 95% interval.
+
+    Left the values of both, a column a seed in the order of `seeds`, pale where it is not counted yet; right the mean
+    difference after 1, 2 ... `count` seeds (Student's t). Axes are those of all seeds: they stay as `count` grows, and
+    an interval of two seeds runs out of them. The title says who leads, and whether the interval holds 0; `highest`:
+    whether that is who has the highest value.
+    Raises UserError for a count that is not there, and for a seed that one of the two has not.
+    """
+    if not 1 <= count <= len(seeds) or not all(seed in ours and seed in theirs for seed in seeds):
+        raise UserError(f"difference_so_far: {count} of {len(seeds)} seeds that both have; expected 1 to {len(seeds)}")
+    differences = [ours[seed] - theirs[seed] for seed in seeds]
+    figure = Figure(figsize=(9.5, 3.6), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (name, style), values, marker in zip(styles(colours(names)).items(), (ours, theirs), "os", strict=True):
+        for i, seed in enumerate(seeds):
+            left.plot(i, values[seed], marker, color=style["color"], alpha=1 if i < count else 0.2, markersize=7)
+        left.plot([], [], marker, color=style["color"], label=name)
+    left.set(xlabel="seed (pale: not counted yet)", ylabel=label, xlim=(-0.5, len(seeds) - 0.5))
+    left.set_xticks(range(len(seeds)), list(map(str, seeds)))
+    left.legend(frameon=False, fontsize=8)
+
+    means = [float(np.mean(differences[:n])) for n in range(1, count + 1)]
+    halves = {n: half_interval(differences[:n]) for n in range(2, len(seeds) + 1)}
+    for n in range(2, count + 1):
+        colour = "#D55E00" if abs(means[n - 1]) > halves[n] else "#0072B2"
+        right.plot([n, n], [means[n - 1] - halves[n], means[n - 1] + halves[n]], color=colour, linewidth=6, alpha=0.45)
+    right.plot(range(1, count + 1), means, "s-", color="#0072B2")
+    right.axhline(0, color="0.3", linewidth=1)
+    spans = [abs(float(np.mean(differences[:n]))) + half for n, half in halves.items() if n > 2]
+    reach = 1.1 * max(*map(abs, differences), *spans, 1e-9)
+    right.set(xlabel="seeds counted", ylabel=f"{names[0]} - {names[1]}", ylim=(-reach, reach))
+    right.set(xlim=(0.5, len(seeds) + 0.5), xticks=range(1, len(seeds) + 1))
+    for axes in (left, right):
+        plain(axes, "y")
+    said = _lead(names, means[-1], halves.get(count), count, highest)
+    figure.suptitle(said, fontsize=10)
+    return described(figure, f"{names[0]} and {names[1]}, seeds in the order {', '.join(map(str, seeds))}. {said}.")
+
+
+def _lead(names: tuple[str, str], mean: float, half: float | None, count: int, highest: bool) -> str:
+    leader = names[0] if (mean >= 0) == highest else names[1]
+    said = f"{count} seed{'s' * (count > 1)}: {leader} leads by {abs(mean):.1f}"
+    if half is None:
+        return f"{said}, and nobody knows how much of it is luck"
+    verdict = "is clear of 0" if abs(mean) > half else "holds 0"
+    return f"{said}; the 95% interval from {mean - half:+.1f} to {mean + half:+.1f} {verdict}"
+
+
 def shares_by_seeds(shares: Mapping[str, Mapping[int, float]]) -> Figure:
     """How often something is said by so many seeds: shares in percent {number of seeds: share}, by what is said."""
     figure = Figure(figsize=(7.5, 3.4), dpi=120, layout="constrained")
