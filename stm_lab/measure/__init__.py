@@ -7,6 +7,7 @@ from stm_lab.measure.attack import (
     adversarial_examples,
 )
 from stm_lab.measure.attack_checks import AttackChecks, LossSurface, attack_checks, loss_surface
+from stm_lab.measure.corruption import ALEXNET, Baseline, CorruptionError, corruption_error, corruption_errors
 from stm_lab.measure.cost import Cost, PartCost, cost
 from stm_lab.measure.invariance import Invariance, invariance
 from stm_lab.measure.memory import Memory, PartMemory, memory
@@ -23,9 +24,12 @@ from stm_lab.measure.receptive import (
 from stm_lab.measure.throughput import PartTime, PartTimes, Throughput, throughput, time_by_part
 
 __all__ = [
+    "ALEXNET",
     "AdversarialAccuracy",
     "AdversarialExamples",
     "AttackChecks",
+    "Baseline",
+    "CorruptionError",
     "Cost",
     "Invariance",
     "LossSurface",
@@ -43,6 +47,8 @@ __all__ = [
     "adversarial_examples",
     "attack_checks",
     "contribution_radius",
+    "corruption_error",
+    "corruption_errors",
     "cost",
     "effective_receptive_field",
     "high_contribution_area",

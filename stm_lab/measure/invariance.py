@@ -171,7 +171,7 @@ def invariance(
             some = slice(start, start + batch_size)
             scene = stock.scene(some, device)
             logits = model(normalise(scene.standard()))
-            _check_classes(model, logits, stock.labels)
+            check_classes(model, logits, stock.labels)
             standard, labels = logits.argmax(1).cpu(), None if stock.labels is None else stock.labels[some]
             for i, strength in enumerate(values):
                 for j in range(len(directions)):
@@ -359,7 +359,8 @@ def _true(kind: str, protocol: str, strength: float, stock: Stock) -> float:
     return published_shift(side, size, strength) if kind == "translation" else int(size / strength) / side
 
 
-def _check_classes(model: nn.Module, logits: Tensor, labels: Tensor | None) -> None:
+def check_classes(model: nn.Module, logits: Tensor, labels: Tensor | None) -> None:
+    """Raise UserError for a model without a classifier, and for labels that it has no class for."""
     if logits.ndim != 2 or getattr(model, "num_classes", None) == 0:
         raise UserError(f"{model_name(model)} has no classifier: it gives {tuple(logits.shape[1:])} numbers an image")
     if labels is not None and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
