@@ -21,7 +21,7 @@ Notebooks = Annotated[list[str], typer.Argument(metavar="[NOTEBOOK]...", help="N
 def course_list() -> None:
     """The notebooks of the course that is meant: of the working folder if it has one, else the shipped one."""
     from stm_lab import paths
-    from stm_lab.course.cards import load_cards
+    from stm_lab.course.cards import dots, load_cards
 
     cards = load_cards().values()
     lines = [
@@ -30,7 +30,7 @@ def course_list() -> None:
             card.title,
             card.question,
             card.minutes,
-            card.dots,
+            dots(card.difficulty),
             _needs(card.needs),
             ", ".join(card.parameters),
             ", ".join(card.resources),

@@ -23,6 +23,11 @@ Profile = Literal["quick", "demo", "class", "paper"]
 _TYPE = r"^((list\[)?(int|float|str|bool|path)(?(2)\]))( \| None)?$"
 
 
+def dots(level: int) -> str:
+    """1 to 5, as people see it."""
+    return "●" * level + "○" * (5 - level)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -139,6 +144,15 @@ class Resources(BaseModel):
     gpus: float = Field(default=0, ge=0)  # a share, where several runs fit on one
 
 
+class Exercise(_Strict):
+    """What the card says of one exercise; its task stands in the notebook."""
+
+    title: str = Field(min_length=1)
+    difficulty: int = Field(ge=1, le=5)
+    importance: int = Field(ge=1, le=5)
+    minutes: int = Field(gt=0)  # of a learner
+
+
 class Card(_Strict):
     """What `course.yaml` says of one notebook. The profile `quick` is the defaults, so it is not written down."""
 
@@ -154,6 +168,7 @@ class Card(_Strict):
     profiles: dict[Literal["demo", "class", "paper"], dict[str, Any]] = {}
     resources: dict[Profile, Resources]
     outputs: list[str] = Field(min_length=1)  # what the run's folder holds at the end, in words
+    exercises: list[Exercise] = []  # in the notebook's order
 
     @model_validator(mode="after")
     def _profiles_fit(self) -> Card:
@@ -187,11 +202,6 @@ class Card(_Strict):
     def path(self) -> Path:
         """The notebook itself."""
         return self.folder / f"{self.name}.ipynb"
-
-    @property
-    def dots(self) -> str:
-        """The difficulty, as people see it."""
-        return "●" * self.difficulty + "○" * (5 - self.difficulty)
 
     def resources_of(self, profile: str) -> Resources:
         """What a run of that profile is expected to take. Raises UserError if the card has no such profile."""

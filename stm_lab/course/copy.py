@@ -8,11 +8,11 @@ from typing import Any
 
 from stm_lab import paths
 from stm_lab.course.cards import find_card, load_cards
+from stm_lab.course.exercises import BEGIN, END
 from stm_lab.course.notebooks import notebook_bytes, read_notebook
 from stm_lab.errors import UserError
 from stm_lab.files import replace_bytes
 
-BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 _STUBS = {"code": 'raise NotImplementedError("your turn")', "markdown": "*Your turn.*", "raw": "Your turn."}
 _TEACHERS = "assignments"  # a folder that learners do not get
 

@@ -1,6 +1,7 @@
-"""The stored notebook: what its card says stands in it once more, in the header cell and in the `parameters` cell.
+"""The stored notebook: what its card says stands in it once more, in the header, in the `parameters` cell and in the
+first lines of each exercise.
 
-Both are made from the card here; `check_notebook` tells where a notebook differs, `sync` writes them anew.
+They are made from the card here; `check_notebook` tells where a notebook differs, `sync` writes them anew.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stm_lab.course.cards import Card, Parameter, literal
+from stm_lab.course.cards import Card, Parameter, dots, literal
+from stm_lab.course.exercises import exercise_cells, exercise_problems, task_source
 from stm_lab.errors import UserError, nearest
 from stm_lab.files import replace_bytes
 
@@ -30,7 +32,7 @@ def header_markdown(card: Card) -> str:
             "",
             *(f"* {goal}" for goal in card.goals),
             "",
-            f"About {card.minutes} minutes to read and run · difficulty {card.dots} · "
+            f"About {card.minutes} minutes to read and run · difficulty {dots(card.difficulty)} · "
             f"needs: {', '.join(card.needs.words())}",
             "",
             "| parameter | default | meaning |",
@@ -112,7 +114,8 @@ def check_runnable(card: Card) -> None:
 
 
 def sync(card: Card) -> bool:
-    """Write the notebook's header cell and its cell tagged `parameters` anew, from the card; whether that changed it.
+    """Write the header cell, the cell tagged `parameters` and the first lines of exercises anew, from the card; whether
+    that changed the notebook.
 
     All else stays, to the byte, in a notebook as Jupyter stores it.
 
@@ -130,7 +133,7 @@ def sync(card: Card) -> bool:
 
 
 def differences(card: Card) -> list[str]:
-    """Where the notebook is not what `sync` would write: the first line of header and parameters that differs.
+    """Where the notebook is not what `sync` would write: the first line of header, parameters or exercise that differs.
 
     Raises UserError as `sync` does.
     """
@@ -144,7 +147,14 @@ def _made_from(card: Card, notebook: Mapping[str, Any]) -> list[tuple[str, dict[
     if not cells or cells[0]["cell_type"] != "markdown":
         raise UserError(f"{card.path}: the first cell must be the header, in Markdown")
     parameters = _parameters_cell(card.path, notebook)
-    return [("header", cells[0], header_markdown(card)), ("parameters", parameters, parameters_source(card))]
+    made = [("header", cells[0], header_markdown(card)), ("parameters", parameters, parameters_source(card))]
+    tasks = {one.number: one.task for one in exercise_cells(cells)}
+    for number, exercise in enumerate(card.exercises, start=1):
+        if number not in tasks:
+            raise UserError(f"{card.path}: the card's exercise {number} has no cell that begins `## Exercise {number}`")
+        source = task_source(number, exercise, tasks[number]["source"])
+        made.append((f"exercise {number}", tasks[number], source))
+    return made
 
 
 def _parameters_cell(path: Path, notebook: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,6 +178,7 @@ def check_notebook(path: Path, card: Card) -> list[str]:
         problems += _difference("parameters", cells[places[0]]["source"], parameters_source(card))
         if setup_call(card) not in after:
             problems.append(f"the cell after the parameters must contain `{setup_call(card)}`")
+    problems += exercise_problems(card.exercises, cells)
 
     for number, cell in enumerate(cells):
         unknown = [tag for tag in tags(cell) if tag not in TAGS]

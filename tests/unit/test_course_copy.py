@@ -9,7 +9,8 @@ import yaml
 
 from stm_lab import UserError, cli, paths
 from stm_lab.course.cards import load_card, load_cards
-from stm_lab.course.copy import BEGIN, END, copy_course
+from stm_lab.course.copy import copy_course
+from stm_lab.course.exercises import BEGIN, END
 from stm_lab.course.notebooks import differences, header_markdown, parameters_source, read_notebook, setup_call
 
 PARAMETERS = {"epochs": {"type": "int", "default": 2, "help": "passes"}}

@@ -5,6 +5,7 @@ import pytest
 
 from stm_lab import UserError, paths
 from stm_lab.course.cards import check_values, load_card, load_cards
+from stm_lab.course.exercises import BEGIN, END, opening
 from stm_lab.course.notebooks import (
     check_notebook,
     check_runnable,
@@ -97,6 +98,78 @@ def test_the_header_says_what_may_be_set(card):
         assert parameter["help"] in header
     assert "at least 1, at most 10" in header
     assert f"About {card.minutes} minutes to read and run" in header  # a reader's time, not the machine's
+
+
+# ---- exercises ------------------------------------------------------------------------------------------------------
+
+
+EXERCISES = [
+    {"title": "first", "difficulty": 2, "importance": 5, "minutes": 10},
+    {"title": "second, a harder one", "difficulty": 4, "importance": 1, "minutes": 25},
+]
+
+
+@pytest.fixture
+def with_exercises(card):
+    """A card with two exercises, and its notebook in its place."""
+    card = type(card).model_validate({**card.model_dump(), "exercises": EXERCISES})
+    notebook, v4 = stored_notebook(card), nbformat.v4
+    for number, exercise in enumerate(card.exercises, start=1):
+        task = "\n".join([*opening(number, exercise), "", "Do it.", "", "<details><summary>Hint</summary></details>"])
+        solution = f"def f(x):\n    {BEGIN}\n    return x\n    {END}"
+        folded = {"tags": ["solution"], "jupyter": {"source_hidden": True}}
+        notebook.cells += [
+            v4.new_markdown_cell(task),
+            v4.new_code_cell(solution, metadata=folded),
+            v4.new_code_cell("assert f(1) == 1, 'f(1) is 1'", metadata={"tags": ["check"]}),
+        ]
+    notebook.cells.append(v4.new_markdown_cell("## What we saw"))
+    nbformat.write(notebook, card.path)
+    return card
+
+
+def test_exercises_that_agree_with_the_card(with_exercises):
+    assert check_notebook(with_exercises.path, with_exercises) == []
+    lines = nbformat.read(with_exercises.path, 4).cells[7].source.splitlines()
+    assert lines[0] == "## Exercise 2: second, a harder one"
+    assert lines[2] == "difficulty ●●●●○ · importance ●○○○○ · 25 minutes"
+
+
+@pytest.mark.parametrize(
+    ("cell", "change", "expected"),
+    [
+        (4, lambda cell: cell.update(source=cell.source.replace("first", "other")), "exercise 1: begins"),
+        (4, lambda cell: cell.update(source=cell.source.replace("●●", "●○")), "exercise 1: begins"),
+        (4, lambda cell: cell.update(source=cell.source.replace("Exercise 1", "Exercise 3")), "found [3, 2]"),
+        (7, lambda cell: cell.update(source=cell.source.replace("<summary>Hint", "")), "exercise 2: no folded hint"),
+        (8, lambda cell: cell.metadata.update(tags=[]), "exercise 2: no cell tagged 'solution'"),
+        (8, lambda cell: cell.metadata.pop("jupyter"), "exercise 2: its solution is not folded"),
+        (9, lambda cell: cell.metadata.update(tags=[]), "exercise 2: no cell tagged 'check'"),
+        (9, lambda cell: cell.update(cell_type="markdown", source="## Where next"), "exercise 2: no cell tagged"),
+    ],
+)
+def test_exercises_that_do_not(with_exercises, cell, change, expected):
+    notebook = nbformat.read(with_exercises.path, 4)
+    change(notebook.cells[cell])
+    with_exercises.path.write_text(nbformat.writes(notebook), encoding="utf-8")
+    assert expected in "; ".join(check_notebook(with_exercises.path, with_exercises))
+
+
+def test_sync_writes_the_openings_of_exercises(with_exercises):
+    right = with_exercises.path.read_bytes()
+    notebook = nbformat.read(with_exercises.path, 4)
+    notebook.cells[4].source = notebook.cells[4].source.replace("first", "an old title").replace("10 minutes", "soon")
+    nbformat.write(notebook, with_exercises.path)
+    assert [line.partition(":")[0] for line in differences(with_exercises)] == ["exercise 1, line 1"]
+    assert sync(with_exercises)
+    assert with_exercises.path.read_bytes() == right
+
+
+def test_an_exercise_without_a_cell(with_exercises):
+    notebook = nbformat.read(with_exercises.path, 4)
+    del notebook.cells[7:10]
+    nbformat.write(notebook, with_exercises.path)
+    assert "## Exercise 2" in message(sync, with_exercises)
 
 
 # ---- sync -----------------------------------------------------------------------------------------------------------
