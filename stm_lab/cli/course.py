@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +63,20 @@ def course_copy(
     for path in written:
         print(path)
     print(f"{len(written)} files written" if written else "all there already")
+
+
+@app.command("html")
+def course_html(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.")],
+    notebooks: Notebooks = [],  # noqa: B006
+    profile: Annotated[str, typer.Option(help="Of the runs that are shown.")] = "quick",
+    solutions: Annotated[bool, typer.Option(help="Show the solutions of exercises, folded.")] = True,
+) -> None:
+    """Write the executed course as a static site, running what has not been run; open DIR/index.html."""
+    from stm_lab.course.site import write_site
+
+    pages = write_site(folder, notebooks, profile=profile, solutions=solutions, echo=sys.stderr)
+    print(f"{len(pages)} pages written: {pages[0]}")
 
 
 @app.command("sync")

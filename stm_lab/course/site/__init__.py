@@ -1,0 +1,132 @@
+"""The executed course as a static site: a page a notebook, and a first page with the cards and a search by heading.
+
+By nbconvert, which already makes the page of each run: Jupyter Book's present line brings a JavaScript tool chain with
+it. Pages need nothing but each other: widgets are shown by their still pictures, and no script is fetched but
+MathJax's, without which formulas stay as they are typed.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import jinja2
+import nbconvert
+import nbformat
+
+from stm_lab.course.cards import Card, dots, find_card, load_cards
+from stm_lab.course.run import Job, perform, plan
+from stm_lab.errors import UserError
+from stm_lab.files import replace_bytes
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_HEADING = re.compile(r'<h([1-4]) id="([^"]*)">(.*?)<a class="anchor-link"', re.DOTALL)
+_LINK = re.compile(r"\[([^\]]+)\]\((?:\./)?(\d\d_[a-z0-9_]+)\.ipynb(#[^)]*)?\)")
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def write_site(
+    target: Path,
+    notebooks: Iterable[str | int] = (),
+    *,
+    profile: str = "quick",
+    solutions: bool = True,
+    echo: TextIO | None = None,
+) -> list[Path]:
+    """Run what has not been run, and write the pages; returns them, the first page first.
+
+    Args:
+        target: the folder; made if it is not there. Pages in it of the same names are replaced.
+        notebooks: names or numbers; default: all of the course.
+        profile: of the runs that are shown.
+        solutions: show the solutions of exercises, folded; else leave them out.
+        echo: where to show the progress of runs.
+
+    Raises:
+        UserError: an unknown notebook or profile, a folder that cannot be written to.
+        RunFailed: a notebook did not come to its end.
+    """
+    cards = load_cards()
+    chosen = {find_card(cards, notebook).name for notebook in notebooks} or set(cards)
+    jobs = {name: plan(card, profile=profile) for name, card in cards.items() if name in chosen}
+    target = target.expanduser().absolute()
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{target}: {error.strerror}") from None
+    for job in jobs.values():
+        perform(job, echo=echo)
+
+    pages, headings = [], []
+    of_site = [cards[name] for name in jobs]
+    for i, card in enumerate(of_site):
+        beside = {"before": of_site[i - 1] if i else None, "after": of_site[i + 1] if i + 1 < len(of_site) else None}
+        page = _page(jobs[card.name], beside, jobs, solutions)
+        headings += _headings(page, card)
+        pages.append(_write(target / f"{card.name}.html", page))
+    return [_write(target / "index.html", _contents(of_site, headings, profile)), *pages]
+
+
+def _write(path: Path, text: str) -> Path:
+    try:
+        replace_bytes(path, text.encode())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    return path
+
+
+def _page(job: Job, beside: Mapping[str, Card | None], of_site: Mapping[str, Any], solutions: bool) -> str:
+    """The executed notebook, with the site's bar above it."""
+    notebook = nbformat.read(job.folder.notebook, as_version=4)
+    notebook.metadata.pop("widgets", None)
+    notebook.cells = [cell for cell in notebook.cells if solutions or not _tagged(cell, "solution")]
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(_WIDGET, None)  # the still picture stands beside it
+        if cell.cell_type == "markdown":
+            cell.source = _linked(cell.source, of_site)
+    exporter = nbconvert.HTMLExporter(
+        template_name="course",
+        extra_template_basedirs=[str(_TEMPLATES)],
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    resources = {
+        "metadata": {"name": job.notebook},
+        "course": {side: card and {"page": f"{card.name}.html", "title": card.title} for side, card in beside.items()},
+    }
+    return exporter.from_notebook_node(notebook, resources)[0]
+
+
+def _tagged(cell: Mapping[str, Any], tag: str) -> bool:
+    return tag in cell.get("metadata", {}).get("tags", [])
+
+
+def _linked(source: str, of_site: Mapping[str, Any]) -> str:
+    """Markdown whose links to notebooks go to their pages, or are no links where the site has no such page."""
+
+    def link(found: re.Match) -> str:
+        text, name, anchor = found.groups(default="")
+        return f"[{text}]({name}.html{anchor})" if name in of_site else text
+
+    return _LINK.sub(link, source)
+
+
+def _headings(page: str, card: Card) -> list[dict[str, str]]:
+    """Where each heading of a page is, for the search."""
+    return [
+        {"text": html.unescape(re.sub(r"<[^>]+>", "", text)).strip(), "page": f"{card.name}.html", "anchor": anchor}
+        for _, anchor, text in _HEADING.findall(page)
+    ]
+
+
+def _contents(cards: Sequence[Card], headings: list[dict[str, str]], profile: str) -> str:
+    """The first page."""
+    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    template = jinja2.Environment(loader=loader, autoescape=True).get_template("contents.html.j2")
+    in_script = json.dumps(headings, ensure_ascii=False).replace("<", "\\u003c")  # no text of ours ends the script
+    return template.render(cards=cards, dots=dots, headings=in_script, profile=profile)
