@@ -1,0 +1,417 @@
+"""What every check is made of: a truth, inputs drawn at random, and typical mistakes with what to say of them.
+
+A learner's function is run beside the truth on each input, in float64. Where it differs, its outputs are held against
+those of the mistakes, then against simple changes of the truth (transposed, turned, scaled), and the message names what
+fits *all* of its outputs. If nothing does, it says the shape, or where the first difference is and how large.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+import math
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+Inputs = Callable[["Draw"], Mapping[str, Any]]
+_TOLERANCE = 1e-8  # relative to the largest number of the truth; float64 leaves some 1e-14
+
+
+class _Short(Exception):
+    """An exception whose message is all that a notebook shows: what stands in our files does not help a learner."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for this
+        return [str(self)]
+
+
+class Wrong(_Short, AssertionError):
+    """A learner's function does not do what the exercise asks for. The message says what to mend."""
+
+
+class NotWritten(_Short, NotImplementedError):
+    """An exercise that nobody has begun."""
+
+
+class Draw:
+    """Random inputs: tensors in float64, whole numbers, choices. The same for the same seed."""
+
+    def __init__(self, seed: int):
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """Normally distributed numbers, (*shape), float64."""
+        return torch.randn(shape, generator=self._generator, dtype=torch.float64)
+
+    def integer(self, low: int, high: int) -> int:
+        """A whole number from `low` to `high`, both included."""
+        return int(torch.randint(low, high + 1, (), generator=self._generator))
+
+    def choice(self, options: Sequence) -> Any:
+        """One of the options."""
+        return options[self.integer(0, len(options) - 1)]
+
+    def distinct(self, count: int, low: int, high: int) -> list[int]:
+        """`count` different whole numbers from `low` to `high`: sides of maps that cannot be taken for each other."""
+        return (torch.randperm(high - low + 1, generator=self._generator)[:count] + low).tolist()
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A typical wrong answer: a function as a learner might write it, and what the check `says` of it."""
+
+    name: str
+    says: str
+    function: Callable
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """An exercise's check: called with a learner's function, it prints that it is right or raises what is wrong.
+
+    Made by `exercise`; see there for the meaning of the fields.
+    """
+
+    notebook: str
+    number: int
+    truth: Callable
+    inputs: Inputs
+    what: str
+    cases: int
+    run: Callable[[Callable, tuple], Any] | None
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.truth.__doc__)  # what `checks.topic.name?` shows
+
+    @property
+    def name(self) -> str:
+        return self.truth.__name__
+
+    def __repr__(self) -> str:
+        return f"<check of exercise {self.number} of {self.notebook}: {self.name}{inspect.signature(self.truth)}>"
+
+    def mistake(self, says: str) -> Callable[[Callable], Callable]:
+        """Decorator of a typical wrong answer: `says` is told to whoever gives it."""
+
+        def add(function: Callable) -> Callable:
+            self.mistakes.append(Mistake(function.__name__, says, function))
+            return function
+
+        return add
+
+    def __call__(self, function: Callable) -> None:
+        """Hold a learner's function against the truth; print "exercise N: right".
+
+        Raises:
+            Wrong: it does something else; the message says what, and what to mend.
+            NotWritten: nothing is written yet.
+        """
+        if not callable(function):
+            hint = "hand over the function itself, without calling it"
+            raise self._wrong(f"{hint}: {self.name}, not {type(function).__name__}")
+        trials = []
+        for seed in range(self.cases):
+            trials.append(self._trial(function, seed))
+        failed = next((trial for trial in trials if trial.problem), None)
+        if failed is None:
+            print(f"exercise {self.number}: right ({self.cases} random cases, float64)")
+            return
+        known = self._named(trials)
+        error = failed.found.error
+        detail = f"For {failed.given}: {failed.problem}."
+        raise self._wrong(f"{known} {detail}" if known else detail) from error
+
+    def _wrong(self, message: str) -> Wrong:
+        return Wrong(f"exercise {self.number}: {message}")
+
+    def _trial(self, function: Callable, seed: int) -> _Trial:
+        inputs = self.inputs(Draw(seed))
+        names, expected = _described(inputs), self._outcome(self.truth, inputs)
+        if expected.error is not None:
+            raise expected.error  # ours, not the learner's
+        given = _copied(inputs)
+        found = self._outcome(function, given, is_copied=True)
+        if isinstance(found.error, NotImplementedError):
+            raise NotWritten(f"exercise {self.number}: nothing written yet") from None
+        problem = found.problem or difference(found.value, expected.value)
+        changed = next((name for name, value in inputs.items() if _is_changed(given[name], value)), None)
+        if changed is not None and problem is None:
+            problem = f"your function changes its input {changed} in place; work on a copy, or make a new tensor"
+        return _Trial(inputs, names, expected, found, problem)
+
+    def _outcome(self, function: Callable, inputs: Mapping[str, Any], *, is_copied: bool = False) -> _Outcome:
+        arguments = tuple((inputs if is_copied else _copied(inputs)).values())
+        try:
+            with torch.random.fork_rng(devices=[]):
+                value = function(*arguments) if self.run is None else self.run(function, arguments)
+        except Exception as error:
+            return _Outcome(None, error)
+        return _Outcome(value, None)
+
+    def _named(self, trials: list[_Trial]) -> str | None:
+        """What is said of the mistake whose outputs are the learner's in every case, if there is one."""
+        for mistake in self.mistakes:
+            outcomes = (self._outcome(mistake.function, trial.inputs) for trial in trials)
+            if all(map(_same, outcomes, (trial.found for trial in trials))):
+                return _sentence(mistake.says)
+        guess = next(_guesses(trials, self.what), None)
+        return None if guess is None else _sentence(guess)
+
+
+def exercise(
+    notebook: str,
+    number: int,
+    *,
+    inputs: Inputs,
+    what: str = "result",
+    cases: int = 6,
+    run: Callable[[Callable, tuple], Any] | None = None,
+) -> Callable[[Callable], Exercise]:
+    """Decorator that makes the check of an exercise of its true answer.
+
+    Args:
+        notebook: its name, as in `course.yaml`.
+        number: of the exercise in the notebook, from 1.
+        inputs: draws one case: the arguments by name, in their order. Give sides that differ, and odd ones, so that
+            exchanged axes show.
+        what: the output in a word, for "your output is the mask's transpose".
+        cases: how many are drawn.
+        run: how a function (or class) is called with the arguments; default: `function(*arguments)`.
+    """
+
+    def decorate(truth: Callable) -> Exercise:
+        return Exercise(notebook, number, truth, inputs, what, cases, run)
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a call gave: a value, or the error that it raised."""
+
+    value: Any
+    error: Exception | None
+
+    @property
+    def problem(self) -> str | None:
+        if self.error is None:
+            return None
+        frames = traceback.extract_tb(self.error.__traceback__)
+        mine = next((frame for frame in frames if frame.filename != __file__), None)
+        line = f" (line {mine.lineno}: {mine.line})" if mine is not None and mine.line else ""
+        text = (str(self.error).strip() or "no message").splitlines()[0]
+        return f"your function raised {type(self.error).__name__}: {text}{line}"
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One case: the inputs, their description, what should come out, what did, and what is wrong with it."""
+
+    inputs: Mapping[str, Any]
+    given: str
+    expected: _Outcome
+    found: _Outcome
+    problem: str | None
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def _copied(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: copy.deepcopy(value) for name, value in inputs.items()}
+
+
+def _is_changed(given: Any, before: Any) -> bool:
+    return isinstance(before, (torch.Tensor, np.ndarray, list, dict)) and difference(given, before) is not None
+
+
+def _described(inputs: Mapping[str, Any]) -> str:
+    """The inputs in words: `x (2, 5, 3), shift=2`."""
+    words = {name: value for name, value in inputs.items() if not callable(value)}
+    return ", ".join(
+        f"{name} {tuple(value.shape)}" if isinstance(value, (torch.Tensor, np.ndarray)) else f"{name}={value!r}"
+        for name, value in words.items()
+    )
+
+
+# ---- comparing ------------------------------------------------------------------------------------------------------
+
+
+def difference(found: Any, expected: Any) -> str | None:
+    """What is wrong with `found`, in words; None if it is `expected` up to float64's rounding.
+
+    Numbers, booleans, text, tensors, arrays, and tuples, lists and mappings of these. Tensors must have shape and dtype
+    (float64, a whole number, bool) as expected; lists and tuples are taken for each other.
+    """
+    if found is None and expected is not None:
+        return "your function returns nothing; is the `return` missing?"
+    if isinstance(expected, Mapping):
+        return _difference_of_mappings(found, expected)
+    if isinstance(expected, (tuple, list)):
+        return _difference_of_sequences(found, expected)
+    if isinstance(expected, (torch.Tensor, np.ndarray)):
+        return _difference_of_tensors(found, torch.as_tensor(expected))
+    return _difference_of_values(found, expected)
+
+
+def _difference_of_mappings(found: Any, expected: Mapping) -> str | None:
+    if not isinstance(found, Mapping):
+        return f"{_shown(found)} should be a dictionary with {', '.join(map(repr, expected))}"
+    if found.keys() != expected.keys():
+        return f"the keys are {', '.join(map(repr, found))}, should be {', '.join(map(repr, expected))}"
+    parts = ((name, difference(found[name], value)) for name, value in expected.items())
+    return next((f"{name!r}: {problem}" for name, problem in parts if problem), None)
+
+
+def _difference_of_sequences(found: Any, expected: Sequence) -> str | None:
+    if isinstance(found, torch.Size):
+        found = tuple(found)
+    if not isinstance(found, (tuple, list)):
+        return f"one {type(found).__name__} came back, should be {len(expected)} things"
+    if len(found) != len(expected):
+        return f"{_shown(found)} has {len(found)} parts, should have {len(expected)}: {_shown(expected)}"
+    if all(isinstance(part, (int, str)) for part in expected):
+        return None if list(found) == list(expected) else f"{_shown(found)}, should be {_shown(expected)}"
+    parts = ((i, difference(mine, true)) for i, (mine, true) in enumerate(zip(found, expected, strict=True)))
+    return next((f"output number {i + 1}: {problem}" for i, problem in parts if problem), None)
+
+
+def _difference_of_values(found: Any, expected: Any) -> str | None:
+    if isinstance(found, (torch.Tensor, np.ndarray, np.generic)):
+        if getattr(found, "ndim", 0) > 0:
+            return f"an array of shape {tuple(found.shape)} came back, should be one {type(expected).__name__}"
+        found = found.item()
+    if isinstance(expected, (bool, str)) or expected is None:
+        return None if found == expected else f"{found!r}, should be {expected!r}"
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
+        return f"{_shown(found)}, should be the number {expected:.6g}"
+    if math.isclose(found, expected, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
+        return None
+    return f"{_number(found)}, should be {_number(expected)}"
+
+
+def _difference_of_tensors(found: Any, expected: torch.Tensor) -> str | None:
+    if isinstance(found, np.ndarray):
+        found = torch.as_tensor(found)
+    if not isinstance(found, torch.Tensor):
+        return f"a {type(found).__name__} came back, should be a tensor of shape {tuple(expected.shape)}"
+    if found.shape != expected.shape:
+        return f"the shape is {tuple(found.shape)}, should be {tuple(expected.shape)}"
+    if _kind(found) != _kind(expected) or (found.is_floating_point() and found.dtype != expected.dtype):
+        hint = "; a tensor that you make inside needs dtype=x.dtype" if found.is_floating_point() else ""
+        return f"the dtype is {_word(found)}, should be {_word(expected)}{hint}"
+    if found.numel() == 0:
+        return None
+    mine, true = found.detach().to(torch.float64), expected.detach().to(torch.float64)
+    if bool(mine.isnan().any()) and not bool(true.isnan().any()):
+        return f"NaN at {_place(mine.isnan())}: a division by 0, or a softmax over keys that are all masked"
+    return _first_difference(mine, true)
+
+
+def _first_difference(mine: torch.Tensor, true: torch.Tensor) -> str | None:
+    wrong = ~_close(mine, true)
+    if not bool(wrong.any()):
+        return None
+    at = tuple(wrong.nonzero()[0].tolist())
+    values = f"{_number(mine[at].item())}, should be {_number(true[at].item())}"
+    apart = (mine - true)[wrong].abs()
+    most = f", the largest difference is {apart.max().item():.3g}" if bool(apart.isfinite().all()) else ""
+    return f"first difference at {_place(wrong)}: {values}; {int(wrong.sum())} of {wrong.numel()} numbers differ{most}"
+
+
+def _close(mine: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    finite = true[true.isfinite()].abs()
+    scale = max(1.0, finite.max().item()) if finite.numel() else 1.0
+    return torch.isclose(mine, true, rtol=_TOLERANCE, atol=_TOLERANCE * scale, equal_nan=True)
+
+
+def _place(where: torch.Tensor) -> str:
+    """The index of the first True."""
+    return str(where.nonzero()[0].tolist())
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return "bool" if tensor.dtype == torch.bool else "float" if tensor.is_floating_point() else "int"
+
+
+def _word(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
+def _same(one: _Outcome, other: _Outcome) -> bool:
+    """Whether two calls gave the same: values that agree, or errors of one type."""
+    if one.error is not None or other.error is not None:
+        return type(one.error) is type(other.error)
+    return difference(one.value, other.value) is None and difference(other.value, one.value) is None
+
+
+# ---- what happens to everybody --------------------------------------------------------------------------------------
+
+
+def _guesses(trials: Sequence[_Trial], what: str) -> Iterator[str]:
+    """Simple changes of the truth that give the learner's outputs, in every case."""
+    pairs = [(trial.found.value, trial.expected.value) for trial in trials]
+    if not all(isinstance(value, torch.Tensor) for pair in pairs for value in pair):
+        return
+    if any(mine.ndim != true.ndim for mine, true in pairs) or not all(true.numel() for _, true in pairs):
+        return
+    axes = pairs[0][1].ndim
+
+    def fits(change: Callable[[torch.Tensor], torch.Tensor]) -> bool:
+        return all(difference(mine, change(true)) is None for mine, true in pairs)
+
+    if axes >= 2 and fits(lambda true: true.mT):
+        yield f"your output is the {what}'s transpose: its last two axes are exchanged"
+    for order in itertools.permutations(range(axes)) if 3 <= axes <= 6 else ():
+        if order != tuple(range(axes)) and fits(lambda true, order=order: true.permute(order)):
+            back = tuple(sorted(range(axes), key=order.__getitem__))
+            yield f"your output is the {what} with its axes in another order; permute{back} would put it right"
+    if all(true.dtype == torch.bool for _, true in pairs):
+        if fits(torch.logical_not):
+            yield f"your output is the {what} with True and False exchanged"
+        return
+    for axis in range(axes):
+        if fits(lambda true, axis=axis: true.flip(axis)):
+            yield f"your output is the {what}, turned back to front along axis {axis}"
+    yield from _rescaled(trials, what)
+
+
+def _rescaled(trials: Sequence[_Trial], what: str) -> Iterator[str]:
+    pairs = [(trial.found.value, trial.expected.value) for trial in trials]
+    if not all(mine.shape == true.shape and true.is_floating_point() for mine, true in pairs):
+        return
+    tensors = [name for name, value in trials[0].inputs.items() if isinstance(value, torch.Tensor)]
+    for name in tensors:
+        if all(difference(trial.found.value, trial.inputs[name]) is None for trial in trials):
+            yield f"your output is the input {name} itself"
+    if all(bool((mine == 0).all()) for mine, _ in pairs):
+        yield "your output is 0 everywhere"
+        return
+    if not all(bool(true.isfinite().all()) and bool((true != 0).any()) for _, true in pairs):
+        return
+    factors = [float((mine * true).sum() / true.square().sum()) for mine, true in pairs]
+    if all(difference(mine, factor * true) is None for factor, (mine, true) in zip(factors, pairs, strict=True)):
+        if all(math.isclose(factor, -1, rel_tol=1e-6) for factor in factors):
+            yield f"your output is the {what} with the sign turned"
+        told = ", ".join(dict.fromkeys(f"{factor:.4g}" for factor in factors))
+        yield f"your output is a multiple of the {what} ({told} times): a factor is missing, or there twice"
+    offsets = [float((mine - true).mean()) for mine, true in pairs]
+    if all(difference(mine, true + offset) is None for offset, (mine, true) in zip(offsets, pairs, strict=True)):
+        told = ", ".join(dict.fromkeys(f"{offset:+.4g}" for offset in offsets))
+        yield f"your output is the {what} with a constant added ({told})"

@@ -1,0 +1,339 @@
+"""Exercises of notebook 02: depth-wise convolution. Maps are (B, H, W, C), kernels (C, K, K), K odd."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from stm_lab.checks.core import Draw, exercise
+
+_NOTEBOOK = "02_depthwise_convolution"
+
+
+def _filtered(x, kernel, *, padding=None, dilation=1):
+    """A depth-wise convolution by torch: (B, H, W, C) -> (B, H', W', C)."""
+    padding = dilation * (kernel.shape[-1] // 2) if padding is None else padding
+    out = F.conv2d(x.permute(0, 3, 1, 2), kernel[:, None], padding=padding, dilation=dilation, groups=len(kernel))
+    return out.permute(0, 2, 3, 1)
+
+
+# ---- 1: holes in the kernel -----------------------------------------------------------------------------------------
+
+
+def _dilations(draw: Draw) -> dict:
+    height, width = draw.distinct(2, 7, 12)
+    channels = draw.integer(2, 4)
+    side = draw.choice([3, 5])
+    return {
+        "x": draw.normal(2, height, width, channels),
+        "kernel": draw.normal(channels, side, side),
+        "dilation": draw.integer(2, 3),
+    }
+
+
+@exercise(_NOTEBOOK, 1, inputs=_dilations, what="filtered map")
+def dilated(x, kernel, dilation):
+    "(B, H, W, C), (C, K, K) -> (B, H, W, C): depth-wise, neighbours `dilation` tokens apart, 0 outside the map."
+    return _filtered(x, kernel, dilation=dilation)
+
+
+@dilated.mistake("the dilation is not used: neighbours stand side by side")
+def without_dilation(x, kernel, dilation):
+    return _filtered(x, kernel)
+
+
+@dilated.mistake("the padding is K // 2, too little: the kernel reaches dilation * (K // 2) over the border")
+def little_padding(x, kernel, dilation):
+    return _filtered(x, kernel, padding=kernel.shape[-1] // 2, dilation=dilation)
+
+
+@dilated.mistake("nothing is padded, so the map shrinks by dilation * (K - 1)")
+def no_padding(x, kernel, dilation):
+    return _filtered(x, kernel, padding=0, dilation=dilation)
+
+
+@dilated.mistake("your kernel is turned by 180 degrees, as convolution is in mathematics; networks do not turn it")
+def turned(x, kernel, dilation):
+    return _filtered(x, kernel.flip(1, 2), dilation=dilation)
+
+
+@dilated.mistake("your kernel is transposed: its first axis goes with rows, its second with columns")
+def transposed(x, kernel, dilation):
+    return _filtered(x, kernel.mT, dilation=dilation)
+
+
+@dilated.mistake("all channels use the kernel of channel 0; depth-wise means one kernel each")
+def one_kernel(x, kernel, dilation):
+    return _filtered(x, kernel[:1].expand_as(kernel), dilation=dilation)
+
+
+@dilated.mistake("the map wraps round at the borders (torch.roll); outside there is 0")
+def wraps_round(x, kernel, dilation):
+    half = kernel.shape[-1] // 2
+    return sum(
+        x.roll((-(j - half) * dilation, -(i - half) * dilation), (1, 2)) * kernel[:, j, i]
+        for j in range(kernel.shape[1])
+        for i in range(kernel.shape[2])
+    )
+
+
+@dilated.mistake("every channel sums over all channels: that is a full convolution, not a depth-wise one")
+def dense(x, kernel, dilation):
+    return _filtered(x, kernel, dilation=dilation).sum(-1, keepdim=True).expand_as(x)
+
+
+# ---- 2: what it costs -----------------------------------------------------------------------------------------------
+
+
+def _sizes(draw: Draw) -> dict:
+    height, width = draw.distinct(2, 5, 60)
+    return {"height": height, "width": width, "channels": draw.integer(3, 96), "kernel": draw.choice([3, 5, 7, 9])}
+
+
+@exercise(_NOTEBOOK, 2, inputs=_sizes, what="cost")
+def cost_of(height, width, channels, kernel):
+    "(parameters, multiply-adds of one image): projection, depth-wise convolution, projection; all with biases."
+    parameters = 2 * (channels**2 + channels) + channels * kernel**2 + channels
+    return parameters, height * width * (2 * channels**2 + channels * kernel**2)
+
+
+@cost_of.mistake("the convolution is counted as a full one, C * C * K * K; depth-wise it has one kernel a channel")
+def dense_cost(height, width, channels, kernel):
+    parameters = 2 * (channels**2 + channels) + channels**2 * kernel**2 + channels
+    return parameters, height * width * (2 * channels**2 + channels**2 * kernel**2)
+
+
+@cost_of.mistake("the projections are missing: there is one before and one behind the convolution")
+def convolution_alone(height, width, channels, kernel):
+    return channels * kernel**2 + channels, height * width * channels * kernel**2
+
+
+@cost_of.mistake("one projection is counted; there are two")
+def one_projection(height, width, channels, kernel):
+    parameters = channels**2 + channels + channels * kernel**2 + channels
+    return parameters, height * width * (channels**2 + channels * kernel**2)
+
+
+@cost_of.mistake("the biases are missing among the parameters: C for each of the three layers")
+def no_biases(height, width, channels, kernel):
+    parameters = 2 * channels**2 + channels * kernel**2
+    return parameters, height * width * (2 * channels**2 + channels * kernel**2)
+
+
+@cost_of.mistake("your cost is twice what it should be: one multiply-add is one, not two (FLOPs are two)")
+def flops(height, width, channels, kernel):
+    parameters = 2 * (channels**2 + channels) + channels * kernel**2 + channels
+    return parameters, 2 * height * width * (2 * channels**2 + channels * kernel**2)
+
+
+@cost_of.mistake("the kernel has K * K numbers, you count K")
+def kernel_not_squared(height, width, channels, kernel):
+    parameters = 2 * (channels**2 + channels) + channels * kernel + channels
+    return parameters, height * width * (2 * channels**2 + channels * kernel)
+
+
+@cost_of.mistake("the multiply-adds are those of one token; the map has height * width of them")
+def one_token(height, width, channels, kernel):
+    parameters = 2 * (channels**2 + channels) + channels * kernel**2 + channels
+    return parameters, 2 * channels**2 + channels * kernel**2
+
+
+# ---- 3: the same as a matrix ----------------------------------------------------------------------------------------
+
+
+def _kernels(draw: Draw) -> dict:
+    height, width = draw.distinct(2, 3, 6)
+    side = draw.choice([3, 5])
+    return {"kernel": draw.normal(side, side), "height": height, "width": width}
+
+
+def _matrix(kernel, height, width):
+    """Column q is the answer to an impulse at q."""
+    impulses = torch.eye(height * width, dtype=torch.float64).view(-1, height, width, 1)
+    return _filtered(impulses, kernel[None]).flatten(1).T
+
+
+@exercise(_NOTEBOOK, 3, inputs=_kernels, what="mixing matrix")
+def as_matrix(kernel, height, width):
+    "(K, K) -> (P, P), P = height * width: entry [p, q] is the weight of input token q in output token p; 0 if too far."
+    return _matrix(kernel, height, width)
+
+
+@as_matrix.mistake(
+    "your output is the mixing matrix's transpose: row p belongs to *output* p, and q = p + offset has kernel[offset]"
+)
+def matrix_transposed(kernel, height, width):
+    return _matrix(kernel, height, width).T
+
+
+@as_matrix.mistake("the map wraps round at its borders: neighbours outside the map have no column")
+def matrix_wraps(kernel, height, width):
+    half, matrix = kernel.shape[0] // 2, torch.zeros(height * width, height * width, dtype=torch.float64)
+    for y in range(height):
+        for x in range(width):
+            for j in range(len(kernel)):
+                for i in range(len(kernel)):
+                    q = (y + j - half) % height * width + (x + i - half) % width
+                    matrix[y * width + x, q] += kernel[j, i]
+    return matrix
+
+
+@as_matrix.mistake("at the ends of a row the next row is entered: check that the *column* x + i lies in the map, too")
+def leaks_into_next_row(kernel, height, width):
+    half, count = kernel.shape[0] // 2, height * width
+    matrix = torch.zeros(count, count, dtype=torch.float64)
+    for p in range(count):
+        for j in range(len(kernel)):
+            for i in range(len(kernel)):
+                q = p + (j - half) * width + i - half
+                if 0 <= q < count:
+                    matrix[p, q] += kernel[j, i]
+    return matrix
+
+
+@as_matrix.mistake("the tokens are counted column by column; p = row * width + column")
+def matrix_by_columns(kernel, height, width):
+    return _matrix(kernel.T, width, height)
+
+
+@as_matrix.mistake("your kernel stands transposed in it: its first axis goes with rows")
+def kernel_transposed(kernel, height, width):
+    return _matrix(kernel.T, height, width)
+
+
+@as_matrix.mistake("the rows at the border are normalised; outside there is 0, and their sums are smaller")
+def border_normalised(kernel, height, width):
+    inside = _matrix(torch.ones_like(kernel), height, width).sum(1, keepdim=True)
+    return _matrix(kernel, height, width) * kernel.numel() / inside
+
+
+@as_matrix.mistake("the middle of the kernel is taken for its first entry: q = p + j - K // 2")
+def not_centred(kernel, height, width):
+    half = kernel.shape[0] // 2
+    impulses = torch.eye(height * width, dtype=torch.float64).view(-1, 1, height, width)
+    padded = F.pad(impulses, (0, 2 * half, 0, 2 * half))
+    return F.conv2d(padded, kernel[None, None]).flatten(1).T
+
+
+# ---- 4: how far a stack of them sees --------------------------------------------------------------------------------
+
+
+def _stacks(draw: Draw) -> dict:
+    count = draw.integer(2, 5)
+    strides = [draw.integer(1, 2) for _ in range(count)]
+    strides[0] = 2  # so that the strides matter
+    return {"kernels": [draw.choice([3, 5, 7]) for _ in range(count)], "strides": strides}
+
+
+@exercise(_NOTEBOOK, 4, inputs=_stacks, what="side", cases=8)
+def receptive_field(kernels, strides):
+    "The side, in pixels, of the square that one output of these convolutions sees; they are applied in this order."
+    return 1 + sum((kernel - 1) * math.prod(strides[:i]) for i, kernel in enumerate(kernels))
+
+
+@receptive_field.mistake("the strides are not used: behind a stride of 2 one step is two pixels")
+def without_strides(kernels, strides):
+    return 1 + sum(kernel - 1 for kernel in kernels)
+
+
+@receptive_field.mistake("a layer's own stride counts for it already; only those *before* it widen its step")
+def own_stride(kernels, strides):
+    return 1 + sum((kernel - 1) * math.prod(strides[: i + 1]) for i, kernel in enumerate(kernels))
+
+
+@receptive_field.mistake("the sides of the kernels are added; each adds K - 1, the middle is there already")
+def sides_added(kernels, strides):
+    return sum(kernel * math.prod(strides[:i]) for i, kernel in enumerate(kernels))
+
+
+@receptive_field.mistake("the one pixel in the middle is missing: a stack of nothing sees 1")
+def one_missing(kernels, strides):
+    return sum((kernel - 1) * math.prod(strides[:i]) for i, kernel in enumerate(kernels))
+
+
+@receptive_field.mistake("the sides of the kernels are multiplied; the field grows by a sum")
+def multiplied(kernels, strides):
+    return math.prod(kernels)
+
+
+@receptive_field.mistake("you count to one side only: a kernel reaches K // 2 to the left and to the right")
+def one_side(kernels, strides):
+    return 1 + sum((kernel // 2) * math.prod(strides[:i]) for i, kernel in enumerate(kernels))
+
+
+@receptive_field.mistake("the steps before a layer multiply; you add the strides")
+def strides_added(kernels, strides):
+    return 1 + sum((kernel - 1) * max(1, sum(strides[:i])) for i, kernel in enumerate(kernels))
+
+
+# ---- 5: two kernels in one ------------------------------------------------------------------------------------------
+
+
+def _pairs(draw: Draw) -> dict:
+    channels = draw.integer(2, 4)
+    small, large = sorted(draw.distinct(2, 1, 4))
+    return {
+        "large": draw.normal(channels, 2 * large + 1, 2 * large + 1),
+        "small": draw.normal(channels, 2 * small - 1, 2 * small - 1),
+    }
+
+
+def _beside(large, small):
+    return (large.shape[-1] - small.shape[-1]) // 2
+
+
+@exercise(_NOTEBOOK, 5, inputs=_pairs, what="kernel")
+def merged(large, small):
+    "(C, K, K), (C, k, k), k < K, both odd -> (C, K, K): both kernels side by side and the identity, in one."
+    kernel = large + F.pad(small, [_beside(large, small)] * 4)
+    kernel[:, large.shape[-1] // 2, large.shape[-1] // 2] += 1
+    return kernel
+
+
+@merged.mistake("the identity is missing: a kernel with a single 1 in its middle gives back its input")
+def without_identity(large, small):
+    return large + F.pad(small, [_beside(large, small)] * 4)
+
+
+@merged.mistake("the small kernel stands in the upper left corner of the large one; it belongs in the middle")
+def in_the_corner(large, small):
+    gap = 2 * _beside(large, small)
+    kernel = large + F.pad(small, [0, gap, 0, gap])
+    kernel[:, large.shape[-1] // 2, large.shape[-1] // 2] += 1
+    return kernel
+
+
+@merged.mistake("the identity is added everywhere; it is 1 in the middle and 0 elsewhere")
+def ones_everywhere(large, small):
+    return large + F.pad(small, [_beside(large, small)] * 4) + 1
+
+
+@merged.mistake("the identity is a matrix's, with ones on its diagonal; a kernel's is a single 1 in its middle")
+def eye(large, small):
+    side = large.shape[-1]
+    return large + F.pad(small, [_beside(large, small)] * 4) + torch.eye(side, dtype=large.dtype)
+
+
+@merged.mistake("the small kernel replaces the middle of the large one; their outputs are added, so the kernels are")
+def replaced(large, small):
+    kernel, gap = large.clone(), _beside(large, small)
+    kernel[:, gap : gap + small.shape[-1], gap : gap + small.shape[-1]] = small
+    kernel[:, large.shape[-1] // 2, large.shape[-1] // 2] += 1
+    return kernel
+
+
+@merged.mistake("that is one kernel behind the other (their convolution); side by side they are added")
+def one_behind_the_other(large, small):
+    half = small.shape[-1] // 2
+    kernel = F.conv2d(large[None], small.flip(1, 2)[:, None], padding=half, groups=len(small))[0]
+    kernel[:, large.shape[-1] // 2, large.shape[-1] // 2] += 1
+    return kernel
+
+
+@merged.mistake("the small kernel is left out")
+def large_alone(large, small):
+    kernel = large.clone()
+    kernel[:, large.shape[-1] // 2, large.shape[-1] // 2] += 1
+    return kernel
