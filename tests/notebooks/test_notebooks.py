@@ -1,5 +1,6 @@
 """Every notebook agrees with its card, is stored clean, and runs in its quick profile."""
 
+import exercises
 import pytest
 
 from stm_lab.course import load_card, load_cards, rows, run
@@ -21,8 +22,16 @@ def test_agrees_with_its_card_and_is_stored_clean(path):
 
 @pytest.mark.slow
 @each_notebook
-def test_runs_in_its_quick_profile(path, tmp_path):
+def test_runs_in_its_quick_profile(path, tmp_path, monkeypatch):
+    """And where checks are written out in it, it tries the stubs and wrong answers on the way, with its own data."""
+    if exercises.has_own_checks(path):
+        path = exercises.with_attempts(path, tmp_path / "course")
+        monkeypatch.setenv("STM_LAB_NOTEBOOKS", str(tmp_path / "course"))
     folder = run(path, {"out": tmp_path / "run"})
+    for number, says, outcome in exercises.attempts(tmp_path / "course"):
+        where = f"exercise {number}, {says}"
+        assert says == "stub" or outcome.startswith("wrong: "), where
+        assert outcome == "nothing written yet" if says == "stub" else says in outcome, where
     recorded = rows(folder.path)
     assert len(recorded) > 0
     assert set(recorded["notebook"]) == {path.stem}
