@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lab test test-fast test-slow lint clean
+.PHONY: help install demo lab test test-fast test-slow test-browser screenshots lint clean
 
 help:
 	@echo "make demo       five mixers and a control, trained and compared on drawn shapes"
@@ -22,6 +22,7 @@ help:
 	@echo "make lab        JupyterLab with the notebooks"
 	@echo "make test       style, unit, golden and notebook tests; test-fast: under 90 seconds; test-slow: the slow ones,"
 	@echo "                and those that \`make test\` leaves out, such as twenty kills of one training"
+	@echo "make test-browser   the explorers in a real JupyterLab, by Chromium; screenshots: and keep how they look"
 	@echo "make install    the environment alone"
 
 install: $(INSTALLED)
@@ -30,7 +31,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is %d.%d: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet torch torchvision --index-url $(TORCH_INDEX))
-	$(BIN)/python -m pip install --quiet --editable '.[lab,track,cluster,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[lab,track,cluster,browser,test]'
 	@touch $@
 
 demo: $(INSTALLED)
@@ -44,13 +45,23 @@ lint: $(INSTALLED)
 
 # one test process a core; each computes on one thread, so that two cores are two tests
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "not soak" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "not soak and not browser" tests
 
 test-fast: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "not slow and not soak" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "not slow and not soak and not browser" tests
 
 test-slow: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "slow or soak" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "(slow or soak) and not browser" tests
+
+# Chromium comes from the system's packages where we may install them; else what is missing is said
+test-browser: $(INSTALLED)
+	@command -v chromium chromium-browser >/dev/null || test -n "$$STM_LAB_CHROMIUM" \
+		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+		|| { echo "no Chromium: apt-get install chromium, or set STM_LAB_CHROMIUM to a browser"; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m browser tests/browser
+
+screenshots:
+	STM_LAB_SCREENSHOTS=notebooks/images/explorers $(MAKE) test-browser
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache build dist *.egg-info

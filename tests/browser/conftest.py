@@ -1,0 +1,102 @@
+"""A JupyterLab of the tests' own, and a Chromium that looks at it.
+
+The browser is Debian's (`apt-get install chromium`) or, failing that, the one that `playwright install chromium`
+fetches; STM_LAB_CHROMIUM names another. Without one, or without the extra `browser`, these tests are skipped.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
+
+READY = 60  # seconds for the server to answer
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A running JupyterLab over a copy of the notebooks: its address, and its token."""
+    from stm_lab.paths import notebooks_dir
+
+    root = tmp_path_factory.mktemp("lab")
+    shutil.copytree(notebooks_dir(), root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    port, token = _free_port(), secrets.token_hex(16)
+    options = {
+        "ServerApp.root_dir": root / "notebooks",
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "IdentityProvider.token": token,
+        "LabApp.expose_app_in_browser": True,  # so that the tests can ask it what is in a notebook
+        "LabApp.news_url": "",
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+        "LabApp.user_settings_dir": root / "settings",
+        "LabApp.workspaces_dir": root / "workspaces",
+    }
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
+    environment = {
+        **os.environ,
+        "STM_LAB_NOTEBOOKS": str(root / "notebooks"),
+        "STM_LAB_RUNS": str(root / "runs"),
+        "JUPYTER_CONFIG_DIR": str(root / "config"),  # nobody's own settings
+        "JUPYTER_RUNTIME_DIR": str(root / "runtime"),
+        "IPYTHONDIR": str(root / "ipython"),
+    }
+    with (root / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            [*command, *(f"--{name}={value}" for name, value in options.items())],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=root,
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_for(f"{address}/api?token={token}", process, root / "log.txt")
+            yield address, token
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(15)
+            process.kill()
+
+
+def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + READY
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(address, timeout=5):
+            return
+        time.sleep(0.3)
+    pytest.fail(f"JupyterLab did not answer within {READY} s:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser without a window, for all tests."""
+    with sync_api.sync_playwright() as playwright:
+        own = os.environ.get("STM_LAB_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+        if own is None and not Path(playwright.chromium.executable_path).exists():
+            pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
+        root = getattr(os, "geteuid", lambda: 1)() == 0  # its sandbox refuses to run for root
+        browser = playwright.chromium.launch(executable_path=own, args=["--no-sandbox"] if root else [])
+        yield browser
+        browser.close()

@@ -1,0 +1,168 @@
+"""A notebook as it stands in a browser: run all of it, look at its outputs, use its explorers."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+RUN = 240_000  # milliseconds for all cells of a notebook, on a busy machine
+ANSWER = 20_000  # for an explorer, likewise: how fast it is, is measured elsewhere
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+QUIET = (  # of the browser's console: of JupyterLab itself, on every page, also on one without notebooks
+    "Failed to load resource",  # optional files that it asks for
+    "was preloaded using link preload",
+    "[Violation]",
+)
+
+
+class Notebook:
+    """One open notebook."""
+
+    def __init__(self, page, name: str):
+        self.page, self.name = page, name
+        self.complaints: list[str] = []
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.complaints.append(f"page error: {error}"))
+
+    def _on_console(self, message) -> None:
+        if message.type == "error" and not any(text in message.text for text in QUIET):
+            self.complaints.append(f"console: {message.text}")
+
+    def open(self, address: str, token: str) -> None:
+        self.page.goto(f"{address}/lab/tree/{self.name}.ipynb?token={token}&reset")
+        self.page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.content?.model?.cells?.length > 0")
+        self.page.evaluate(
+            """async () => {
+                const app = window.jupyterapp, notebook = app.shell.currentWidget;
+                await notebook.revealed;
+                await notebook.sessionContext.ready;
+                // every cell is drawn, also those that are not on the screen
+                notebook.content.notebookConfig = { ...notebook.content.notebookConfig, windowingMode: "none" };
+                app.shell.collapseLeft();
+            }"""
+        )
+
+    def turn(self, theme: str) -> None:
+        """Change JupyterLab's theme."""
+        self.page.evaluate(
+            "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", THEMES[theme]
+        )
+        self.page.wait_for_function(
+            "light => document.body.dataset.jpThemeLight === light", arg=str(theme == "light").lower()
+        )
+
+    def run_all(self) -> None:
+        """All cells, to the last: it is told apart from one that stopped at an error by `problems`."""
+        self.page.set_default_timeout(RUN)
+        self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        self.page.wait_for_function(
+            "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'"
+        )
+        self.page.set_default_timeout(ANSWER)
+
+    def problems(self) -> list[str]:
+        """Cells that failed, warned or were not run, and what the browser complained of."""
+        cells = self.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells")
+        found = list(self.complaints)
+        for number, cell in enumerate(cells):
+            if cell["cell_type"] != "code" or not "".join(cell["source"]).strip():
+                continue
+            if cell["execution_count"] is None:
+                found.append(f"cell {number} was not run")
+            for output in cell["outputs"]:
+                if output["output_type"] == "error":
+                    found.append(f"cell {number}: {output['ename']}: {output['evalue']}")
+                if output.get("name") == "stderr":
+                    found.append(f"cell {number} warns: {''.join(output['text'])[:300]}")
+        return found
+
+    def kinds_shown(self, tag: str) -> set[str]:
+        """The MIME types of what the cells with a tag show."""
+        cells = self.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells")
+        tagged = (cell for cell in cells if tag in cell["metadata"].get("tags", []))
+        return {kind for cell in tagged for output in cell["outputs"] for kind in output.get("data", {})}
+
+    def stored_widgets(self) -> bool:
+        """Whether the file that saving writes would hold the state of widgets."""
+        return self.page.evaluate(
+            "() => 'widgets' in window.jupyterapp.shell.currentWidget.content.model.toJSON().metadata"
+        )
+
+    def explorers(self) -> list[Explorer]:
+        pictures = self.page.locator("img.stm-lab-picture")
+        return [Explorer(self.page, pictures.nth(number)) for number in range(pictures.count())]
+
+
+class Explorer:
+    """An explorer: its picture, and the controls above it."""
+
+    def __init__(self, page, picture):
+        self.page, self.picture = page, picture
+        self.box = picture.locator("xpath=ancestor::*[contains(@class, 'widget-vbox')][1]")
+        picture.scroll_into_view_if_needed()
+
+    def pixels(self) -> bytes:
+        """What is seen of the picture."""
+        return self.picture.screenshot()
+
+    def _source(self) -> str:
+        return self.picture.get_attribute("src")
+
+    def _changes(self, act) -> bool:
+        """Whether the picture changed after `act`, within a while."""
+        before = self._source()
+        act()
+        deadline = time.monotonic() + ANSWER / 1000
+        while self._source() == before:
+            if time.monotonic() > deadline:
+                return False
+            self.page.wait_for_timeout(50)
+        return True
+
+    def is_seen(self) -> bool:
+        """Whether the picture is there in full, with a text for those who do not see it."""
+        size = self.picture.evaluate("image => [image.naturalWidth, image.naturalHeight, image.complete]")
+        return size[2] and min(size[:2]) > 50 and bool(self.picture.get_attribute("alt"))
+
+    def moves_by_keyboard(self) -> bool:
+        """Whether some control, reached by focus and moved by arrow keys, changes the picture."""
+        for selector, keys in ((".noUi-handle", "ArrowRight ArrowUp ArrowLeft"), ("select", "ArrowDown ArrowUp")):
+            handles = self.box.locator(selector)
+            for number in range(handles.count()):
+                handles.nth(number).focus()
+                for key in keys.split():
+                    if self._changes_soon(lambda key=key: self.page.keyboard.press(key)):
+                        return True
+        box = self.box.locator("input[type=checkbox]")
+        return box.count() > 0 and self._changes(lambda: (box.first.focus(), self.page.keyboard.press("Space")))
+
+    def _changes_soon(self, act) -> bool:
+        """As `_changes`, for a key that may do nothing: at the end of a slider, say."""
+        before = self._source()
+        act()
+        for _ in range(40):
+            if self._source() != before:
+                return True
+            self.page.wait_for_timeout(50)
+        return False
+
+    @property
+    def is_clickable(self) -> bool:
+        return self.picture.evaluate("image => image.style.cursor") == "crosshair"
+
+    def answers_clicks(self) -> bool:
+        """Whether a click somewhere on the picture changes it; panels lie where the figure has them."""
+        size = self.picture.bounding_box()
+        for across, down in ((0.2, 0.4), (0.35, 0.6), (0.6, 0.35), (0.8, 0.7), (0.15, 0.75), (0.5, 0.5)):
+            place = {"x": across * size["width"], "y": down * size["height"]}
+            if self._changes_soon(lambda place=place: self.picture.click(position=place)):
+                return True
+        return False
+
+    def keep(self, name: str) -> None:
+        """Keep how it looks as STM_LAB_SCREENSHOTS/name.png, if that folder is named."""
+        folder = os.environ.get("STM_LAB_SCREENSHOTS")
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.box.screenshot(path=Path(folder) / f"{name}.png")

@@ -1,0 +1,40 @@
+"""Every notebook with explorers in a real JupyterLab: it runs, they are seen, and they answer keys and clicks."""
+
+import pytest
+from lab import Notebook
+
+from stm_lab.course.notebooks import read_notebook, tags
+from stm_lab.paths import notebooks_dir
+
+pytestmark = pytest.mark.browser
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def _has_explorer(path) -> bool:
+    return any("explorer" in tags(cell) for cell in read_notebook(path)["cells"])
+
+
+NOTEBOOKS = [path.stem for path in sorted(notebooks_dir().glob("*.ipynb")) if _has_explorer(path)]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_and_its_explorers_answer(name, server, chromium):
+    page = chromium.new_page(viewport={"width": 1280, "height": 1000})
+    try:
+        notebook = Notebook(page, name)
+        notebook.open(*server)
+        notebook.run_all()
+        assert notebook.problems() == []
+        assert {"image/png", VIEW} <= notebook.kinds_shown("explorer")  # the still picture beside the widget
+        assert notebook.explorers(), "no explorer is shown"
+        for theme in ("dark", "light"):
+            notebook.turn(theme)
+            for number, explorer in enumerate(notebook.explorers(), start=1):
+                assert explorer.is_seen()
+                assert explorer.moves_by_keyboard()
+                assert not explorer.is_clickable or explorer.answers_clicks()
+                explorer.keep(f"{name}-{number}-{theme}")
+        assert notebook.problems() == []
+        assert not notebook.stored_widgets()
+    finally:
+        page.close()
