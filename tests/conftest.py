@@ -63,18 +63,9 @@ def write_course(tmp_path, monkeypatch):
 @pytest.fixture
 def declared(request):
     """What `course.yaml` says of a small notebook, with the PARAMETERS of the test's module, and PROFILES if any."""
-    profiles = getattr(request.module, "PROFILES", {})
-    return {
-        "title": "Small",
-        "question": "Does it hold?",
-        "goals": ["see it hold"],
-        "minutes": 1,
-        "difficulty": 2,
-        "parameters": request.module.PARAMETERS,
-        "profiles": profiles,
-        "resources": {profile: {"minutes": 1, "memory_gb": 0.5} for profile in ("quick", *profiles)},
-        "outputs": ["a row"],
-    }
+    import small_course
+
+    return small_course.card_of(request.module.PARAMETERS, getattr(request.module, "PROFILES", None))
 
 
 @pytest.fixture

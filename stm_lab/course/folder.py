@@ -21,8 +21,8 @@ from filelock import FileLock, Timeout
 from stm_lab import paths
 from stm_lab.course.cards import Card
 from stm_lab.course.notebooks import read_notebook, tags
-from stm_lab.environment import code_fingerprint as code_fingerprint
 from stm_lab.errors import UserError
+from stm_lab.files import write_whole
 
 FOLDER_VARIABLE = "STM_LAB_RUN_FOLDER"  # how the runner tells the notebook's kernel which folder is its own
 _NOT_KEYED = {"parameters", "injected-parameters", "solution", "check", "explorer"}  # cells that do not make the rows
@@ -121,7 +121,7 @@ class RunFolder:
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write a file of this folder in one go: a reader finds the old one or the new one, never half of it."""
-        replace_text(path, json.dumps(value, indent=1, default=str) + "\n")
+        write_whole(path, (json.dumps(value, indent=1, default=str) + "\n").encode())
 
     def read_status(self) -> dict[str, Any]:
         """What `status.json` says; empty before the first run."""
@@ -129,13 +129,6 @@ class RunFolder:
             return json.loads(self.status.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # not there, or cut off by a full disk
             return {}
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write `text` to `path` in one go."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def run_folder(card: Card, values: Mapping[str, Any], fingerprint: str | None) -> RunFolder:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from stm_lab.course.cards import Card, Resources, check_values, load_card
-from stm_lab.course.folder import RunFolder, code_fingerprint, data_fingerprint, run_folder, run_key
+from stm_lab.course.folder import RunFolder, data_fingerprint, run_folder, run_key
 from stm_lab.course.notebooks import check_runnable
 from stm_lab.course.watch import Watch
+from stm_lab.environment import code_fingerprint
 from stm_lab.errors import UserError, WorkFailed
 from stm_lab.progress import progress
 

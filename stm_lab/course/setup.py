@@ -24,15 +24,14 @@ from stm_lab.course.cards import Card, check_values, load_card
 from stm_lab.course.folder import (
     FOLDER_VARIABLE,
     RunFolder,
-    code_fingerprint,
     data_fingerprint,
     keyed_parameters,
-    replace_text,
     run_folder,
 )
 from stm_lab.devices import resolve_device
-from stm_lab.environment import describe_environment
+from stm_lab.environment import code_fingerprint, describe_environment
 from stm_lab.errors import UserError, check_known
+from stm_lab.files import write_whole
 from stm_lab.progress import progress
 
 _OWN_COLUMNS = ("notebook", "data", "revision", "code", "device")  # of every row; no metric may take their place
@@ -94,7 +93,7 @@ class Lab:
             "device": str(self.device),
         }
         self._folder.write_json(self._folder.environment, {**environment, "code": self._row["code"]})
-        replace_text(self._folder.rows, "")  # a notebook that is run again does not double its rows
+        write_whole(self._folder.rows, b"")  # a notebook that is run again does not double its rows
 
     def record(self, *, seed: int | None = None, **metrics: Any) -> None:
         """Append one row to `rows.jsonl`: `metrics`, and what they were measured with.

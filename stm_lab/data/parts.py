@@ -29,6 +29,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Features, Value
 
+from stm_lab import files
 from stm_lab.data import sources
 from stm_lab.data.loading import HASHES, resized_format
 from stm_lab.data.recipe import Recipe
@@ -159,9 +160,9 @@ def _make_part(job: _Job, table: pa.Table, features: Features) -> None:
     with pa.ipc.new_stream(sink, part.schema) as writer:
         writer.write_table(part)
     content = sink.getvalue()
-    write(job.data, content)
+    files.write_whole(job.data, content, durable=True)
     record = {"count": len(rows), "sha256": hashlib.sha256(content).hexdigest(), "broken": broken}
-    write(job.record, json.dumps(record).encode())
+    files.write_whole(job.record, json.dumps(record).encode(), durable=True)
 
 
 def _read(image: dict[str, Any], where: str) -> bytes:
@@ -189,17 +190,3 @@ def _reduced(encoded: bytes, size: int) -> bytes:
     image = reduced(image.convert("RGB"), size)
     image.save(sink, resized_format(size), quality=95, subsampling=0)  # PNG has neither, and loses nothing
     return sink.getvalue()
-
-
-def write(place: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    scratch = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # else a crash may leave the name without the content
-        scratch.rename(place)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise

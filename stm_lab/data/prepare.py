@@ -20,7 +20,7 @@ import datasets
 import PIL.Image
 from datasets import Dataset
 
-from stm_lab import paths
+from stm_lab import files, paths
 from stm_lab.data import parts, sources
 from stm_lab.data.loading import (
     MANIFEST,
@@ -149,7 +149,7 @@ def _finish(
         for file in state["_data_files"]:
             (folder / split / file["filename"]).unlink()
         state["_data_files"] = [{"filename": parts.file_name(k)} for k in range(len(records[split]))]
-        parts.write(folder / split / "state.json", json.dumps(state).encode())
+        files.write_whole(folder / split / "state.json", json.dumps(state).encode(), durable=True)
     manifest = {
         "format": FORMAT,
         "name": recipe.name,
@@ -162,6 +162,6 @@ def _finish(
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
         "made_with": {"pillow": PIL.__version__, "datasets": datasets.__version__},
     }
-    parts.write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-    for scratch in folder.rglob(".*"):  # left by processes that were killed
+    files.write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode(), durable=True)
+    for scratch in folder.rglob(f"*{files.UNFINISHED}"):  # left by processes that were killed
         scratch.unlink()

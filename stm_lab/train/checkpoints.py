@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+
+from stm_lab import files
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.safetensors")
@@ -52,13 +53,13 @@ def save(folder: Path, step: int, tensors: Mapping[str, torch.Tensor], facts: Ma
         metadata={"facts": json.dumps({"step": step, **facts}, allow_nan=False)},
     )
     name = f"step-{step:08d}-{_digest(contents)}.safetensors"
-    write(folder / name, contents)
+    files.write_whole(folder / name, contents, durable=True)
     others = [(at, path) for at, path in _all(folder) if path.name != name]
     kept = [path for at, path in others if at < step][: KEPT - 1]
     for _, path in others:
         if path not in kept:  # older ones, and later ones, which were damaged: else this step would not be done again
             path.unlink(missing_ok=True)
-    for unfinished in folder.glob("*.part"):
+    for unfinished in folder.glob(f"*{files.UNFINISHED}"):
         unfinished.unlink(missing_ok=True)
 
 
@@ -73,22 +74,6 @@ def latest(folder: Path) -> Checkpoint | None:
         rest = "no other is whole, so the run starts afresh" if last else "taking the checkpoint before it"
         warnings.warn(f"{path} is damaged; {rest}", stacklevel=2)
     return None
-
-
-def write(path: Path, contents: bytes) -> None:
-    """Write a file so that it is there as a whole or not at all, even if the machine stops."""
-    unfinished = path.with_name(f"{path.name}.part")
-    with unfinished.open("wb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-    if os.name == "posix":  # the rename itself has to reach the disk
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _all(folder: Path) -> list[tuple[int, Path]]:

@@ -21,13 +21,12 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from stm_lab import build_model, data, list_mixers
+from stm_lab import build_model, data, files, list_mixers
 from stm_lab.devices import resolve_device
 from stm_lab.environment import code_fingerprint, describe_environment
 from stm_lab.errors import UserError
 from stm_lab.mixers import get_mixer
 from stm_lab.plugins import load_plugins
-from stm_lab.train import checkpoints
 from stm_lab.train.config import TrainConfig, load_config
 
 CONFIG, ENVIRONMENT, METRICS, WEIGHTS = "config.yaml", "environment.json", "metrics.jsonl", "model.safetensors"
@@ -177,11 +176,13 @@ class RunFolder:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         # not save_file, whose files nobody else may read
         contents = safetensors.torch.save(state, {name: str(fact) for name, fact in facts.items()})
-        checkpoints.write(self.path / WEIGHTS, _in_order(contents))
+        files.write_whole(self.path / WEIGHTS, _in_order(contents), durable=True)
+        for unfinished in self.path.glob(f"{WEIGHTS}.*{files.UNFINISHED}"):  # of a process that was killed
+            unfinished.unlink(missing_ok=True)
 
 
 def _replace(path: Path, text: str) -> None:
-    checkpoints.write(path, text.encode())
+    files.write_whole(path, text.encode(), durable=True)
 
 
 def _sha256(path: Path) -> str:

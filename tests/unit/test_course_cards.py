@@ -136,7 +136,7 @@ def test_missing_course_file(write_course):
 
 
 def test_every_profile_has_its_resources(card):
-    assert card.resources_of("demo").minutes == 1
+    assert card.resources_of("demo").minutes == 0.1
     assert (card.resources_of("quick").cpus, card.resources_of("quick").gpus) == (1, 0)
     assert "01_small" in message(card.resources_of, "paper")
     assert "did you mean 'demo'?" in message(card.resources_of, "dmo")

@@ -20,8 +20,9 @@ import PIL.Image
 import pytest
 import torch
 import yaml
+from children import hears_ctrl_c
 
-from stm_lab import cli, data
+from stm_lab import cli, data, files
 from stm_lab.data import parts, sources
 from stm_lab.data.prepare import FORMAT, PrepareFailed, prepare
 from stm_lab.data.verify import verify
@@ -201,24 +202,24 @@ WRITES = 2 * 6 + 2 + 1  # data and record of 6 parts, the description of 2 split
 )
 def test_stopped_anywhere_it_leaves_nothing_half_made_and_goes_on(data_home, raw, recipe, monkeypatch, stop):
     whole = contents(prepare(recipe, data_root=raw, workers=1))
-    write, make = parts.write, parts._make_part
+    write, make = files.write_whole, parts._make_part
     for at in range(WRITES):
         shutil.rmtree(data_home)
         written, made = [], []
 
-        def failing(place, content, at=at, written=written):
+        def failing(place, content, at=at, written=written, **how):
             if len(written) == at:
-                place.with_name(f".{place.name}.{os.getpid()}").write_bytes(content[: len(content) // 2])
+                place.with_name(f"{place.name}.4711.part").write_bytes(content[: len(content) // 2])
                 raise stop
             written.append(place)
-            write(place, content)
+            write(place, content, **how)
 
         def counted(job, *args, made=made):
             made.append(job)
             make(job, *args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(parts, "write", failing)
+            patch.setattr(files, "write_whole", failing)
             with pytest.raises(KeyboardInterrupt if isinstance(stop, KeyboardInterrupt) else PrepareFailed) as error:
                 prepare(recipe, data_root=raw, workers=1)
         if not isinstance(stop, KeyboardInterrupt):
@@ -228,7 +229,7 @@ def test_stopped_anywhere_it_leaves_nothing_half_made_and_goes_on(data_home, raw
         assert data.state(recipe) == "needs --data-root"
         monkeypatch.setattr(parts, "_make_part", counted)
         assert contents(prepare(recipe, data_root=raw, workers=1)) == whole
-        assert not [*data_home.rglob(".*")]  # neither scratch files nor the lock
+        assert not [*data_home.rglob(".*"), *data_home.rglob("*.part")]  # neither the lock nor scratch files
         assert len(made) == 6 - sum(place.suffix == ".json" and "parts" in place.parts for place in written)
         monkeypatch.setattr(parts, "_make_part", make)
         assert verify(recipe, data_root=raw)[1] == []
@@ -279,11 +280,6 @@ def test_a_killed_worker_is_told_in_one_line(data_home, raw, recipe, monkeypatch
     monkeypatch.setattr(parts, "_run", killed)
     with pytest.raises(PrepareFailed, match=r"worker process was killed.*--workers"):
         prepare(recipe, data_root=raw, workers=2)
-
-
-def hears_ctrl_c():
-    """In the child, before it starts: tests that run in the background have SIGINT ignored, and that is inherited."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.slow

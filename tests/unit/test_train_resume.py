@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stm_lab import files
 from stm_lab.errors import UserError
 from stm_lab.train import checkpoints, fit, load_config
 from stm_lab.train.trainer import Trainer
@@ -88,19 +89,20 @@ def test_killed_at_any_step(short, whole, tmp_path, every, steps):
 @pytest.mark.parametrize("when", ["open", "half", "all but one", "written", "renamed"])
 @pytest.mark.parametrize("step", [1, 4])
 def test_killed_while_a_checkpoint_is_written(short, whole, tmp_path, when, step):
-    write = checkpoints.write
+    write = files.write_whole
 
-    def dying(path, contents):
+    def dying(path, contents, **how):
         if f"step-{step:08d}" not in path.name:
-            return write(path, contents)
+            return write(path, contents, **how)
         count = {"open": 0, "half": len(contents) // 2, "all but one": len(contents) - 1}.get(when, len(contents))
-        path.with_name(f"{path.name}.part").write_bytes(contents[:count])
+        unfinished = path.with_name(f"{path.name}.4711.part")
+        unfinished.write_bytes(contents[:count])
         if when == "renamed":
-            path.with_name(f"{path.name}.part").rename(path)
+            unfinished.rename(path)
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "write", dying)
+        patch.setattr(files, "write_whole", dying)
         with pytest.raises(Killed):
             fit(short, out=str(tmp_path))
     fit(short, out=str(tmp_path))
@@ -136,17 +138,17 @@ def test_damaged_checkpoints_are_passed_over_with_a_warning(short, whole, tmp_pa
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_was_good(short, whole, tmp_path, monkeypatch):
-    write = checkpoints.write
+    write = files.write_whole
 
-    def full(path, contents):
+    def full(path, contents, **how):
         if "step-" not in path.name:
-            return write(path, contents)
-        path.with_name(f"{path.name}.part").write_bytes(contents[:1000])
+            return write(path, contents, **how)
+        path.with_name(f"{path.name}.4711.part").write_bytes(contents[:1000])
         raise OSError(28, "No space left on device")
 
     interrupted(short, tmp_path, step=3)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write", full)
+        patch.setattr(files, "write_whole", full)
         with pytest.raises(RuntimeError, match=r"no checkpoint at step 4: .*No space left"):
             fit(short, out=str(tmp_path))
     fit(short, out=str(tmp_path))
@@ -156,15 +158,15 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_good(short, whole, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.jsonl", "model.safetensors"])
 def test_a_disk_that_is_full_later_is_told_in_one_line(short, whole, tmp_path, monkeypatch, name):
-    write = checkpoints.write
+    write = files.write_whole
 
-    def full(path, contents):
+    def full(path, contents, **how):
         if path.name == name and contents:
             raise OSError(28, "No space left on device")
-        write(path, contents)
+        write(path, contents, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write", full)
+        patch.setattr(files, "write_whole", full)
         with pytest.raises(RuntimeError, match=r"^\S+: No space left on device$"):
             fit(short, out=str(tmp_path))
     fit(short, out=str(tmp_path))
