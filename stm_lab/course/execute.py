@@ -7,6 +7,8 @@ when the run is to stop. Whatever ends the kernel, papermill's thread ends with 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -23,7 +25,7 @@ from papermill.exceptions import PapermillExecutionError, strip_color
 from stm_lab import paths
 from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder
 from stm_lab.course.notebooks import read_notebook
-from stm_lab.course.watch import Watch, kill_tree, terminated_as_interrupted
+from stm_lab.course.watch import Watch, how_it_ended, kill_tree, terminated_as_interrupted
 
 _LOOK_EVERY = 0.1  # seconds
 
@@ -55,7 +57,8 @@ def execute(
 
     Returns:
         What went wrong, None if nothing: `kind` ("cell", "died", "memory", "timeout", "start", "files"), `cell` (the
-        last that was begun; None if none was), `source`, `error` in one line, and, of a failing cell, `traceback`.
+        last that was begun; None if none was), `source`, `error` in one line, of a failing cell `traceback`, and of a
+        kernel that died `exit_code`: its status, or minus the number of the signal that killed it.
     """
     kernel = _Kernel(notebook, folder, threads)
     cells = _Cells(notebook, on_cell)
@@ -82,7 +85,10 @@ def execute(
             raise
         finally:
             _write_html(folder)
-    return stopped or outcome[0]
+    failure = stopped or outcome[0]
+    if failure is not None and failure.get("exit_code") == -getattr(signal, "SIGKILL", 9):
+        failure["error"] += f", as the system does when memory runs out; it held {watch.peak:.2f} GB at most"
+    return failure
 
 
 class _Cells:
@@ -130,6 +136,7 @@ class _Kernel:
             env=environment,
         )
         self._manager: AsyncKernelManager | None = None
+        self._process: subprocess.Popen | None = None
 
     def manager_class(self) -> type[AsyncKernelManager]:
         """What papermill makes its kernel's manager of."""
@@ -142,12 +149,20 @@ class _Kernel:
                 super().__init__(*args, **options)
                 kernel._manager = self
 
+            async def _async_launch_kernel(self, *args: Any, **options: Any) -> None:
+                await super()._async_launch_kernel(*args, **options)
+                kernel._process = self.provisioner.process  # which is let go of there as soon as it has ended
+
         return ThisInterpreter
 
     @property
     def pid(self) -> int | None:
         """Of the kernel's process; None before it has one."""
         return getattr(getattr(self._manager, "provisioner", None), "pid", None)
+
+    def exit_code(self) -> int | None:
+        """How its process ended; None if it has not, or there was none."""
+        return None if self._process is None else self._process.poll()
 
     def kill(self) -> None:
         """End it and its children."""
@@ -191,9 +206,12 @@ def _papermill(
         place = f" ({error.filename})" if error.filename else ""
         return {"kind": "files", **cells.last(), "error": f"{error.strerror or error}{place}"}
     except RuntimeError as error:  # of jupyter_client and nbclient: the kernel died, or never answered
+        code = kernel.exit_code() if "died" in str(error) else None  # not of one that is ended for its silence
+        how = {} if code is None else {"exit_code": code}
+        said = "" if code is None else f" ({how_it_ended(code)})"
         if not cells.number:
-            return {"kind": "start", "cell": None, "error": f"the kernel did not start: {error}"}
-        return {"kind": "died", **cells.last(), "error": "the kernel died"}
+            return {"kind": "start", "cell": None, "error": f"the kernel did not start: {error}{said}", **how}
+        return {"kind": "died", **cells.last(), "error": f"the kernel died{said}", **how}
     except Exception as error:  # a thread that ends in an exception would leave nobody who knows why
         return {"kind": "start", **cells.last(), "error": f"papermill: {type(error).__name__}: {error}"}
     return None

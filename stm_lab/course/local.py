@@ -17,7 +17,7 @@ import psutil
 from stm_lab.course.board import Board
 from stm_lab.course.engines import PATIENCE, Limits, Outcome, sort_out, work
 from stm_lab.course.run import Job
-from stm_lab.course.watch import GIGABYTE
+from stm_lab.course.watch import GIGABYTE, how_it_ended
 from stm_lab.devices import cores
 from stm_lab.errors import UserError
 from stm_lab.processes import without_main
@@ -34,6 +34,11 @@ class Local:
         if processes is not None and processes < 1:
             raise UserError(f"processes = {processes}: must be at least 1")
         self.processes = processes
+
+    @contextlib.contextmanager
+    def room(self) -> Iterator[tuple[_Room, str]]:
+        """As `Engine` says."""
+        yield _Room(self.processes), "on this machine"
 
     def perform(
         self, jobs: Sequence[Job], *, title: str, force: bool, timeout: float | None, memory: float | None
@@ -173,7 +178,8 @@ class _Process:
         try:
             state, message = self._answer.recv()
         except EOFError:
-            said = f"the run's process died (status {self._process.exitcode}), see {self.job.folder.path}"
+            how = how_it_ended(self._process.exitcode)
+            said = f"{self.job.notebook}: the run's process died ({how}; see {self.job.folder.path})"
             state, message = "failed", said
         self._answer.close()
         self._process.close()

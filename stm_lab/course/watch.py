@@ -1,4 +1,4 @@
-"""A process and its children as the system sees them: how much memory they hold, and their end."""
+"""A process and its children as the system sees them: how much memory they hold, and how they end."""
 
 from __future__ import annotations
 
@@ -55,6 +55,16 @@ def kill_tree(pid: int) -> None:
     for process in _tree(pid):
         with contextlib.suppress(psutil.Error):
             process.kill()
+
+
+def how_it_ended(exit_code: int) -> str:
+    """In words, by the exit status of a process, which is negative where a signal ended it."""
+    if exit_code >= 0:
+        return f"exit status {exit_code}"
+    try:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-exit_code}"
 
 
 def _tree(pid: int) -> list[psutil.Process]:

@@ -1,31 +1,42 @@
 """A course of one notebook that needs no torch, so that a run takes a second; its rows are what a mixer might score."""
 
+from collections import Counter
 from pathlib import Path
 
 import nbformat
 import yaml
 
-CARD = {
-    "title": "Small",
-    "question": "Does it run?",
-    "goals": ["see it run"],
-    "minutes": 1,
-    "difficulty": 1,
-    "parameters": {
+
+def card_of(parameters: dict, profiles: dict | None = None) -> dict:
+    """What `course.yaml` says of a small notebook with these parameters."""
+    profiles = profiles or {}
+    return {
+        "title": "Small",
+        "question": "Does it run?",
+        "goals": ["see it run"],
+        "minutes": 1,
+        "difficulty": 2,
+        "parameters": parameters,
+        "profiles": profiles,
+        "resources": {profile: {"minutes": 0.1, "memory_gb": 0.2} for profile in ("quick", *profiles)},
+        "outputs": ["a row"],
+    }
+
+
+CARD = card_of(
+    {
         "mixer": {"type": "str", "default": "halo", "choices": ["halo", "swin", "pvt"], "help": "whose score"},
         "seed": {"type": "int", "default": 0, "range": [0, None], "help": "what chance begins with"},
         "act": {
             "type": "str",
             "default": "score",
-            "choices": ["score", "fail", "exit", "eat", "sleep", "once"],
+            "choices": ["score", "fail", "exit", "kill", "eat", "sleep", "once"],
             "in_key": False,
             "help": "what happens before the score",
         },
         "out": {"type": "path | None", "default": None, "in_key": False, "help": "folder of this run"},
-    },
-    "resources": {"quick": {"minutes": 0.1, "memory_gb": 0.2}},
-    "outputs": ["a row"],
-}
+    }
+)
 PARAMETERS = """\
 from typing import Optional
 
@@ -45,9 +56,11 @@ if act == "once" and not (folder / "second").exists():  # sleeps the first time,
     act = "sleep"
 if act == "fail":
     raise ValueError("no good\\nat all")
-time.sleep(0.5 if act in ("exit", "eat") else 0)  # for that line to be sent
+time.sleep(0.5 if act in ("exit", "kill", "eat") else 0)  # for that line to be sent
 if act == "exit":
     os._exit(9)
+if act == "kill":
+    os.kill(os.getpid(), 9)
 if act == "eat":
     eaten = b"x" * 400_000_000
 if act in ("sleep", "eat"):
@@ -78,3 +91,25 @@ def begun(folder: Path) -> list[tuple[str, int, int]]:
     path = folder / "begun.txt"
     lines = path.read_text().splitlines() if path.is_file() else []
     return [(mixer, int(seed), int(pid)) for mixer, seed, pid in map(str.split, lines)]
+
+
+# ---- sweeps of it ----------------------------------------------------------------------------------------------------
+
+MIXERS = ["halo", "swin", "pvt"]
+
+
+def of(mixers, seeds, **more):
+    """What a sweep's file would say."""
+    return {"title": "small", "notebook": "01_small", "grid": {"mixer": mixers}, "seeds": seeds, **more}
+
+
+def planned(mapping, **more):
+    """The runs of such a sweep."""
+    from stm_lab.course.sweep import Sweep, plan_sweep
+
+    return plan_sweep(Sweep(name="test", **mapping), **more)
+
+
+def states(outcomes):
+    """How many runs came to which state."""
+    return Counter(outcome.state for outcome in outcomes)

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import small_course
 import yaml
+from children import hears_ctrl_c, wait_until
 from small_course import begun
 
 from stm_lab import UserError
@@ -21,21 +22,14 @@ from stm_lab.course.run import plan
 
 pytestmark = pytest.mark.slow  # each starts a kernel
 
-CARD = {
-    "title": "Small",
-    "question": "Does it run?",
-    "goals": ["see it run"],
-    "minutes": 1,
-    "difficulty": 1,
-    "parameters": {
+CARD = small_course.card_of(
+    {
         "epochs": {"type": "int", "default": 2, "range": [1, None], "help": "passes"},
         "seeds": {"type": "list[int]", "default": [0], "help": "one training each"},
         "size": {"type": "int | None", "default": 3, "help": "images"},
         "out": {"type": "path | None", "default": None, "in_key": False, "help": "folder of this run"},
-    },
-    "resources": {"quick": {"minutes": 0.1, "memory_gb": 1}},
-    "outputs": ["a row"],
-}
+    }
+)
 PARAMETERS = """\
 from typing import Optional
 
@@ -126,7 +120,8 @@ def test_a_failing_cell_is_told_with_its_traceback(course, tmp_path):
 @pytest.mark.parametrize(
     ("act", "limits", "kind", "said"),
     [
-        ("exit", {}, "died", "the kernel died"),
+        ("exit", {}, "died", r"the kernel died \(exit status 9\) \(see"),
+        ("kill", {}, "died", r"the kernel died \(killed by SIGKILL\), as the system does .*held 0\.\d+ GB at most"),
         ("eat", {"memory": 0.3}, "memory", "may hold 0.3 GB"),
         ("sleep", {"timeout": 0.05}, "timeout", "not done after 0.05 min"),
     ],
@@ -138,6 +133,7 @@ def test_a_kernel_that_dies_or_passes_a_limit(small, act, limits, kind, said):
     written = status(caught.value.folder)
     assert (caught.value.kind, caught.value.cell) == (kind, 3)
     assert (written["state"], written["failure"]["kind"], written["failure"]["cell"]) == ("failed", kind, 3)
+    assert written["failure"].get("exit_code") == {"exit": 9, "kill": -9}.get(act)
     assert "random" in written["failure"]["source"]
     assert 0.02 < written["peak_memory_gb"] < 1
     assert time.monotonic() - started < 60
@@ -148,9 +144,10 @@ def test_a_kernel_that_dies_or_passes_a_limit(small, act, limits, kind, said):
 
 def test_a_kernel_that_never_starts(small, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RunFailed, match="the kernel did not start") as caught:
+    with pytest.raises(RunFailed, match=r"the kernel did not start: .*\(exit status 1\)") as caught:
         run(1)
     assert (caught.value.kind, caught.value.cell) == ("start", None)
+    assert status(caught.value.folder)["failure"]["exit_code"] == 1
 
 
 def test_a_full_disk_is_told_in_one_line(small):
@@ -235,29 +232,19 @@ def test_how_far_it_is(small):
     assert lines[-1].startswith("01_small: 4/4 (100%) cells")
 
 
-def hears_ctrl_c():
-    """In the child, before it starts: tests that run in the background have SIGINT ignored, and that is inherited."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_it_leaves_no_kernel_and_goes_on(small, number):
     """However it ends: by Ctrl-C, by a batch system's SIGTERM, by a kill that nothing can be done about."""
     command = [sys.executable, "-m", "stm_lab.cli", "run", "1", "-p", "act=once"]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c)
     folder = plan(1, {"act": "once"}).folder
-    deadline = time.monotonic() + 60
-    while not begun(small) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: begun(small), 60)
     child.send_signal(number)
     _, said = child.communicate(timeout=60)
     expected = {signal.SIGKILL: (-signal.SIGKILL, "running")}.get(number, (130, "interrupted"))
     assert (child.returncode, status(folder)["state"]) == expected, said
     ((_, _, pid),) = begun(small)
-    deadline = time.monotonic() + 20
-    while psutil.pid_exists(pid):
-        assert time.monotonic() < deadline, "the kernel stays"
-        time.sleep(0.1)
+    wait_until(lambda: not psutil.pid_exists(pid), 20)
     assert not folder.is_held()
     run(1, {"act": "once"})
     assert status(folder)["state"] == "done"
