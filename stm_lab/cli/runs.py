@@ -12,6 +12,8 @@ from stm_lab.cli.console import Overrides, print_table
 from stm_lab.errors import UserError, WorkFailed
 
 if TYPE_CHECKING:
+    from stm_lab.course.engines import Engine, Limits
+    from stm_lab.course.run import Job
     from stm_lab.course.sweep import Sweep
 
 Force = Annotated[bool, typer.Option(help="Start afresh, whatever is there.")]
@@ -79,16 +81,21 @@ def sweep(
     """Do the runs of a sweep that are missing, and gather the results."""
     from stm_lab.course import sweep as perform_sweep
     from stm_lab.course.board import describe
+    from stm_lab.course.engines import Limits
     from stm_lab.course.sweep import load_sweep, make_engine, parse_shard, plan_sweep
 
     loaded = load_sweep(file)
-    if dry_run:
-        _print_plan(loaded.title, plan_sweep(loaded, parse_shard(shard)), processes)
-        return
     chosen = make_engine(engine, processes=processes, address=address)
+    if dry_run:
+        limits = Limits(force, timeout, memory)
+        _print_plan(loaded.title, plan_sweep(loaded, parse_shard(shard)), limits, chosen)
+        return
     outcomes = perform_sweep(file, engine=chosen, shard=shard, force=force, timeout=timeout, memory=memory)
     states = [outcome.state for outcome in outcomes]
     print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
+    ways = [outcome.way for outcome in outcomes if outcome.way]
+    if ways:
+        print(f"results: {', '.join(f'{ways.count(way)} {way}' for way in sorted(set(ways)))}")
     other_code = [outcome for outcome in outcomes if outcome.state == "done already" and outcome.message]
     if other_code:
         print(f"{len(other_code)} of them {other_code[0].message}; --force runs them again")
@@ -100,30 +107,39 @@ def sweep(
         raise WorkFailed(f"{len(failed)} of {len(outcomes)} runs failed; the first: {failed[0].message}")
 
 
-def _print_plan(title: str, jobs: list, processes: int | None) -> None:
+def _print_plan(title: str, jobs: list[Job], limits: Limits, engine: Engine) -> None:
     from stm_lab.course.board import describe
-    from stm_lab.course.sweep import expected_minutes
-    from stm_lab.devices import cores
+    from stm_lab.course.forecast import forecast
 
+    with engine.room() as (room, where):
+        would = forecast(jobs, limits, room)
     lines = []
-    for job in jobs:
-        state = job.folder.read_status().get("state", "missing") if not job.is_done() else "done"
-        needs = (
-            f"{job.resources.minutes:g}",
-            f"{job.resources.memory_gb:g}",
-            job.resources.cpus,
-            f"{job.resources.gpus:g}",
-        )
-        lines.append((job.key, describe(job), state, *needs))
-    print_table(title, ("key", "parameters", "state", "minutes", "GB", "CPUs", "GPUs"), lines)
-    missing = [job for job in jobs if not job.is_done()]
-    at_once = min(processes or cores(), max(1, cores() // max((job.resources.cpus for job in jobs), default=1)))
-    at_once = max(1, min(at_once, len(missing)))
-    minutes, largest = expected_minutes(jobs), max((job.resources.memory_gb for job in missing), default=0)
+    for job, plan, minutes in zip(jobs, would.plans, would.minutes, strict=True):
+        state = job.folder.read_status().get("state", "missing")
+        needs = (_minutes(minutes), f"{job.resources.memory_gb:g}", job.resources.cpus, f"{job.resources.gpus:g}")
+        lines.append((job.key, describe(job), state, plan, *needs))
+    print_table(title, ("key", "parameters", "state", "plan", "minutes", "GB", "CPUs", "GPUs"), lines)
+    counts = ", ".join(f"{would.plans.count(plan)} {_PLANS[plan]}" for plan in dict.fromkeys(would.plans))
+    source = f"as the {would.measured} that are done took" if would.measured else "by the card"
     print(
-        f"{len(jobs)} runs, {len(missing)} to do: about {minutes:.0f} minutes of runs, {minutes / at_once:.0f} with "
-        f"{at_once} at a time, {at_once * largest:.1f} GB of memory"
+        f"{len(jobs)} runs, {counts}: about {_minutes(would.work)} minutes of runs ({source}), {_minutes(would.wall)} "
+        f"{where} with {would.at_once} at a time, {would.memory_gb:.1f} GB of memory"
     )
+    for note in would.notes:
+        print(note)
+
+
+_PLANS = {
+    "run": "to run",
+    "again": "to run again",
+    "go on": "to go on with",
+    "wait": "going on in another process",
+    "skip": "done and skipped",
+}
+
+
+def _minutes(number: float) -> str:
+    return f"{number:.0f}" if number >= 9.5 else f"{number:.2g}"
 
 
 def _print_gathered(sweep: Sweep, folders: list[Path]) -> None:

@@ -48,7 +48,15 @@ class Board:
             self._bar.close()
 
     def started(self, job: Job) -> None:
+        """It runs now; said again of one that had to begin anew."""
         self.running[job.key] = (job, time.monotonic())
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        if self._live is not None:
+            self._live.console.print(Text(text))
+        else:
+            self._bar.say(text)
 
     def put_back(self, job: Job) -> None:
         """It has to wait after all."""
@@ -69,7 +77,8 @@ class Board:
 
     def _note(self) -> str:
         failed = sum(state == "failed" for _, state, _ in self.finished)
-        return f"{len(self.running)} running, {failed} failed"
+        waiting = self.total - len(self.finished) - len(self.running)
+        return f"{len(self.running)} running, {waiting} waiting, {failed} failed"
 
     def render(self) -> Group:
         """The live table."""

@@ -8,9 +8,10 @@ stay in the run's folder.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from stm_lab.course.folder import Held
 from stm_lab.course.run import Job, RunFailed, perform
@@ -31,15 +32,33 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run: "done" (now), "done already", "failed", or "held" by another process."""
+    """What became of a run: "done" (now), "done already", "failed", or "held" by another process.
+
+    `way` says how its results came here, where that may be in more than one way.
+    """
 
     job: Job
     state: str
     message: str = ""
+    way: str = ""
+
+
+class Room(Protocol):
+    """What is free where runs are done."""
+
+    def take(self, job: Job) -> Any | None:
+        """A place for a job; None if it has to wait."""
+        ...
+
+    def give_back(self, job: Job, place: Any) -> None: ...
 
 
 class Engine(Protocol):
     """Does jobs, wherever that is."""
+
+    def room(self) -> AbstractContextManager[tuple[Room, str]]:
+        """What the engine would place runs by now, and where that is, in words. Raises UserError if it has none."""
+        ...
 
     def perform(
         self, jobs: Sequence[Job], *, title: str, force: bool, timeout: float | None, memory: float | None
@@ -63,9 +82,20 @@ def work(job: Job, limits: Limits) -> tuple[str, str]:
         return "failed", f"{type(error).__name__}: {error}"
 
 
+def held_to(jobs: Sequence[Job], limits: Limits) -> list[Job]:
+    """The jobs as a limit of memory leaves them: no run takes more, whatever its card says."""
+    if limits.memory is None:
+        return list(jobs)
+    most = [min(job.resources.memory_gb, limits.memory) for job in jobs]
+    return [
+        replace(job, resources=job.resources.model_copy(update={"memory_gb": gb}))
+        for job, gb in zip(jobs, most, strict=True)
+    ]
+
+
 def sort_out(jobs: Sequence[Job], limits: Limits) -> tuple[dict[Path, Outcome], list[Job]]:
     """What is done already, and what is to do."""
-    outcomes = {}
+    outcomes, jobs = {}, held_to(jobs, limits)
     if not limits.force:
         done = (job for job in jobs if job.is_done())
         outcomes = {job.folder.path: Outcome(job, "done already", _other_code(job)) for job in done}

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -139,12 +138,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     if slash and first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
         return int(first), int(second)
     raise UserError(f"shard {text!r}: expected i/n with 1 <= i <= n, such as 1/4")
-
-
-def expected_minutes(jobs: Sequence[Job]) -> float:
-    """Minutes of the runs that are not done, one after the other: like those that are, else as the card says."""
-    seconds = [job.folder.read_status()["seconds"] for job in jobs if job.is_done()]
-    return sum(median(seconds) / 60 if seconds else job.resources.minutes for job in jobs if not job.is_done())
 
 
 def sweep(

@@ -13,29 +13,17 @@ import pandas as pd
 import psutil
 import pytest
 import small_course
-from small_course import begun
+from children import hears_ctrl_c, wait_until
+from small_course import MIXERS, begun, of, planned, states
 
 from stm_lab import UserError, cli, paths
 from stm_lab.course import cluster, leaderboard, sweep
 from stm_lab.course.cluster import Ray
 from stm_lab.course.local import Local, visible_devices
-from stm_lab.course.sweep import Sweep, expected_minutes, load_sweep, parse_shard, plan_sweep
+from stm_lab.course.sweep import load_sweep, parse_shard
 from stm_lab.devices import cores
 
-MIXERS = ["halo", "swin", "pvt"]
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `cluster`")
-
-
-def of(mixers, seeds, **more):
-    return {"title": "small", "notebook": "01_small", "grid": {"mixer": mixers}, "seeds": seeds, **more}
-
-
-def planned(mapping, **more):
-    return plan_sweep(Sweep(name="test", **mapping), **more)
-
-
-def states(outcomes):
-    return Counter(outcome.state for outcome in outcomes)
 
 
 def board():
@@ -112,14 +100,6 @@ def test_names_and_shards(small):
             parse_shard(wrong)
 
 
-def test_expected_minutes_are_the_cards_until_some_are_done(small):
-    jobs = planned(of(MIXERS, [0]))
-    assert expected_minutes(jobs) == pytest.approx(0.3)
-    folder = jobs[0].folder.create()
-    folder.write_json(folder.status, {"state": "done", "key": jobs[0].key, "seconds": 12})
-    assert expected_minutes(jobs) == pytest.approx(2 * 12 / 60)
-
-
 # ---- the engines -----------------------------------------------------------------------------------------------------
 
 
@@ -194,17 +174,6 @@ def start(small, text, *options):
     command = [sys.executable, "-m", "stm_lab.cli", "sweep", str(small / "s.yaml"), *options]
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, start_new_session=True, preexec_fn=hears_ctrl_c, **pipes)
-
-
-def hears_ctrl_c():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def wait_until(what, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
 
 
 SIX = "title: t\nnotebook: 01_small\nlist: [{act: %s}]\ngrid: {mixer: [halo, swin, pvt]}\nseeds: [0, 1]\n"
