@@ -1,6 +1,7 @@
 """Explorers for notebooks: a picture of some values that answers when they are changed. Needs a front end to be moved,
 none to be seen."""
 
+from stm_lab.explore.attack import adversarial
 from stm_lab.explore.designs import design_steps
 from stm_lab.explore.mixing import mixing_weights
 from stm_lab.explore.pareto import pareto
@@ -9,4 +10,4 @@ from stm_lab.explore.receptive import receptive_field
 from stm_lab.explore.seeds import seeds
 from stm_lab.explore.shell import Explorer
 
-__all__ = ["Explorer", "design_steps", "mixing_weights", "pareto", "picture", "receptive_field", "seeds"]
+__all__ = ["Explorer", "adversarial", "design_steps", "mixing_weights", "pareto", "picture", "receptive_field", "seeds"]

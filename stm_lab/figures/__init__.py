@@ -4,7 +4,13 @@ A mixer has one colour everywhere, of Okabe and Ito's palette that colour-blind 
 Values come as rows (dictionaries, as a run records them) or arrays, and are left as they are.
 """
 
-from stm_lab.figures.attack import accuracy_by_epsilon, loss_by_steps, loss_surfaces, perturbations
+from stm_lab.figures.attack import (
+    accuracy_by_epsilon,
+    image_under_attack,
+    loss_by_steps,
+    loss_surfaces,
+    perturbations,
+)
 from stm_lab.figures.corruption import corruption_dots, corruption_heat, corruption_sheet, severity_curves
 from stm_lab.figures.cost import (
     cost_against_cost,
@@ -76,6 +82,7 @@ __all__ = [
     "detection_over_classification",
     "difference_so_far",
     "image_grid",
+    "image_under_attack",
     "inductive_biases",
     "interval_by_seeds",
     "invariance_curves",

@@ -162,6 +162,74 @@ def perturbations(
     return described(figure, text)
 
 
+def image_under_attack(
+    image: Tensor,
+    adversarial: Tensor,
+    answers: Mapping[str, tuple[str, str]],
+    shares: Mapping[str, tuple[float, float]],
+    *,
+    attacked: str,
+    label: str,
+    title: str,
+) -> Figure:
+    """One image, what an attack of one network adds to it, the sum, and what each network says before and after.
+
+    image, adversarial: (3, H, W) in [0, 1]. answers: by network, before and after; shares: what the softmax gives
+    `label`, in percent, before and after. attacked: the network whose gradient was followed, marked by an arrow.
+    What is added is shown so strongly that its largest change is black or white. Raises UserError for images of
+    different shapes, and for networks that do not match.
+    """
+    if image.shape != adversarial.shape or attacked not in answers or answers.keys() != shares.keys():
+        raise UserError(
+            f"image_under_attack: {tuple(image.shape)} and {tuple(adversarial.shape)}, {attacked!r} of "
+            f"{', '.join(answers) or 'no networks'}, shares of {', '.join(shares) or 'none'}; expected the same"
+        )
+    added = adversarial - image
+    largest = float(added.abs().max())
+    factor = 0.5 / largest if largest else 1.0
+    figure = Figure(figsize=(11.6, 3.0), dpi=120)  # placed by hand: a constrained layout takes as long as the drawing
+    grid = figure.add_gridspec(1, 4, width_ratios=(1, 1, 1, 1.15), left=0.01, right=0.86, top=0.8, bottom=0.2)
+    pictures = {
+        "image": image,
+        f"added, {factor:.3g} times as strong" if largest else "nothing added": (0.5 + factor * added).clamp(0, 1),
+        "sum": adversarial,
+    }
+    for place, (name, picture) in zip(grid, pictures.items(), strict=False):
+        axes = figure.add_subplot(place)
+        axes.imshow(as_picture(picture), interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(name, fontsize=9)
+    _before_and_after(figure.add_subplot(grid[3]), answers, shares, attacked, label)
+    figure.suptitle(title, x=0.01, y=0.97, ha="left", fontsize=10)
+    said = "; ".join(
+        f"{name} {first} ({before:.0f}%) becomes {then} ({after:.0f}%)"
+        for (name, (first, then)), (before, after) in zip(answers.items(), shares.values(), strict=True)
+    )
+    return described(figure, f"{title}. In brackets what the softmax gives {label}: {said}.")
+
+
+def _before_and_after(
+    axes: Axes,
+    answers: Mapping[str, tuple[str, str]],
+    shares: Mapping[str, tuple[float, float]],
+    attacked: str,
+    label: str,
+) -> None:
+    """A line a network: a ring before, a dot after, and the answer then at the right."""
+    colour = colours(shares)
+    for i, (name, (before, after)) in enumerate(shares.items()):
+        axes.plot([before, after], [i, i], color=colour[name], linewidth=2)
+        axes.plot(before, i, "o", markersize=8, markerfacecolor="white", markeredgecolor=colour[name])
+        axes.plot(after, i, "o", markersize=6, color=colour[name])
+        first, then = answers[name]
+        axes.text(105, i, then, va="center", fontsize=8, fontweight="bold" if then != first else "normal")
+    axes.set(xlim=(-3, 103), ylim=(len(shares) - 0.5, -0.5), xlabel=f"softmax of {label} (%)")
+    axes.set_yticks(range(len(shares)), [f"→ {name}" if name == attacked else name for name in shares], fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_title("○ before, ● after; answer then", fontsize=9)
+    plain(axes, "x")
+
+
 def as_picture(image: Tensor) -> np.ndarray:
     """(3, H, W) in [0, 1], or bytes -> (H, W, 3) bytes."""
     if image.dtype != torch.uint8:

@@ -29,8 +29,7 @@ class Images(NamedTuple):
         self, model: nn.Module, device: torch.device, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Normalised images on the device, with their labels."""
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}, but a batch needs at least one image")
+        check_batch_size(batch_size)
         normalise = Normalize(model, device)
         labels = [None] * len(self.pixels) if self.labels is None else self.labels.split(batch_size)
         for pixels, known in zip(self.pixels.split(batch_size), labels, strict=False):
@@ -73,6 +72,26 @@ def _check(images: Images) -> None:
         raise UserError(f"data: images of {pixels.dtype}; expected uint8, or floats in [0, 1]")
     if labels is not None and labels.shape != pixels.shape[:1]:
         raise UserError(f"data: {tuple(labels.shape)} labels for {len(pixels)} images")
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise UserError for a batch of no images."""
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}, but a batch needs at least one image")
+
+
+def check_classes(model: nn.Module, logits: Tensor, labels: Tensor | None, instead: str = "") -> None:
+    """Raise UserError for a model without a classifier, and for labels that it has no class for.
+
+    instead: what images without labels would be good for; the message says so.
+    """
+    if logits.ndim != 2 or getattr(model, "num_classes", None) == 0:
+        raise UserError(f"{model_name(model)} has no classifier: it gives {tuple(logits.shape[1:])} numbers an image")
+    if labels is not None and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
+        raise UserError(
+            f"data: labels from {labels.min()} to {labels.max()} for the {logits.shape[1]} classes of "
+            f"{model_name(model)}" + (f"; give the images alone {instead}" if instead else "")
+        )
 
 
 def pretrained_cfg(model: nn.Module) -> dict:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError, check_known
-from stm_lab.measure._batches import Images, as_images, evaluating, model_name
+from stm_lab.measure._batches import Images, as_images, check_batch_size, check_classes, evaluating, model_name
 from stm_lab.pixels import Normalize
 from stm_lab.progress import progress
 
@@ -26,6 +26,7 @@ ATTACKS = ("fgsm", "pgd", "noise")
 NORMS = ("linf", "l2")
 LOSSES = ("cross_entropy", "margin")
 PIXEL_RANGE = (0.0, 1.0)  # what epsilons are a part of, and what attacked images stay in
+UNLABELLED = "to attack its own answers"  # what images alone are good for
 DEFAULT_EPSILONS = {"linf": (0, 0.25, 0.5, 1, 2, 4, 8), "l2": (0, 16, 32, 64, 128, 256)}
 
 See = Callable[[Tensor], Tensor]  # pixels (B, 3, H, W) in [0, 1] -> logits (B, K)
@@ -78,6 +79,22 @@ class AdversarialAccuracy:
     by_restart: np.ndarray
     forward_passes: np.ndarray
     backward_passes: np.ndarray
+
+    @property
+    def half_epsilon(self) -> float | None:
+        """The epsilon that half of the clean right answers withstand, in 1/255: one number for a curve.
+
+        Between two measured epsilons it is on the straight line; None where more than half withstand the largest, or
+        where there was no right answer to lose. Networks of unequal clean accuracy are compared by what each has.
+        """
+        half = self.clean_accuracy / 2
+        if not half or self.accuracy[-1] > half:
+            return None
+        epsilons = np.concatenate([[0.0], self.epsilons])
+        accuracy = np.concatenate([[self.clean_accuracy], self.accuracy])
+        last = int(np.argmax(accuracy <= half))  # the first at or below; the one before is above
+        way = (accuracy[last - 1] - half) / (accuracy[last - 1] - accuracy[last])
+        return float(epsilons[last - 1] + way * (epsilons[last] - epsilons[last - 1]))
 
     def rows(self) -> list[dict]:
         """One row an epsilon, each with the whole budget."""
@@ -205,7 +222,7 @@ class _Attacked:
         """The batch on the device: pixels in [0, 1], what the answers are held against, and whether they are right."""
         pixels = as_pixels(pixels, self.device)
         logits = self._seen(pixels)
-        _check_classes(self.model, logits, labels)
+        check_classes(self.model, logits, labels, UNLABELLED)
         if self.follows is not None:
             self._check_source(pixels[:1], logits.shape[1])
         answers = logits.argmax(1)
@@ -235,7 +252,7 @@ class _Attacked:
     @torch.no_grad()
     def _check_source(self, pixels: Tensor, classes: int) -> None:
         logits = self.follows(pixels)
-        _check_classes(self.source, logits, None)
+        check_classes(self.source, logits, None)
         if logits.shape[1] != classes:
             names = model_name(self.source), model_name(self.model)
             raise UserError(f"source: {names[0]} has {logits.shape[1]} classes, {names[1]} {classes}")
@@ -489,8 +506,7 @@ def _epsilons(epsilons: Sequence[float] | None, norm: str, images: Images) -> li
 
 def _batches(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """Places in the data, pixels and labels (None where nobody knows them)."""
-    if batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}, but a batch needs at least one image")
+    check_batch_size(batch_size)
     for places in torch.arange(len(images.pixels)).split(batch_size):
         yield places, images.pixels[places], None if images.labels is None else images.labels[places]
 
@@ -503,18 +519,8 @@ def batches_on(
         pixels = as_pixels(pixels, device)
         with torch.no_grad():
             logits = sees(pixels)
-        _check_classes(model, logits, labels)
+        check_classes(model, logits, labels, UNLABELLED)
         yield pixels, logits.argmax(1) if labels is None else labels.to(device)
-
-
-def _check_classes(model: nn.Module, logits: Tensor, labels: Tensor | None) -> None:
-    if logits.ndim != 2 or getattr(model, "num_classes", None) == 0:
-        raise UserError(f"{model_name(model)} has no classifier: it gives {tuple(logits.shape[1:])} numbers an image")
-    if labels is not None and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
-        raise UserError(
-            f"data: labels from {labels.min()} to {labels.max()} for the {logits.shape[1]} classes of "
-            f"{model_name(model)}; give the images alone to attack its own answers"
-        )
 
 
 def _in_place(source: nn.Module | None, device: torch.device, seed: int) -> AbstractContextManager:

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError, check_known
-from stm_lab.measure._batches import Images, as_images, evaluating, model_name
+from stm_lab.measure._batches import Images, as_images, check_batch_size, check_classes, evaluating, model_name
 from stm_lab.measure.corruptions import CORRUPTIONS, SEVERITIES, TABLES, corrupt, table_for
-from stm_lab.measure.invariance import check_classes
 from stm_lab.pixels import Normalize
 from stm_lab.progress import progress
 
@@ -268,8 +267,7 @@ def _checked(corruptions: Sequence[str], severities: Sequence[int], table: str |
         check_known("table of severities", table, TABLES)
     if not corruptions or not severities or not set(severities) <= set(SEVERITIES):
         raise UserError(f"corruptions {list(corruptions)}, severities {list(severities)}: expected some, and 1 to 5")
-    if batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}, but a batch needs at least one image")
+    check_batch_size(batch_size)
     return tuple(corruptions)
 
 

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stm_lab.errors import UserError, check_known
-from stm_lab.measure._batches import as_images, evaluating, input_size, model_name, pretrained_cfg
+from stm_lab.measure._batches import (
+    as_images,
+    check_batch_size,
+    check_classes,
+    evaluating,
+    input_size,
+    model_name,
+    pretrained_cfg,
+)
 from stm_lab.measure.views import Pictures, published_boxes, published_shift, scaled, translate, turned, window
 from stm_lab.pixels import Normalize
 from stm_lab.progress import progress
@@ -154,8 +162,7 @@ def invariance(
     """
     check_known("kind of invariance", kind, KINDS)
     check_known("protocol", protocol, PROTOCOLS)
-    if batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}, but a batch needs at least one image")
+    check_batch_size(batch_size)
     stock = _stock(data, model, protocol, image_size, crop_pct)
     values = _strengths(kind, protocol, strengths, stock.size)
     views, directions = _VIEWS[protocol, kind]
@@ -171,7 +178,7 @@ def invariance(
             some = slice(start, start + batch_size)
             scene = stock.scene(some, device)
             logits = model(normalise(scene.standard()))
-            check_classes(model, logits, stock.labels)
+            check_classes(model, logits, stock.labels, "to measure consistency only")
             standard, labels = logits.argmax(1).cpu(), None if stock.labels is None else stock.labels[some]
             for i, strength in enumerate(values):
                 for j in range(len(directions)):
@@ -357,14 +364,3 @@ def _true(kind: str, protocol: str, strength: float, stock: Stock) -> float:
     size = stock.size[0]
     side = stock.resized or int(stock.sizes[0].min())
     return published_shift(side, size, strength) if kind == "translation" else int(size / strength) / side
-
-
-def check_classes(model: nn.Module, logits: Tensor, labels: Tensor | None) -> None:
-    """Raise UserError for a model without a classifier, and for labels that it has no class for."""
-    if logits.ndim != 2 or getattr(model, "num_classes", None) == 0:
-        raise UserError(f"{model_name(model)} has no classifier: it gives {tuple(logits.shape[1:])} numbers an image")
-    if labels is not None and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
-        raise UserError(
-            f"data: labels from {labels.min()} to {labels.max()} for the {logits.shape[1]} classes of "
-            f"{model_name(model)}; give the images alone to measure consistency only"
-        )

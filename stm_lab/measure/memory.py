@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from stm_lab.measure._batches import model_name
 from stm_lab.measure._units import OUTSIDE, REST, Unit, gathered, units
 from stm_lab.measure.throughput import alone, inputs_of_units, prepared
 
@@ -110,16 +109,13 @@ def memory(
         ready.model.zero_grad()
         parts = _with_peaks(ready.model, ready.images, parts, peak, ready.device) if by_part else parts
     return Memory(
-        model_name(model),
-        str(ready.device),
-        batch_size,
-        tuple(ready.images.shape[-2:]),
-        sum(held.values()),
-        sum(part.activations for part in parts),
-        forward_peak,
-        training_peak,
-        _METHODS.get(ready.device.type, "not measured on this device"),
-        tuple(parts),
+        **ready.facts,
+        weights=sum(held.values()),
+        activations=sum(part.activations for part in parts),
+        forward_peak=forward_peak,
+        training_peak=training_peak,
+        method=_METHODS.get(ready.device.type, "not measured on this device"),
+        parts=tuple(parts),
     )
 
 

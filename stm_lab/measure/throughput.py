@@ -120,8 +120,9 @@ def throughput(
 
     repeats = batch_size * _rates(step, ready.device, seconds)
     low, median, high = statistics.quantiles(repeats.tolist(), n=4)
-    size = tuple(ready.images.shape[-2:])
-    return Throughput(model_name(model), str(ready.device), batch_size, size, training, median, (low, high), repeats)
+    return Throughput(
+        **ready.facts, training=training, images_per_second=median, quartiles=(low, high), repeats=repeats
+    )
 
 
 def time_by_part(
@@ -148,8 +149,7 @@ def time_by_part(
     whole, *each = (1e3 * second / batch_size for second in _in_turn(steps, ready.device, seconds))
     parts = [PartTime(unit.stage, unit.role, milliseconds) for (unit, _), milliseconds in zip(calls, each, strict=True)]
     parts.append(PartTime(OUTSIDE, REST, whole - sum(each)))
-    size = tuple(ready.images.shape[-2:])
-    return PartTimes(model_name(model), str(ready.device), batch_size, size, training, whole, tuple(parts))
+    return PartTimes(**ready.facts, training=training, milliseconds=whole, parts=tuple(parts))
 
 
 # ---- what `memory` needs as well -------------------------------------------------------------------------------------
@@ -161,6 +161,16 @@ class Ready(NamedTuple):
     model: nn.Module
     images: Tensor
     device: torch.device
+
+    @property
+    def facts(self) -> dict:
+        """What every result says of how it was measured."""
+        return {
+            "model": model_name(self.model),
+            "device": str(self.device),
+            "batch_size": len(self.images),
+            "image_size": tuple(self.images.shape[-2:]),
+        }
 
 
 def prepared(
