@@ -11,7 +11,9 @@ import typer
 from stm_lab.cli.console import print_table
 
 if TYPE_CHECKING:
-    from stm_lab.course.cards import Needs
+    from collections.abc import Iterable
+
+    from stm_lab.course.cards import Card, Needs
 
 app = typer.Typer(help="The course's notebooks.")
 
@@ -19,12 +21,17 @@ Notebooks = Annotated[list[str], typer.Argument(metavar="[NOTEBOOK]...", help="N
 
 
 @app.command("list")
-def course_list() -> None:
+def course_list(
+    markdown: Annotated[bool, typer.Option(help="As a table for a README, with links.")] = False,
+) -> None:
     """The notebooks of the course that is meant: of the working folder if it has one, else the shipped one."""
     from stm_lab import paths
     from stm_lab.course.cards import dots, load_cards
 
     cards = load_cards().values()
+    if markdown:
+        print(_markdown(cards))
+        return
     lines = [
         (
             card.number,
@@ -44,6 +51,18 @@ def course_list() -> None:
     missing = [card.name for card in cards if not card.path.is_file()]
     if missing:
         print(f"not in this folder: {', '.join(missing)}")
+
+
+def _markdown(cards: Iterable[Card]) -> str:
+    """Reading time, time of the quick run, and exercises, as the cards say."""
+    lines = ["| no. | notebook | question | reading | quick run | exercises |", "|---|---|---|---|---|---|"]
+    for card in cards:
+        link = f"[{card.title}](notebooks/{card.name}.ipynb)"
+        seconds = f"{60 * card.resources['quick'].minutes:.0f} s"
+        minutes = sum(exercise.minutes for exercise in card.exercises)
+        exercises = f"{len(card.exercises)}, {minutes} min" if card.exercises else ""
+        lines.append(f"| {card.number} | {link} | {card.question} | {card.minutes} min | {seconds} | {exercises} |")
+    return "\n".join(lines)
 
 
 def _needs(needs: Needs) -> str:

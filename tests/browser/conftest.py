@@ -20,8 +20,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
-
 READY = 60  # seconds for the server to answer
 
 
@@ -92,6 +90,7 @@ def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
 @pytest.fixture(scope="session")
 def chromium():
     """A browser without a window, for all tests."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
     with sync_api.sync_playwright() as playwright:
         own = os.environ.get("STM_LAB_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
         if own is None and not Path(playwright.chromium.executable_path).exists():
