@@ -11,18 +11,19 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from stm_lab.course.folder import RunFolder
 from stm_lab.course.found import COUNTED, FILE, Run, Runs, find, of_notebook
 from stm_lab.course.pages import said_of_left_out
-from stm_lab.course.results import paired_difference, summarised
+from stm_lab.course.results import of_a_machine, paired_difference, summarised
 from stm_lab.errors import UserError, check_known
 
-_LOWER_IS_BETTER = re.compile(r"loss|error|seconds|wait|memory|macs|params|parameters")
+_LOWER_IS_BETTER = re.compile(r"loss|error|seconds|latency|wait|memory|macs|params|parameters")
 
 
 def leaderboard(
@@ -39,17 +40,21 @@ def leaderboard(
     with a `baseline` those of `results.summary`; `rank_statement`: "leader", or what the differences to the leader say,
     paired by seed, at 95% (one interval a line, not corrected for their number): "below the leader", "within the noise
     of the leader", "one seed", "no seed in common". The highest mean leads, or the lowest, where the metric's name has
-    loss, error, seconds, wait, memory, macs or params in it.
+    loss, error, seconds, latency, wait, memory, macs or params in it.
 
     Rows of different code, data, notebooks or parameters (but for `by`, its plural, and seeds) are kept apart: what
     differs becomes columns, and each such group has a leader and a baseline of its own. A list parameter whose rows
-    name their element (`mixers`, of rows with `mixer`) does not part them. One row that stands in several runs counts
-    once. Runs made by hand in JupyterLab (`interactive`) count, and are noted: nothing says if they came to their end.
-    What a notebook's own cells were is not in its rows; of two versions run with the same parameters name one.
+    name their element (`mixers`, of rows with `mixer`) does not part them. Times, rates and memory are kept apart by
+    machine as well: device, its name and torch's threads, as the run's `environment.json` has them. One row that stands
+    in several runs counts once. Where runs that were made alike have different numbers for one seed, that seed counts
+    for nothing, and is noted: neither number is the right one, and one such pair in a folder of hundreds of runs should
+    not keep the others from being compared. Runs made by hand in JupyterLab (`interactive`) count, and are noted:
+    nothing says if they came to their end. What a notebook's own cells were is not in its rows; of two versions run
+    with the same parameters name one.
 
     `DataFrame.attrs` has `verdict` (for each group, in their order, a sentence on its leader), `differing` (the columns
-    by which groups are told apart), `notes` (sentences on what was kept apart, counted once, made by hand) and
-    `left_out` ({why: [runs]}).
+    by which groups are told apart), `notes` (sentences on what was kept apart, counted once or not at all, made by
+    hand) and `left_out` ({why: [runs]}).
 
     Args:
         runs: None is `runs_dir()`; a folder or several, in which run folders are searched for (the summaries of sweeps
@@ -60,8 +65,8 @@ def leaderboard(
         notebook: only this one's runs, by name or number.
 
     Raises:
-        UserError: no such folder, no runs or rows there, an unknown column, metric, baseline or notebook (the nearest
-            is named), or two runs that give different numbers for one seed though made alike (both are named).
+        UserError: no such folder, no runs or rows there, none but such as contradict each other, an unknown column,
+            metric, baseline or notebook (the nearest is named).
     """
     found = of_notebook(find(runs), notebook)
     counted = [run for run in found if run.state in (*COUNTED, FILE)]
@@ -70,6 +75,8 @@ def leaderboard(
         if run.state not in (*COUNTED, FILE):
             left_out[run.state].append(str(run.path))
     column = _check_columns(counted, by, metric, found)
+    if of_a_machine(metric):
+        counted = [_with_machine(run) for run in counted]
     kept = _entries(counted, column, metric, left_out)
     if not kept:
         raise UserError(f"leaderboard: no rows to compare; left out: {'; '.join(said_of_left_out(left_out))}")
@@ -110,6 +117,18 @@ def _number(row: Mapping[str, Any], name: str) -> bool:
 
 
 # ---- from rows to groups of equals ----------------------------------------------------------------------------------
+
+
+def _with_machine(run: Run) -> Run:
+    """The run, whose rows name their device in full: "cpu" is many a machine."""
+    place = run.path if run.state != FILE else run.path.parent
+    try:
+        there = json.loads(RunFolder(place).environment.read_text(encoding="utf-8"))
+        threads = int(there["torch_threads"])
+        named = f"{there['device_name']}, {threads} thread{'s' * (threads != 1)}"
+    except (OSError, ValueError, KeyError, TypeError):  # rows that were taken elsewhere, or a file cut off
+        return run
+    return replace(run, rows=[{**row, "device": f"{row.get('device')}: {named}"} for row in run.rows])
 
 
 @dataclass(frozen=True)
@@ -157,7 +176,7 @@ def _twice(entries: list[_Entry]) -> tuple[_Entry, _Entry] | None:
 
 def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a row was made with, as far as it says so. A list, such as of mixers, gives way to the row's element."""
-    made_with = {name: row.get(name) for name in ("notebook", "data", "code")}
+    made_with = {name: row.get(name) for name in ("notebook", "data", "code", "device")}
     for key in (key for key in row if key.startswith("parameters.")):
         element = key.removeprefix("parameters.").removesuffix("s")
         if isinstance(row[key], list) and element in row:
@@ -190,28 +209,46 @@ def _grouped(kept: list[_Entry], by: str, metric: str, notes: list[str]) -> dict
     varied = {stem, f"parameters.{stem}", f"parameters.{stem}s", "seed", "parameters.seed", "parameters.seeds"}
     if stem in ("data", "recipe"):  # they go together
         varied |= {"data", "parameters.recipe", "parameters.data_root"}
-    groups: dict[str, tuple[dict[str, Any], Group]] = {}
-    copies: Counter[tuple[Path, Path]] = Counter()
+    if not of_a_machine(metric):
+        varied.add("device")
+    alike: dict[tuple[str, Any, int | None], list[_Entry]] = defaultdict(list)
+    made_with: dict[str, dict[str, Any]] = {}
     for entry in kept:
         parameters = _parameters(entry.row).items()
-        made_with = {key: value for key, value in parameters if key not in varied and value is not None}
-        _, group = groups.setdefault(json.dumps(made_with, sort_keys=True), (made_with, {}))
-        there = group.setdefault(entry.name, {}).setdefault(entry.seed, entry)
-        if there is not entry:
-            _check_same(there, entry, by, metric)
-            copies[there.run.path, entry.run.path] += 1
+        own = {key: value for key, value in parameters if key not in varied and value is not None}
+        group = json.dumps(own, sort_keys=True)
+        made_with[group] = own
+        alike[group, entry.name, entry.seed].append(entry)
+    groups: dict[str, tuple[dict[str, Any], Group]] = {}
+    copies: Counter[tuple[Path, Path]] = Counter()
+    contradictions = []
+    for (group, name, seed), entries in alike.items():
+        if len({entry.value for entry in entries}) > 1:
+            contradictions.append(_contradiction(entries, by, metric))
+            continue
+        copies.update((entries[0].run.path, entry.run.path) for entry in entries[1:])
+        groups.setdefault(group, (made_with[group], {}))[1].setdefault(name, {})[seed] = entries[0]
+    if not groups:
+        raise UserError(f"leaderboard: no rows to compare; {contradictions[0]}; name one of the runs")
     for (one, other), count in copies.items():
         rows = "1 row stands" if count == 1 else f"{count} rows stand"
         notes.append(f"{rows} in {one} and in {other}, with equal {metric}; counted once.")
+    if contradictions:
+        more = f"; and {len(contradictions) - _NAMED} more" if len(contradictions) > _NAMED else ""
+        seeds = "1 seed" if len(contradictions) == 1 else f"{len(contradictions)} seeds"
+        notes.append(
+            f"Not counted, since runs contradict each other, {seeds}: {'; '.join(contradictions[:_NAMED])}{more}."
+        )
     return groups
 
 
-def _check_same(one: _Entry, other: _Entry, by: str, metric: str) -> None:
-    if one.value != other.value:
-        raise UserError(
-            f"leaderboard: {by} = {one.name}, seed {one.seed} has {metric} {one.value:.6g} in {one.run.path}, and "
-            f"{other.value:.6g} in {other.run.path}, made with the same code, data and parameters; name one of them"
-        )
+_NAMED = 3  # contradictions, of as many as there may be
+
+
+def _contradiction(entries: list[_Entry], by: str, metric: str) -> str:
+    numbers = ", ".join(f"{entry.value:.6g} in {entry.run.path}" for entry in entries)
+    what = f"{by} = {entries[0].name}, seed {entries[0].seed}"
+    return f"{what} has {metric} {numbers}, made with the same code, data and parameters"
 
 
 def _baseline_among(groups: Mapping[str, tuple[dict, Group]], by: str, baseline: Any) -> Any:

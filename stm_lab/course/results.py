@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean, stdev
@@ -14,6 +15,13 @@ import pandas as pd
 from stm_lab.course.folder import RunFolder
 from stm_lab.errors import UserError, check_known
 from stm_lab.seeds import paired_difference
+
+_OF_A_MACHINE = re.compile(r"second|latency|throughput|speed|wait|memory|_ms$|_s$")
+
+
+def of_a_machine(metric: str) -> bool:
+    """Whether a number is one of the machine as much as of the model: time, rate or memory, by the metric's name."""
+    return _OF_A_MACHINE.search(metric) is not None
 
 
 def rows(source: str | Path) -> pd.DataFrame:
@@ -58,12 +66,13 @@ def summary(
     corrected for their number), and a `statement`: "above", "below", "within the noise", or why there is none.
 
     Raises:
-        UserError: an unknown column or baseline; two rows for one seed; rows of different data, code or parameters.
+        UserError: an unknown column or baseline; two rows for one seed; rows of different data, code or parameters,
+            or of a time, rate or memory on different devices.
     """
     check_known("column", by, rows.columns, "summary: ")
     check_known("column", metric, rows.columns, "summary: ")
     rows = rows[rows[metric].notna() & rows[by].notna()]
-    _check_comparable(rows, by)
+    _check_comparable(rows, by, metric)
     values = {}  # by -> {seed: metric}
     for name, seed, value in zip(rows[by], rows["seed"], rows[metric], strict=True):
         seed = None if pd.isna(seed) else int(seed)
@@ -91,16 +100,17 @@ def summarised(values: Mapping[Any, Mapping[Any, float]], *, by: str, baseline: 
 _SAME = {"difference": 0.0, "low": math.nan, "high": math.nan, "statement": "baseline"}
 
 
-def _check_comparable(rows: pd.DataFrame, by: str) -> None:
+def _check_comparable(rows: pd.DataFrame, by: str, metric: str) -> None:
     """Refuse rows that differ in what they were made with, but for the seeds and the parameter that `by` is about."""
     varied = {by, f"parameters.{by}", f"parameters.{by}s", "parameters.seed", "parameters.seeds"}
     if by in ("data", "parameters.recipe"):  # they go together
         varied |= {"data", "parameters.recipe"}
-    made_with = ["data", "code", *(column for column in rows.columns if column.startswith("parameters."))]
+    timed = ["device"] if of_a_machine(metric) else []
+    made_with = ["data", "code", *timed, *(column for column in rows.columns if column.startswith("parameters."))]
     for column in made_with:
         if column in varied or column not in rows:
             continue
         found = list(dict.fromkeys(json.dumps(value, default=str) for value in rows[column]))
         if len(found) > 1:
-            what = column if "." in column else f"{column} fingerprint"
+            what = f"{column} fingerprint" if column in ("data", "code") else column
             raise UserError(f"summary: rows differ in {what}: {', '.join(found)}; select one of them")

@@ -124,6 +124,16 @@ def test_what_differs_is_never_averaged_silently(table, changes, expected):
     assert all(part in str(caught.value) for part in expected)
 
 
+def test_times_of_two_devices_are_not_averaged(table):
+    """The accuracy that was reached on them is."""
+    both = [row("halo", seed, 50.0, device=device) for seed, device in enumerate(("cpu", "cuda"))]
+    for one in both:
+        one["metrics"]["train_seconds"] = 9.0
+    assert list(summary(table(*both))["n"]) == [2]
+    with pytest.raises(UserError, match='rows differ in device: "cpu", "cuda"; select one of them'):
+        summary(table(*both), metric="train_seconds")
+
+
 @pytest.mark.parametrize("by", ["data", "parameters.recipe"])
 def test_grouping_by_what_differs_is_no_averaging(table, by):
     other = row("halo", 0, 60.0, data="d2", parameters={"recipe": "faces"})
