@@ -34,8 +34,10 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
 
     Args:
         images: files, or folders whose image files are taken (those of folders in them are not).
-        weights: the folder of a training, or of a notebook's run, whose finished trainings are all taken; or
-            "pretrained": the weights that come with the package (scale nano, recipe `shapes`).
+        weights: the folder of a training, or of a notebook's run, whose finished trainings are all taken; a file of
+            weights, published or ours, that tells its mixer and scale (of its classes names are known if they are
+            ImageNet's 1,000, else numbers); or "pretrained": the weights that come with the package (scale nano, recipe
+            `shapes`).
         top: how many classes, at least 1; all where there are fewer.
         device: None is the fastest at hand.
 
@@ -48,8 +50,10 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
     files, on = _image_files(images), resolve_device(device)
     if str(weights) == "pretrained":
         subjects: Iterator[zoo.Subject] = zoo.shipped(on)
+    elif (path := Path(weights).expanduser()).is_file() and not zoo.is_of_trainings(path):
+        subjects = iter([zoo.of_file(path, on)])
     else:
-        subjects = (zoo.of_training(folder, on) for folder in zoo.training_folders(Path(weights).expanduser()))
+        subjects = (zoo.of_training(folder, on) for folder in zoo.training_folders(path))
     decoded: dict[tuple[int, float], torch.Tensor] = {}  # by what is done to the images
     lines = []
     for subject in subjects:
@@ -64,7 +68,7 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
 
 def _answers(subject: zoo.Subject, images: torch.Tensor, normalized: Normalize, top: int) -> Iterator[dict[str, Any]]:
     """The lines of one model for images (N, 3, S, S), uint8; `image` is the place in them."""
-    names = list(subject.classes.values())
+    names = subject.classes and list(subject.classes.values())
     for start in range(0, len(images), _BATCH):
         logits = subject.model(normalized(images[start : start + _BATCH])).float()
         shares, labels = logits.softmax(1).topk(min(top, logits.shape[1]))  # (B, top), the largest first
@@ -76,7 +80,7 @@ def _answers(subject: zoo.Subject, images: torch.Tensor, normalized: Normalize, 
                     "mixer": subject.name,
                     "seed": subject.seed,
                     "rank": rank,
-                    "class": names[label],
+                    "class": names[label] if names else f"class {label}",
                     "confidence": 100 * share,
                 }
 

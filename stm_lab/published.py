@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -18,6 +20,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from .backbone import UnifiedBackbone, resize_embedding
+from .designs.unified import list_scales, unified
 from .errors import UserError
 
 # published name -> ours, applied in turn; the families' names do not collide, so one table serves all
@@ -124,6 +127,42 @@ def load_pretrained(model: UnifiedBackbone, path: str | Path) -> None:
     _load(model, found, str(path))
 
 
+class Kind(NamedTuple):
+    """What a file's weights are of; None for what their names and shapes do not tell."""
+
+    mixer: str | None
+    scale: str | None
+    classes: int | None
+
+
+def kind_of(path: str | Path) -> Kind:
+    """What model a file is for: by the names of its mixer, the widths and depths of its stages, and its classifier.
+
+    Raises UserError for a file that `read_checkpoint` refuses or that holds no weights.
+    """
+    weights = _unwrap(read_checkpoint(path), True, str(path))
+    return _kind(weights if _STEM in weights else _by_our_names(weights))
+
+
+def _kind(found: Mapping[str, torch.Tensor]) -> Kind:
+    classes = len(found["head.fc.weight"]) if "head.fc.weight" in found else None
+    mixer, places = _mixer_of(found), [re.match(r"stages\.(\d)\.blocks\.(\d+)\.", name) for name in found]
+    blocks = Counter(int(stage) for stage, _ in {place.groups() for place in places if place})
+    firsts = [found.get(f"stages.{stage}.blocks.0.norm1.weight") for stage in sorted(blocks)]
+    if mixer is None or any(first is None for first in firsts):
+        return Kind(mixer, None, classes)
+    sizes = (tuple(map(len, firsts)), tuple(blocks[stage] for stage in sorted(blocks)))
+    designs = {scale: unified(mixer, scale) for scale in list_scales(mixer)}
+    scale = next((scale for scale, design in designs.items() if (design.dims, design.depths) == sizes), None)
+    return Kind(mixer, scale, classes)
+
+
+def _mixer_of(found: Iterable[str]) -> str | None:
+    """The published mixer whose names are among ours that were found."""
+    names = list(found)
+    return next((mixer for mixer, sign in _SIGNS.items() if any(sign in name for name in names)), None)
+
+
 def _by_our_names(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     found = {_translate(name): tensor for name, tensor in published.items() if not name.endswith(_REBUILT)}
     return {
@@ -144,7 +183,7 @@ def _load(model: UnifiedBackbone, found: Mapping[str, torch.Tensor], where: str)
     )
     if missing or unexpected or misshapen:
         mixer = model.design.mixer
-        family = next((family for family, sign in _SIGNS.items() if any(sign in name for name in found)), None)
+        family = _mixer_of(found)
         hint = f", it looks like one of mixer {family!r}" if family and family != mixer else ""
         what = f"{where} does not fit this model of mixer {mixer!r}{hint}"
         raise CheckpointMismatch(what, missing, unexpected, misshapen)

@@ -19,6 +19,7 @@ from torch import nn
 from stm_lab import build_model, data, list_mixers
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError, check_known, nearest
+from stm_lab.published import kind_of
 from stm_lab.train.config import load_config
 from stm_lab.train.folder import CONFIG, load_run
 from stm_lab.train.folder import WEIGHTS as MODEL_FILE
@@ -79,7 +80,7 @@ def load(
     """
     check_models(names)
     on, source = resolve_device(device), check_source(str(weights), "weights")
-    if source not in WORDS and _is_of_trainings(Path(source)):
+    if source not in WORDS and is_of_trainings(Path(source)):
         return _of_folders(names, Path(source), on)
     if source not in WORDS and len(names) > 1:
         raise UserError(f"weights = {source!r}: a file holds one model, but {len(names)} are asked for")
@@ -97,7 +98,7 @@ def check_models(names: Iterable[str], where: str = "") -> None:
             raise UserError(f"{where}unknown weights {tag!r} of {architecture}; {nearest(tag, tags)}")
 
 
-def _is_of_trainings(source: Path) -> bool:
+def is_of_trainings(source: Path) -> bool:
     """Whether `source` is a folder, or the weights' file of one training; other files are weights without facts."""
     return source.is_dir() or (source.name == MODEL_FILE and (source.parent / CONFIG).is_file())
 
@@ -129,8 +130,8 @@ def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: t
         return Subject(name, seed, model.eval().to(device), classes, cfg["input_size"][-1], cfg["crop_pct"])
     if source == "pretrained":
         model = build_model(name, scale, pretrained=True) if is_ours else _pretrained_of_timm(name)
-    elif is_ours:
-        model = build_model(name, scale)
+    elif is_ours:  # with as many classes as the file has: another classifier would answer at random
+        model = build_model(name, scale, num_classes=kind_of(source).classes)
         model.load_pretrained(source)
     else:
         model = _checkpoint_of_timm(name, source)
@@ -208,6 +209,23 @@ def of_training(folder: Path, device: torch.device) -> Subject:
         )
     size, crop = int(facts["image_size"]), config.crop_pct
     return Subject(config.model_name, config.seed, model, classes, size, crop, folder.resolve())
+
+
+def of_file(path: Path, device: torch.device) -> Subject:
+    """The model of a file of weights, published or ours, whose mixer and scale its names and shapes tell.
+
+    Raises UserError for a file that is no such one; it says what to give instead.
+    """
+    if path.parent.name == "checkpoints" and (path.parents[1] / CONFIG).is_file():
+        raise UserError(f"{path}: a checkpoint of a training that goes on from it; give the folder {path.parents[1]}")
+    kind = kind_of(path)
+    if kind.mixer is None or kind.scale is None:
+        what = "of none of the published mixers" if kind.mixer is None else f"of {kind.mixer}, at no scale of ours"
+        raise UserError(
+            f"{path}: weights {what}, so nothing there says which model they are of; give the folder of its training, "
+            f"or load it by name: stm_lab.zoo.load([name], file)"
+        )
+    return _built(kind.mixer, str(path), kind.scale, "imagenet-1k", 0, device)
 
 
 def shipped(device: torch.device) -> Iterator[Subject]:

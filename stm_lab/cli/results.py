@@ -123,7 +123,9 @@ def _number(value: float) -> str:
 
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
-    weights: Annotated[str, typer.Option(metavar="RUN", help="A training's or notebook run's folder, or pretrained.")],
+    weights: Annotated[
+        str, typer.Option(metavar="RUN", help="A training's or notebook run's folder, a file, or pretrained.")
+    ],
     top: Annotated[int, typer.Option(help="How many classes.")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:

@@ -1,17 +1,21 @@
 """Predictions: images and models as in training, every finished one of a run, and one line for what is wrong."""
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filler import fill
 from PIL import Image
 
-from stm_lab import UserError, cli, data
+from stm_lab import UserError, build_model, cli, data
 from stm_lab.predict import predict
 from stm_lab.train import fit
 
 FEW = (48, 50)
+MANIFESTS = Path(__file__).parents[1] / "golden" / "manifests"
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,30 @@ def test_a_weights_file_stands_for_its_folder(run, images):
     assert predict(image, folder / "model.safetensors").equals(predict(image, folder))
 
 
+def test_a_file_of_weights_that_tells_its_model(images, tmp_path):
+    """The shipped ones under another name: the same answers, by numbers: nobody wrote its ten names down."""
+    model = build_model("halo", "nano", pretrained=True)
+    torch.save({"model": model.state_dict(), "epoch": 3}, tmp_path / "mine.pth")
+    files = sorted(images.glob("*.png"))[:4]
+    table, known = (
+        predict(files, tmp_path / "mine.pth", top=2, device="cpu"),
+        predict(files, "pretrained", top=2, device="cpu"),
+    )
+    known = known[known["mixer"] == "halo"]
+    assert list(table["confidence"]) == pytest.approx(list(known["confidence"]), rel=1e-4)
+    names = list(data.load_recipe("shapes").classes.values())
+    assert list(table["class"]) == [f"class {names.index(name)}" for name in known["class"]]
+    assert set(table["model"]) == {"halo"}
+
+
+def test_a_file_of_the_published_code_answers_with_imagenets_names(images, tmp_path):
+    state = fill(json.loads((MANIFESTS / "unified_swin_micro.json").read_text()))
+    torch.save({"model": state}, tmp_path / "unified_swin_micro.pth")
+    table = predict(images / "000.png", tmp_path / "unified_swin_micro.pth", top=5, device="cpu")
+    assert set(table["class"]) < set(data.load_recipe("imagenet-1k").classes.values())
+    assert set(table["mixer"]) == {"swin"}
+
+
 def test_the_shipped_weights_know_shapes(images, validation):
     table = predict(images, "pretrained", top=1, device="cpu")
     names = list(data.load_recipe("shapes").classes.values())
@@ -118,6 +146,15 @@ def test_any_kind_of_picture_will_do(run, tmp_path):
         (["000.png", "--weights", "pretraned"], "did you mean 'pretrained'?"),
         (["000.png", "--weights", "nowhere/run"], "'nowhere/run': no such folder"),
         (["000.png", "--weights", "."], "holds no trained model"),
+        (
+            ["000.png", "--weights", "notes.txt"],
+            "notes.txt is refused: it is no .safetensors file and no plain file of",
+        ),
+        (["000.png", "--weights", "other.pth"], "other.pth: weights of none of the published mixers, so nothing there"),
+        (
+            ["000.png", "--weights", "{run}/train/identity-s3/checkpoints/step-1.safetensors"],
+            "a checkpoint of a training",
+        ),
         (["000.png", "--weights", "{run}/train/unfinished"], "no model.safetensors: the run is not finished"),
         ([], "IMAGE"),
     ],
@@ -127,6 +164,9 @@ def test_wrong_input_is_one_line(run, images, tmp_path, monkeypatch, capsys, arg
         (tmp_path / name).write_bytes((images / name).read_bytes())
     (tmp_path / "cut.png").write_bytes((images / "000.png").read_bytes()[:90])
     (tmp_path / "empty").mkdir()
+    torch.save(build_model("identity", "nano").state_dict(), tmp_path / "other.pth")
+    (checkpoints := run / "train" / "identity-s3" / "checkpoints").mkdir(exist_ok=True)
+    (checkpoints / "step-1.safetensors").touch()
     monkeypatch.chdir(tmp_path)
     arguments = [argument.format(run=run) for argument in arguments]
     given = arguments if "--weights" in arguments else [*arguments, "--weights", str(run)]

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from filler import fill
 
-from stm_lab import UserError, build_model, load_published
-from stm_lab.published import CheckpointMismatch
+from stm_lab import UserError, build_model, list_scales, load_published
+from stm_lab.published import CheckpointMismatch, _kind, kind_of
 
 MANIFESTS = Path(__file__).parents[1] / "golden" / "manifests"
 FAMILIES = ("halo", "pvt", "pvt_v2", "swin", "convnext", "dcn_v3")
@@ -46,6 +46,25 @@ def test_every_number_of_every_family_arrives_once():
         wanted = torch.cat([t.double().flatten() for t in kept]).sort().values
         loaded = torch.cat([t.double().flatten() for t in model.state_dict().values()]).sort().values
         torch.testing.assert_close(loaded, wanted, rtol=0, atol=0)
+
+
+def test_a_file_tells_its_mixer_scale_and_classes():
+    """Of every mixer with published weights at every scale, by names and shapes alone."""
+    for mixer in FAMILIES:
+        for scale in list_scales(mixer):
+            with torch.device("meta"):
+                state = build_model(mixer, scale, num_classes=17).state_dict()
+            assert _kind(state) == (mixer, scale, 17)
+            other = {name: tensor for name, tensor in state.items() if not name.startswith("stages.2.blocks.1.")}
+            assert _kind(other) == (mixer, None, 17)  # depths that no scale has
+    assert _kind(build_model("identity", "nano").state_dict()) == (None, None, 10)
+    assert _kind({"conv1.weight": torch.zeros(3)}) == (None, None, None)
+
+
+@pytest.mark.parametrize("mixer", FAMILIES)
+def test_a_published_file_tells_them_too(mixer, tmp_path):
+    torch.save({"model": published(mixer)}, tmp_path / "x.pth")
+    assert kind_of(tmp_path / "x.pth") == (mixer, "micro", 1000)
 
 
 @pytest.mark.parametrize("key", ["model", "model_ema", "state_dict", None])

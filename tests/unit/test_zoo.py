@@ -140,6 +140,15 @@ def test_a_file_of_ours_under_any_name(tmp_path):
         assert not subject.knows("shapes")
 
 
+def test_a_file_of_other_classes_answers_with_its_own_classifier(tmp_path):
+    """Not with a new one of 1,000 classes, drawn at random, that would seem to know ImageNet."""
+    trained = build_model("convnext", "micro", num_classes=7).eval()
+    safetensors.torch.save_file(trained.state_dict(), tmp_path / "seven.safetensors")
+    (subject,) = zoo.load(["convnext"], tmp_path / "seven.safetensors", scale="micro", device="cpu")
+    assert same(subject.model, trained)
+    assert subject.classes is None
+
+
 def test_a_file_for_a_timm_model(tmp_path):
     trained = timm.create_model("test_resnet").eval()
     torch.save(trained.state_dict(), tmp_path / "resnet.pth")
