@@ -8,6 +8,7 @@ Exit status: 0 done; 2 the input was wrong, one line on stderr, nothing started;
 from __future__ import annotations
 
 import sys
+import warnings
 
 import typer
 
@@ -33,6 +34,7 @@ _UsageError = typer.BadParameter.__base__  # click's; newer typer carries its ow
 def main(arguments: list[str] | None = None) -> int:
     """The console entry; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    formatted, warnings.formatwarning = warnings.formatwarning, _as_a_line
     try:
         status = app(arguments or ["--help"], prog_name="stm-lab", standalone_mode=False) or 0
         return _complain("interrupted", 130) if status == 130 else status  # typer turns some interrupts into statuses
@@ -44,6 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(f"error: {error.format_message()}", 2)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", 130)
+    finally:
+        warnings.formatwarning = formatted
+
+
+def _as_a_line(message: Warning | str, *_: object) -> str:
+    """A warning as the user is told it, without the place in our code."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def _complain(message: str, status: int) -> int:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stm_lab.course.folder import Held
-from stm_lab.course.run import Job, RunFailed, perform
+from stm_lab.course.run import Job, perform
 from stm_lab.environment import code_fingerprint
-from stm_lab.errors import UserError
+from stm_lab.errors import UserError, WorkFailed
 
 PATIENCE = 15.0  # seconds for a run that is stopped to write down what became of it
 
@@ -72,13 +72,11 @@ def work(job: Job, limits: Limits) -> tuple[str, str]:
     try:
         now = perform(job, force=limits.force, timeout=limits.timeout, memory=limits.memory, threads=job.resources.cpus)
         return ("done", "") if now else ("done already", "")
-    except RunFailed as error:
-        return "failed", str(error)
     except Held as error:  # by now it may be done; whoever asked looks again
         return "held", str(error)
-    except UserError as error:
+    except (WorkFailed, UserError) as error:
         return "failed", str(error)
-    except Exception as error:  # a fault of ours, or a disk that is full: the sweep goes on with the others
+    except Exception as error:  # a fault of ours: the sweep goes on with the others
         return "failed", f"{type(error).__name__}: {error}"
 
 

@@ -6,6 +6,7 @@ when the run is to stop. Whatever ends the kernel, papermill's thread ends with 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -26,8 +27,11 @@ from stm_lab import paths
 from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder
 from stm_lab.course.notebooks import read_notebook
 from stm_lab.course.watch import Watch, how_it_ended, kill_tree, terminated_as_interrupted
+from stm_lab.files import write_whole
 
 _LOOK_EVERY = 0.1  # seconds
+
+logging.getLogger("papermill").addHandler(logging.NullHandler())  # what it would say of a failure, we say
 
 OnCell = Callable[[int, int, str], object]  # the cell's number, how many there are, its source
 
@@ -241,6 +245,6 @@ def _write_html(folder: RunFolder) -> None:
         return
     try:
         body, _ = nbconvert.HTMLExporter().from_filename(str(folder.notebook))
-        folder.html.write_text(body, encoding="utf-8")
+        write_whole(folder.html, body.encode())  # or not at all: half a page would take the room of the status
     except Exception as error:  # a full disk, or a notebook that was cut off
         warnings.warn(f"{folder.html} could not be written ({type(error).__name__}: {error})", stacklevel=2)

@@ -28,6 +28,9 @@ FOLDER_VARIABLE = "STM_LAB_RUN_FOLDER"  # how the runner tells the notebook's ke
 _NOT_KEYED = {"parameters", "injected-parameters", "solution", "check", "explorer"}  # cells that do not make the rows
 
 
+_ELSEWHERE = "; give a folder that can be written to, by out or by STM_LAB_RUNS"
+
+
 class Held(UserError):
     """Another process is at this run, or was when it was asked."""
 
@@ -73,7 +76,7 @@ class RunFolder:
             with tempfile.TemporaryFile(dir=self.path):
                 pass  # it can be written to
         except OSError as error:
-            raise UserError(f"out = {str(self.path)!r}: {error.strerror}") from None
+            raise UserError(f"out = {str(self.path)!r}: {error.strerror}{_ELSEWHERE}") from None
         return self
 
     @contextmanager
@@ -88,7 +91,7 @@ class RunFolder:
         except Timeout:
             raise Held(f"{self.path}: this run is going on already, in another process") from None
         except OSError as error:
-            raise UserError(f"out = {str(self.path)!r}: {error.strerror}") from None
+            raise UserError(f"out = {str(self.path)!r}: {error.strerror}{_ELSEWHERE}") from None
         try:
             yield
         finally:

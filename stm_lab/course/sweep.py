@@ -163,12 +163,14 @@ def sweep(
         What became of each run, in the order of the plan.
 
     Raises:
-        UserError: the sweep or one of its runs is not right; nothing started.
+        UserError: the sweep or one of its runs is not right, or their folder cannot be written to; nothing started.
         KeyboardInterrupt: Ctrl-C. What ran is stopped and goes on when the sweep is started again.
     """
     is_mapping = isinstance(source, Mapping)
     loaded = validated(Sweep, {"name": "sweep", **source}, "sweep") if is_mapping else load_sweep(source)
     jobs = plan_sweep(loaded, parse_shard(shard))
+    for job in {job.folder.path.parent: job for job in jobs if not job.is_done()}.values():
+        job.folder.create()  # one of each place, so that a place that cannot be written to is told once
     with terminated_as_interrupted():  # so does a batch system end what takes too long
         return (engine or Local()).perform(jobs, title=loaded.title, force=force, timeout=timeout, memory=memory)
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -146,3 +147,16 @@ def test_a_broken_course_file_is_one_line(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "notebooks_dir", lambda: tmp_path)
     (tmp_path / "course.yaml").write_text("00_quickstart:\n\ttitle: x\n")
     assert "line 2, column 1" in refused(capsys, "demo")
+
+
+def test_a_warning_is_one_line_without_a_place_in_our_code(capsys, monkeypatch):
+    before, said = warnings.formatwarning, []
+
+    def listing():
+        said.append(warnings.formatwarning(UserWarning("the page could\nnot be written"), UserWarning, "ours.py", 3))
+        return ["halo"]
+
+    monkeypatch.setattr(stm_lab, "list_mixers", listing)
+    assert cli.main(["mixers"]) == 0
+    assert said == ["warning: the page could not be written\n"]
+    assert warnings.formatwarning is before

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -158,11 +159,20 @@ def test_a_full_disk_is_told_in_one_line(small):
     assert caught.value.kind == "files"
 
 
-def test_a_page_that_cannot_be_written_spoils_no_run(small):
+def test_a_page_that_cannot_be_written_spoils_no_run(small, monkeypatch):
+    """And leaves no half of it, which would take the room that `status.json` needs."""
     folder = plan(1).folder.create()
-    folder.html.symlink_to("/dev/full")
+    real = os.replace
+
+    def full(source, target):
+        if target == folder.html:
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
     with pytest.warns(UserWarning, match=r"notebook\.html could not be written"):
         run(1)
+    assert not list(folder.path.glob("*.html*"))
     assert status(folder)["state"] == "done"
     assert folder.rows.read_text()
 
@@ -212,7 +222,7 @@ def test_a_run_that_goes_on_elsewhere_is_refused(small):
 
 def test_a_file_where_the_folder_should_be(small, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"out = .*file.*: (File exists|Not a directory)"):
+    with pytest.raises(UserError, match=r"out = .*file.*: (File exists|Not a directory); give a folder that can be"):
         run(1, {"out": tmp_path / "file"})
 
 

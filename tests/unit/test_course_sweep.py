@@ -88,6 +88,18 @@ def test_malformed_sweeps_are_refused_in_one_line(small, tmp_path, text, said):
     assert not paths.runs_dir().exists()
 
 
+def test_a_place_that_cannot_be_written_to_is_told_once_before_anything_starts(small, tmp_path, monkeypatch, capfd):
+    """Not once for each run: the place is the same for all."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STM_LAB_RUNS", str(tmp_path / "file"))
+    (small / "s.yaml").write_text("title: t\nnotebook: 1\ngrid: {mixer: [halo, swin, pvt]}\n")
+    assert cli.main(["sweep", str(small / "s.yaml")]) == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "Not a directory; give a folder that can be written to" in said.err
+
+
 def test_names_and_shards(small):
     (small / "sweeps").mkdir()
     (small / "sweeps" / "mine.yaml").write_text("title: t\nnotebook: 01_small\n")
