@@ -25,6 +25,12 @@ def surface(slope=1.0):
     return LossSurface("halo", "linf", 2.0, 8, offsets, 1 + slope * np.tile(offsets, (5, 1)))
 
 
+def one_image(adversarial=PIXELS[1], answers=None, shares=None):
+    answers = {"halo": ("a", "b")} if answers is None else answers
+    shares = {"halo": (1.0, 2.0)} if shares is None else shares
+    return figures.image_under_attack(PIXELS[0], adversarial, answers, shares, attacked="halo", label="a", title="")
+
+
 def test_accuracy_is_the_mean_over_seeds_and_their_range():
     figure = figures.accuracy_by_epsilon(rows(), chance=10)
     (axes,) = figure.axes
@@ -100,6 +106,27 @@ def test_perturbations_say_how_strongly_they_are_magnified():
     assert 255 in np.array(largest.axes).reshape(3, 2)[1, 0].images[0].get_array()
 
 
+def test_an_image_under_attack_says_who_fell_for_it(tmp_path):
+    image = torch.full((3, 4, 4), 100 / 255)
+    adversarial = image.clone()
+    adversarial[:, 0, 0] += 2 / 255
+    answers = {"halo": ("disc", "ring"), "swin": ("disc", "disc")}
+    shares = {"halo": (90.0, 20.0), "swin": (80.0, 70.0)}
+    figure = figures.image_under_attack(
+        image, adversarial, answers, shares, attacked="halo", label="disc", title="PGD on halo"
+    )
+    before, added, after, dots = figure.axes
+    assert (before.images[0].get_array() == 100).all()
+    assert added.images[0].get_array()[0, 0, 0] == 255
+    assert (added.images[0].get_array()[1:] == 128).all()
+    assert after.images[0].get_array()[0, 0, 0] == 102
+    assert [tuple(line.get_xdata()) for line in dots.lines[::3]] == [(90, 20), (80, 70)]
+    assert [label.get_text() for label in dots.get_yticklabels()] == ["→ halo", "swin"]
+    assert [(text.get_text(), text.get_fontweight()) for text in dots.texts] == [("ring", "bold"), ("disc", "normal")]
+    assert "halo disc (90%) becomes ring (20%); swin disc (80%) becomes disc (70%)" in figure.get_label()
+    figure.savefig(tmp_path / "attack.png")
+
+
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
@@ -109,6 +136,9 @@ def test_perturbations_say_how_strongly_they_are_magnified():
         (lambda: figures.loss_surfaces({}), "no surfaces"),
         (lambda: figures.perturbations(PIXELS[:1], PIXELS, ["a"], ["b"]), "expected as many"),
         (lambda: figures.perturbations(PIXELS[:0], PIXELS[:0], [], []), "at least one"),
+        (lambda: one_image(answers={}), "'halo' of no networks"),
+        (lambda: one_image(adversarial=PIXELS[0, :, :2]), r"\(3, 4, 4\) and \(3, 2, 4\)"),
+        (lambda: one_image(shares={"swin": (1, 2)}), "shares of swin"),
     ],
 )
 def test_bad_input(draw, message):

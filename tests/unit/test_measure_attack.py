@@ -1,5 +1,6 @@
 """Attacks: held against a linear model's exact margin, against foolbox, and against their own promises."""
 
+import dataclasses
 import json
 import math
 
@@ -265,6 +266,35 @@ def test_every_mixer_is_left_as_it_was(mixer):
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_half_of_the_answers_of_a_linear_model():
+    """Where half of the exact distances are shorter: between the two in the middle."""
+    model, images = linear(), middle()
+    low, high = exact_distance(model, images, "linf").sort().values[[len(images) // 2 - 1, len(images) // 2]].tolist()
+    fine = np.linspace(low - 0.05, high + 0.05, 9).clip(0)
+    result = adversarial_accuracy(model, images, attack="fgsm", epsilons=fine)
+    step = fine[1] - fine[0]
+    assert low - step <= result.half_epsilon <= high + step
+
+
+@pytest.mark.parametrize(
+    ("epsilons", "clean", "accuracy", "expected"),
+    [
+        ([0, 1, 2], 80, [80, 60, 20], 1.5),  # half of 80 is half way between 60 and 20
+        ([1, 2], 80, [20, 0], 2 / 3),  # from the clean accuracy at 0 on
+        ([0, 1, 2], 80, [80, 40, 40], 1),
+        ([0, 1], 80, [80, 41], None),  # more than half withstand all
+        ([0], 80, [80], None),
+        ([0, 1], 0, [0, 0], None),  # nothing to lose
+    ],
+)
+def test_the_half_is_on_the_line_between_two_epsilons(epsilons, clean, accuracy, expected):
+    result = adversarial_accuracy(linear(), middle(2), epsilons=[0])
+    result = dataclasses.replace(
+        result, epsilons=np.array(epsilons, float), clean_accuracy=clean, accuracy=np.array(accuracy, float)
+    )
+    assert result.half_epsilon == (None if expected is None else pytest.approx(expected))
 
 
 def test_rows_say_the_whole_budget():
