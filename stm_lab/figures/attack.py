@@ -113,7 +113,7 @@ def loss_surfaces(surfaces: Mapping[str, object]) -> Figure:
         raise UserError("loss_surfaces: no surfaces")
     figure = Figure(figsize=(1.2 + 2.7 * len(surfaces), 3.0), dpi=120, layout="constrained")
     low, high = (pick(pick(surface.loss.flat) for surface in surfaces.values()) for pick in (min, max))
-    levels = np.linspace(low, high + 1e-9, 12)
+    levels = np.linspace(low, high if high > low + 1e-6 else low + 1, 12)  # a flat one in one colour
     said = []
     axes = figure.subplots(1, len(surfaces), sharey=True, squeeze=False)[0]
     for panel, (name, surface) in zip(axes, surfaces.items(), strict=True):
@@ -128,7 +128,8 @@ def loss_surfaces(surfaces: Mapping[str, object]) -> Figure:
             f"gradient, {aside.min():.2f} to {aside.max():.2f} an epsilon along a random direction"
         )
     axes[0].set_ylabel("along a random direction (ε)")
-    figure.colorbar(drawn, ax=list(axes), shrink=0.9).set_label("mean cross-entropy")
+    bar = figure.colorbar(drawn, ax=list(axes), shrink=0.9, ticks=MaxNLocator(6))
+    bar.set_label("mean cross-entropy")
     epsilon = next(iter(surfaces.values())).epsilon
     return described(figure, f"Loss round the images, epsilon {epsilon:g}/255. " + "; ".join(said) + ".")
 
