@@ -27,7 +27,7 @@ def adversarial(
     labels: Tensor | None = None,
     classes: Sequence[str] | None = None,
     *,
-    steps: int = 5,
+    steps: int = 4,
     seed: int = 0,
 ) -> Explorer:
     """Attack one network on one image, and ask all of them about the result.

@@ -189,18 +189,18 @@ def image_under_attack(
     largest = float(added.abs().max())
     factor = 0.5 / largest if largest else 1.0
     figure = Figure(figsize=(11.6, 3.0), dpi=120)  # placed by hand: a constrained layout takes as long as the drawing
-    grid = figure.add_gridspec(1, 4, width_ratios=(1, 1, 1, 1.15), left=0.01, right=0.86, top=0.8, bottom=0.2)
+    grid = figure.add_gridspec(1, 3, left=0.01, right=0.56, top=0.8, bottom=0.1, wspace=0.06)
     pictures = {
         "image": image,
         f"added, {factor:.3g} times as strong" if largest else "nothing added": (0.5 + factor * added).clamp(0, 1),
         "sum": adversarial,
     }
-    for place, (name, picture) in zip(grid, pictures.items(), strict=False):
+    for place, (name, picture) in zip(grid, pictures.items(), strict=True):
         axes = figure.add_subplot(place)
         axes.imshow(as_picture(picture), interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_title(name, fontsize=9)
-    _before_and_after(figure.add_subplot(grid[3]), answers, shares, attacked, label)
+    _before_and_after(figure.add_axes((0.68, 0.2, 0.2, 0.6)), answers, shares, attacked, label)
     figure.suptitle(title, x=0.01, y=0.97, ha="left", fontsize=10)
     said = "; ".join(
         f"{name} {first} ({before:.0f}%) becomes {then} ({after:.0f}%)"
@@ -225,7 +225,9 @@ def _before_and_after(
         first, then = answers[name]
         axes.text(105, i, then, va="center", fontsize=8, fontweight="bold" if then != first else "normal")
     axes.set(xlim=(-3, 103), ylim=(len(shares) - 0.5, -0.5), xlabel=f"softmax of {label} (%)")
-    axes.set_yticks(range(len(shares)), [f"→ {name}" if name == attacked else name for name in shares], fontsize=8)
+    called = [name if len(name) <= 18 else f"{name[:17]}…" for name in shares]  # as there is room
+    called = [f"→ {short}" if name == attacked else short for name, short in zip(shares, called, strict=True)]
+    axes.set_yticks(range(len(shares)), called, fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_title("○ before, ● after; answer then", fontsize=9)
     plain(axes, "x")

@@ -51,7 +51,7 @@ def test_it_shows_what_the_measure_finds(models, norm, attacked):
     figure = adversarial(models, images, labels).figure(model=attacked, image=2, norm=norm, epsilon=2)
     epsilon = 2 * (L2_FACTOR if norm == "l2" else 1)
     found = adversarial_examples(
-        models[attacked], (images[2:], labels[2:]), norm=norm, epsilon=epsilon, steps=5, random_start=False
+        models[attacked], (images[2:], labels[2:]), norm=norm, epsilon=epsilon, steps=4, random_start=False
     )
     picture = figure.axes[2].images[0].get_array()
     assert (picture == (255 * found.adversarial[0]).round().permute(1, 2, 0).numpy()).all()
