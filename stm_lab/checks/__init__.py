@@ -3,7 +3,7 @@
 It is run on random inputs in float64. If it is right, the check prints so; else it raises `Wrong`, whose message names
 the mistake if it is a known one ("your output is the mask's transpose"), and says on which input, what came out and
 what should have; `NotWritten` (a NotImplementedError) if the exercise was not begun. There is a module for each topic;
-`topics()` lists them, `exercises()` their checks.
+`topics()` lists them, `exercises()` their checks. `checks.mixer_contract(MyMixer)` tries what a token mixer promises.
 
 
 How to add exercises and their checks
@@ -13,7 +13,8 @@ How to add exercises and their checks
    true answer with a decorator that says whose it is and draws inputs. Then its typical mistakes, five at least, each
    a function as a learner would write it and the sentence that is said of it ("your output ...", then what to mend)::
 
-       from stm_lab.checks.core import Draw, exercise
+       from stm_lab.checks.contract import Contract, mixer_contract
+from stm_lab.checks.core import Draw, exercise
 
        def _maps(draw: Draw) -> dict:
            height, width = draw.distinct(2, 5, 9)             # sides that differ, odd ones among them
@@ -54,10 +55,11 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+from stm_lab.checks.contract import Contract, mixer_contract
 from stm_lab.checks.core import Exercise, NotWritten, Wrong
 from stm_lab.errors import nearest
 
-__all__ = ["Exercise", "NotWritten", "Wrong", "exercises", "topics"]
+__all__ = ["Contract", "Exercise", "NotWritten", "Wrong", "exercises", "mixer_contract", "topics"]
 _NO_TOPICS = ("core", "contract")
 
 
