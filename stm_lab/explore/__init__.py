@@ -2,7 +2,9 @@
 none to be seen."""
 
 from stm_lab.explore.attack import adversarial
+from stm_lab.explore.cards import mixer_cards
 from stm_lab.explore.designs import design_steps
+from stm_lab.explore.kernels import kernel_painter
 from stm_lab.explore.mixing import mixing_weights
 from stm_lab.explore.pareto import pareto
 from stm_lab.explore.pictures import picture
@@ -10,4 +12,15 @@ from stm_lab.explore.receptive import receptive_field
 from stm_lab.explore.seeds import seeds
 from stm_lab.explore.shell import Explorer
 
-__all__ = ["Explorer", "adversarial", "design_steps", "mixing_weights", "pareto", "picture", "receptive_field", "seeds"]
+__all__ = [
+    "Explorer",
+    "adversarial",
+    "design_steps",
+    "kernel_painter",
+    "mixer_cards",
+    "mixing_weights",
+    "pareto",
+    "picture",
+    "receptive_field",
+    "seeds",
+]

@@ -11,6 +11,7 @@ from stm_lab.figures.attack import (
     loss_surfaces,
     perturbations,
 )
+from stm_lab.figures.byhand import cost_shares, map_panels, number_grids, switched_off
 from stm_lab.figures.corruption import corruption_dots, corruption_heat, corruption_sheet, severity_curves
 from stm_lab.figures.cost import (
     cost_against_cost,
@@ -29,6 +30,7 @@ from stm_lab.figures.invariance import (
     protocols_compared,
     steady_and_right,
 )
+from stm_lab.figures.kernels import kernel_applied, mixer_cards
 from stm_lab.figures.mixing import inductive_biases, mixing_distances, mixing_matrices, mixing_over_image
 from stm_lab.figures.paper import (
     accuracy_bubbles,
@@ -75,6 +77,7 @@ __all__ = [
     "corruption_sheet",
     "cost_against_cost",
     "cost_by_part",
+    "cost_shares",
     "design_corners",
     "design_levels",
     "design_parts",
@@ -86,15 +89,19 @@ __all__ = [
     "inductive_biases",
     "interval_by_seeds",
     "invariance_curves",
+    "kernel_applied",
     "leaders_by_seed",
     "learning_rates",
     "loss_by_steps",
     "loss_surfaces",
     "lucky_leads",
     "macs_over_size",
+    "map_panels",
+    "mixer_cards",
     "mixing_distances",
     "mixing_matrices",
     "mixing_over_image",
+    "number_grids",
     "orders",
     "paired_scores",
     "pareto",
@@ -111,6 +118,7 @@ __all__ = [
     "shares_by_role",
     "shares_by_seeds",
     "steady_and_right",
+    "switched_off",
     "throughput_repeats",
     "training_curves",
 ]
