@@ -84,7 +84,7 @@ def dense(x, kernel, dilation):
     return _filtered(x, kernel, dilation=dilation).sum(-1, keepdim=True).expand_as(x)
 
 
-# ---- 2: what it costs -----------------------------------------------------------------------------------------------
+# ---- 2: what the original block costs -------------------------------------------------------------------------------
 
 
 def _sizes(draw: Draw) -> dict:
@@ -92,52 +92,69 @@ def _sizes(draw: Draw) -> dict:
     return {"height": height, "width": width, "channels": draw.integer(3, 96), "kernel": draw.choice([3, 5, 7, 9])}
 
 
+def _block(height, width, C, K, *, conv=None, ratio=4, linears=2, biases=1, norm=2, gamma=1, factor=1, tokens=None):
+    """Parameters and multiply-adds of depth-wise convolution, norm, MLP and layer scale, with one part changed."""
+    conv = C * K * K if conv is None else conv
+    inner = linears * ratio * C * C
+    hidden_biases = (ratio * C + C) if linears == 2 else ratio * C
+    parameters = conv + inner + biases * (C + hidden_biases) + norm * C + gamma * C
+    return parameters, factor * (height * width if tokens is None else tokens) * (conv + inner)
+
+
 @exercise(_NOTEBOOK, 2, inputs=_sizes, what="cost")
-def cost_of(height, width, channels, kernel):
-    "(parameters, multiply-adds of one image): projection, depth-wise convolution, projection; all with biases."
-    parameters = 2 * (channels**2 + channels) + channels * kernel**2 + channels
-    return parameters, height * width * (2 * channels**2 + channels * kernel**2)
+def original_block(height, width, channels, kernel):
+    "(parameters, multiply-adds of one image) of ConvNeXt's own block: depth-wise, norm, C -> 4C -> C, layer scale."
+    C, K = channels, kernel
+    parameters = (C * K * K + C) + 2 * C + (4 * C * C + 4 * C) + (4 * C * C + C) + C
+    return parameters, height * width * (C * K * K + 8 * C * C)
 
 
-@cost_of.mistake("the convolution is counted as a full one, C * C * K * K; depth-wise it has one kernel a channel")
+@original_block.mistake(
+    "the convolution is counted as a full one, C * C * K * K; depth-wise it has one kernel a channel"
+)
 def dense_cost(height, width, channels, kernel):
-    parameters = 2 * (channels**2 + channels) + channels**2 * kernel**2 + channels
-    return parameters, height * width * (2 * channels**2 + channels**2 * kernel**2)
+    return _block(height, width, channels, kernel, conv=channels**2 * kernel**2)
 
 
-@cost_of.mistake("the projections are missing: there is one before and one behind the convolution")
-def convolution_alone(height, width, channels, kernel):
-    return channels * kernel**2 + channels, height * width * channels * kernel**2
+@original_block.mistake("the MLP is missing: C -> 4C -> C has 8 C * C weights")
+def without_mlp(height, width, channels, kernel):
+    C, K = channels, kernel
+    return C * K * K + C + 2 * C + C, height * width * C * K * K
 
 
-@cost_of.mistake("one projection is counted; there are two")
-def one_projection(height, width, channels, kernel):
-    parameters = channels**2 + channels + channels * kernel**2 + channels
-    return parameters, height * width * (channels**2 + channels * kernel**2)
+@original_block.mistake("one layer of the MLP is counted; there is one up, C -> 4C, and one down, 4C -> C")
+def half_an_mlp(height, width, channels, kernel):
+    return _block(height, width, channels, kernel, linears=1)
 
 
-@cost_of.mistake("the biases are missing among the parameters: C for each of the three layers")
+@original_block.mistake("the biases are missing among the parameters: C, 4C and C numbers")
 def no_biases(height, width, channels, kernel):
-    parameters = 2 * channels**2 + channels * kernel**2
-    return parameters, height * width * (2 * channels**2 + channels * kernel**2)
+    return _block(height, width, channels, kernel, biases=0)
 
 
-@cost_of.mistake("your cost is twice what it should be: one multiply-add is one, not two (FLOPs are two)")
+@original_block.mistake("the norm's scale and shift are missing among the parameters: 2C numbers")
+def no_norm(height, width, channels, kernel):
+    return _block(height, width, channels, kernel, norm=0)
+
+
+@original_block.mistake("the layer scale is missing among the parameters: C numbers")
+def no_layer_scale(height, width, channels, kernel):
+    return _block(height, width, channels, kernel, gamma=0)
+
+
+@original_block.mistake("your cost is twice what it should be: one multiply-add is one, not two (FLOPs are two)")
 def flops(height, width, channels, kernel):
-    parameters = 2 * (channels**2 + channels) + channels * kernel**2 + channels
-    return parameters, 2 * height * width * (2 * channels**2 + channels * kernel**2)
+    return _block(height, width, channels, kernel, factor=2)
 
 
-@cost_of.mistake("the kernel has K * K numbers, you count K")
+@original_block.mistake("the kernel has K * K numbers, you count K")
 def kernel_not_squared(height, width, channels, kernel):
-    parameters = 2 * (channels**2 + channels) + channels * kernel + channels
-    return parameters, height * width * (2 * channels**2 + channels * kernel)
+    return _block(height, width, channels, kernel, conv=channels * kernel)
 
 
-@cost_of.mistake("the multiply-adds are those of one token; the map has height * width of them")
+@original_block.mistake("the multiply-adds are those of one token; the map has height * width of them")
 def one_token(height, width, channels, kernel):
-    parameters = 2 * (channels**2 + channels) + channels * kernel**2 + channels
-    return parameters, 2 * channels**2 + channels * kernel**2
+    return _block(height, width, channels, kernel, tokens=1)
 
 
 # ---- 3: the same as a matrix ----------------------------------------------------------------------------------------
