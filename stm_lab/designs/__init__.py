@@ -2,13 +2,14 @@
 
 from .design import CHOICES, Design
 from .originals import Original, original, original_facts, original_scales
-from .steps import LEVELS, START, Step, step_names, steps
+from .steps import CORNERS, LEVELS, START, Step, corners, step_names, steps
 from .unified import SCALES, list_scales, unified
 
 NETWORKS = {"unified": unified, "original": original}  # a design's name -> what makes it of a mixer and a scale
 
 __all__ = [
     "CHOICES",
+    "CORNERS",
     "LEVELS",
     "NETWORKS",
     "SCALES",
@@ -16,6 +17,7 @@ __all__ = [
     "Design",
     "Original",
     "Step",
+    "corners",
     "list_scales",
     "original",
     "original_facts",

@@ -71,7 +71,8 @@ _PUBLISHED: dict[str, dict[str, tuple[Original, tuple[int, int, int, int]]]] = {
                 30,
                 "Wang et al. 2023, arXiv 2211.05778",
                 None,
-                "the unified network has its stem, downsampling, norms and head from here; offsets start at random",
+                "the nearest published network, but for offsets, which start at random here and at zero there; the "
+                "unified network has its stem, downsampling, norms and head from here",
             ),
             (4, 4, 18, 4),
         ),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 START = "original"
 LEVELS = ("network", "block", "size")
+CORNERS = ("original", "network", "block", "unified")
 
 # step: (its level, the fields of the design that it changes), in the order of the network, from the image on
 _STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -56,6 +57,11 @@ class Step:
     before: Mapping[str, object]
     after: Mapping[str, object]
     options: Mapping[str, object]
+
+    @property
+    def change(self) -> str:
+        """What the step changed, in one line; empty for the first design, where nothing was."""
+        return ", ".join(f"{name}: {self.before[name]} -> {self.after[name]}" for name in self.after)
 
     def model(self, **arguments: object) -> UnifiedBackbone:
         """The model of this design, with random weights; arguments as `build_model`, such as `num_classes`."""
@@ -108,6 +114,20 @@ def steps(mixer: str, scale: str = "tiny", *, order: Sequence[str] | None = None
         design = changed
         taken.append(Step(name, level, scale, design, before, after, options))
     return taken
+
+
+def corners(mixer: str, scale: str = "tiny") -> dict[str, Step]:
+    """The four designs between which two ways lead from the original to the unified one, by the names of `CORNERS`.
+
+    "network" is the original with every step of the network level, "block" with every other one (size, too, since it
+    says what blocks there are). A mixer whose original is unified in one of the two has two corners that are the same.
+
+    Raises UserError as `steps` does.
+    """
+    network = step_names(mixer, scale, level="network")
+    block = [name for name in step_names(mixer, scale) if name not in network]
+    orders = dict(zip(CORNERS, ((), network, block, None), strict=True))
+    return {name: steps(mixer, scale, order=order)[-1] for name, order in orders.items()}
 
 
 def _difference(one: Design, other: Design) -> tuple[dict[str, object], dict[str, object]]:

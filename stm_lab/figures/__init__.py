@@ -21,7 +21,7 @@ from stm_lab.figures.cost import (
     shares_by_role,
     throughput_repeats,
 )
-from stm_lab.figures.designs import design_corners, design_levels, design_parts, design_steps
+from stm_lab.figures.designs import design_corners, design_fields, design_levels, design_parts, design_steps
 from stm_lab.figures.images import image_grid
 from stm_lab.figures.invariance import (
     bent_axis,
@@ -79,6 +79,7 @@ __all__ = [
     "cost_by_part",
     "cost_shares",
     "design_corners",
+    "design_fields",
     "design_levels",
     "design_parts",
     "design_steps",

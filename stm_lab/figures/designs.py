@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import mean
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from stm_lab.errors import UserError
+from stm_lab.designs import CORNERS
+from stm_lab.errors import UserError, check_known
 from stm_lab.figures.style import CHANCE, colours, described, grouped, plain
+from stm_lab.measure.receptive import high_contribution_area, high_contribution_side
 
 LEVEL_COLOURS = {"network": "#0072B2", "block": "#E69F00", "size": "#8C8C8C"}
-CORNERS = ("original", "network", "block", "unified")
 _NUMBER = EngFormatter(places=2, sep=" ")
 
 
@@ -57,26 +60,26 @@ def _waterfall(axes: Axes, rows: Sequence[Mapping], key: str) -> None:
         colour = LEVEL_COLOURS.get(row["level"], "0.3")
         axes.plot([start, start], [above, place], color="0.6", linewidth=0.8, zorder=1)
         axes.barh(place, end - start, left=start, height=0.55, color=colour, zorder=2)
-        axes.annotate(
-            f"{_short(end - start, signed=True)}" if end != start else "0",
-            (max(start, end), place),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
+        said = _short(end - start, signed=True) if end != start else "0"
+        is_last = (place, row) == known[-1]
+        _beside(axes, max(start, end), place, f"{said}, in all {_short(end)}" if is_last else said)
     for place, row in (known[0], known[-1]) if known else ():
         axes.plot(row[key], place, "o", color="black", markersize=5, zorder=3)
     if known:
-        axes.annotate(
-            _short(known[0][1][key]), (known[0][1][key], known[0][0]), xytext=(6, 0), textcoords="offset points",
-            va="center", fontsize=8,
-        )  # fmt: skip
+        place, row = known[0]
+        _beside(axes, row[key], place, _short(row[key]))
     axes.use_sticky_edges = False  # bars would hold the axis to their ends, and the numbers beside them be cut
-    axes.margins(x=0.3)
+    axes.margins(x=0.06)
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high + 0.5 * (high - low))  # for the numbers at the right
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.xaxis.set_major_locator(MaxNLocator(4))
     plain(axes, "x")
+
+
+def _beside(axes: Axes, x: float, y: float, text: str) -> None:
+    """To the right of a bar's or a dot's end."""
+    axes.annotate(text, (x, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
 
 
 def _short(value: float, *, signed: bool = False) -> str:
@@ -139,9 +142,8 @@ def design_corners(
     said = []
     for axes, ((mixer,), group) in zip(panels, by_mixer.items(), strict=True):
         values = {key[0]: [row[metric] for row in some] for key, some in grouped(group, (metric,), ("design",)).items()}
-        unknown = sorted(values.keys() - set(CORNERS))
-        if unknown:
-            raise UserError(f"design_corners: design {unknown[0]!r}; expected {', '.join(CORNERS)}")
+        for name in values:
+            check_known("design", name, CORNERS, "design_corners: ")
         means = {name: mean(of_seeds) for name, of_seeds in values.items()}
         _paths(axes, values, means, colours([mixer])[mixer])
         if chance is not None:
@@ -160,25 +162,66 @@ def _paths(axes: Axes, values: Mapping[str, Sequence[float]], means: Mapping[str
     markers = {"original": "o", "network": "s", "block": "^", "unified": "o"}
     for name, of_seeds in values.items():
         axes.plot([places[name]] * len(of_seeds), of_seeds, markers[name], color=colour, alpha=0.45, markersize=5)
-    is_upper = means.get("network", 0) >= means.get("block", 0)
-    for way, style, above in (("network", "-", is_upper), ("block", "--", not is_upper)):
+    ways = (("network", "-", 0.35), ("block", "--", 0.65))  # numbers at other places, so that none is on another
+    for way, style, along in ways:
         for one, other in (("original", way), (way, "unified")):
             if one not in means or other not in means:
                 continue
             xs, ys = (places[one], places[other]), (means[one], means[other])
             axes.plot(xs, ys, style, color=colour, linewidth=1.8)
+            share = along if one == "original" else 1 - along
             axes.annotate(
                 f"{ys[1] - ys[0]:+.1f}",
-                (mean(xs), mean(ys)),
-                xytext=(0, 9 if above else -16),
-                textcoords="offset points",
+                (xs[0] + share * (xs[1] - xs[0]), ys[0] + share * (ys[1] - ys[0])),
                 ha="center",
+                va="center",
                 fontsize=8,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )
     axes.set_xticks([0, 1, 2], ["original", "one level", "unified"])
     axes.set_xlim(-0.3, 2.3)
     axes.margins(y=0.18)
     plain(axes, "y")
+
+
+def design_fields(walks: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Receptive fields along one or more ways from design to design: a row a way, a column a step.
+
+    walks: {way: {step: (H, W) contributions, not negative}}, steps in their order. Colours are one scale for all, of
+    the share of its field that a pixel has. The white square is the smallest centred one that holds half of the field,
+    the number its share of the image. Raises UserError for no maps, or an empty one.
+    """
+    length = max((len(steps) for steps in walks.values()), default=0)
+    if not length:
+        raise UserError("design_fields: no maps")
+    shares = {way: {name: each / each.sum() for name, each in steps.items()} for way, steps in walks.items()}
+    top = max(share.max() for steps in shares.values() for share in steps.values())
+    norm = LogNorm(top * 1e-4, top, clip=True)
+    figure = Figure(figsize=(1.3 + 1.4 * length, 0.2 + 2.0 * len(walks)), dpi=120, layout="constrained")
+    grid = figure.subplots(len(walks), length, squeeze=False)
+    said = []
+    for line, (way, steps) in zip(grid, shares.items(), strict=True):
+        areas = []
+        for axes, (name, share) in zip(line, steps.items(), strict=False):
+            area, side = 100 * high_contribution_area(share, 0.5), high_contribution_side(share, 0.5)
+            image = axes.imshow(np.maximum(share, norm.vmin), norm=norm, cmap="inferno", interpolation="nearest")
+            corner = (share.shape[1] // 2 - side / 2, share.shape[0] // 2 - side / 2)
+            axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=1.1))
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(name if axes is line[0] else f"+ {name}", fontsize=9)
+            axes.set_xlabel(f"half in {area:.1f}%", fontsize=8, labelpad=2)
+            areas.append(f"{name} {area:.1f}%")
+        for axes in line[len(steps) :]:
+            axes.set_axis_off()
+        line[0].set_ylabel(way, fontsize=9)
+        said.append(f"{way}: {', '.join(areas)}")
+    bar = figure.colorbar(image, ax=list(grid.ravel()), shrink=0.75, aspect=25, pad=0.015)
+    bar.set_label("share of contribution", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return described(
+        figure,
+        f"Receptive fields, and the share of the image in the square that holds half of each. {'; '.join(said)}.",
+    )
 
 
 def design_parts(designs: Mapping[str, Sequence[Mapping]], words: Sequence[tuple[str, str, str, str]]) -> Figure:
@@ -204,7 +247,7 @@ def design_parts(designs: Mapping[str, Sequence[Mapping]], words: Sequence[tuple
         for place, value in enumerate(now):
             axes.text(0.99, place, _NUMBER(value), **at_right)
         totals = [f"{name} {_NUMBER(counts[name]['total'])}" for name in designs]
-        axes.set_title(f"{label}\n{'  |  '.join(totals)}", fontsize=8)
+        axes.set_title(f"{label}\n{'  |  '.join(totals)}", fontsize=8, x=0.38)  # from the names on, not from the axis
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(f"{label} by part; the number is that of now", fontsize=8)
