@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 
 import ipywidgets as widgets
@@ -13,11 +12,25 @@ from stm_lab import designs, measure
 from stm_lab.errors import UserError
 from stm_lab.explore.shell import Explorer
 
+# What the costs of a part depend on; they are counted once for each, whatever the rest of the network is.
+_DEPENDS = {
+    "stem": ("stem",),
+    "mixers": ("depths", "options"),
+    "MLPs": ("depths", "mlp_ratios"),
+    "downsampling": ("downsample",),
+    "head": ("head",),
+    "rest": ("depths", "branches", "layer_scale", "stage_norms"),  # norms, scales
+}
+_COUNTS = ("parameters", "macs")
 _DEFAULT = ("swin", "convnext", "pvt", "pvt_v2", "halo", "dcn_v3")
 
 
 def design_steps(
-    mixers: Sequence[str] = _DEFAULT, *, scale: str = "tiny", num_classes: int = 1000, image_size: int | None = None
+    mixers: Sequence[str] = _DEFAULT,
+    *,
+    scale: str = "tiny",
+    num_classes: int | None = None,
+    image_size: int | None = None,
 ) -> Explorer:
     """A switch for each step: the design in words, its parameters and multiply-adds by part beside both ends.
 
@@ -27,7 +40,7 @@ def design_steps(
     Args:
         mixers: to choose from; each must have an original at this scale.
         scale: see `stm_lab.designs.original_scales`.
-        num_classes: of the classifier.
+        num_classes: of the classifier; None is the model's own, 10 at nano and 1000 above.
         image_size: side of the image that multiply-adds are counted for; None is the model's own.
 
     Raises UserError for no mixers, and for names that are not there.
@@ -37,18 +50,23 @@ def design_steps(
     names = {mixer: designs.step_names(mixer, scale) for mixer in mixers}
     known = list(dict.fromkeys(name for of_mixer in names.values() for name in of_mixer))
 
-    costs: dict[str, list[dict]] = {}
+    costs: dict[tuple, dict] = {}  # (mixer, part, what that depends on) -> its row
 
     @cache
     def counted(mixer: str, order: tuple[str, ...]) -> tuple[designs.Step, list[dict]]:
         step = designs.steps(mixer, scale, order=order)[-1]
-        built = repr(replace(step.design, norm_eps=1e-6, embed_eps=1e-6, stage_eps=1e-6))  # which cost nothing
-        if built not in costs:
+        keys = {
+            part: (mixer, part, *(repr(getattr(step.design, field)) for field in fields))
+            for part, fields in _DEPENDS.items()
+        }
+        if not all(key in costs for key in keys.values()):
             model = step.model(num_classes=num_classes, device="meta")
-            costs[built] = measure.cost(model, image_size=image_size).rows("role")
-        return step, costs[built]
+            found = {row["part"]: row for row in measure.cost(model, image_size=image_size).rows("role")}
+            costs.update({key: found.get(part, _nothing(part)) for part, key in keys.items()})
+        rows = [costs[key] for key in keys.values()]
+        return step, [*rows, {"part": "total"} | {name: sum(row[name] for row in rows) for name in _COUNTS}]
 
-    for mixer, of_mixer in names.items():  # so that a change of the mixer waits for one design at most
+    for mixer, of_mixer in names.items():  # most parts of a design are those of one end or the other
         counted(mixer, ()), counted(mixer, tuple(of_mixer))
 
     def draw(mixer: str, **taken: bool) -> Figure:
@@ -65,17 +83,26 @@ def design_steps(
     return Explorer(draw, controls)
 
 
+def _nothing(part: str) -> dict:
+    return {"part": part} | dict.fromkeys(_COUNTS, 0)
+
+
 def _word(name: str) -> str:
     """A step's name as a control's."""
     return name.replace(" ", "_")
+
+
+@cache
+def _changed(mixer: str, scale: str, name: str) -> tuple[str, ...]:
+    """The fields and options of a design that a step changes."""
+    return tuple(designs.steps(mixer, scale, order=[name])[-1].after)
 
 
 def _said(step: designs.Step, name: str, of_mixer: Sequence[str]) -> str:
     """What a design says of what a step changes; a dash where the mixer's original has no such step."""
     if name not in of_mixer:
         return "-"
-    _, changed = designs.steps(step.design.mixer, step.scale, order=[name])
-    fields = list(changed.after)
+    fields = _changed(step.design.mixer, step.scale, name)
     values = [getattr(step.design, field, step.design.options.get(field)) for field in fields]
     return ", ".join(dict.fromkeys(_plain(value) for value in values))
 

@@ -194,16 +194,19 @@ def design_fields(walks: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     length = max((len(steps) for steps in walks.values()), default=0)
     if not length:
         raise UserError("design_fields: no maps")
+    sides = {
+        way: {name: high_contribution_side(each, 0.5) for name, each in steps.items()} for way, steps in walks.items()
+    }
     shares = {way: {name: each / each.sum() for name, each in steps.items()} for way, steps in walks.items()}
     top = max(share.max() for steps in shares.values() for share in steps.values())
     norm = LogNorm(top * 1e-4, top, clip=True)
-    figure = Figure(figsize=(1.3 + 1.4 * length, 0.2 + 2.0 * len(walks)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(1.3 + 1.4 * length, 0.2 + 1.8 * len(walks)), dpi=120, layout="constrained")
     grid = figure.subplots(len(walks), length, squeeze=False)
     said = []
     for line, (way, steps) in zip(grid, shares.items(), strict=True):
         areas = []
         for axes, (name, share) in zip(line, steps.items(), strict=False):
-            area, side = 100 * high_contribution_area(share, 0.5), high_contribution_side(share, 0.5)
+            area, side = 100 * high_contribution_area(share, 0.5), sides[way][name]
             image = axes.imshow(np.maximum(share, norm.vmin), norm=norm, cmap="inferno", interpolation="nearest")
             corner = (share.shape[1] // 2 - side / 2, share.shape[0] // 2 - side / 2)
             axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=1.1))
@@ -231,28 +234,28 @@ def design_parts(designs: Mapping[str, Sequence[Mapping]], words: Sequence[tuple
     each step its name and what the three say.
     """
     figure = Figure(figsize=(11, 3.9), dpi=120)  # laid out by hand: it is drawn anew at every click
-    table, *panels = figure.subplots(1, 3, width_ratios=[1.35, 1, 1])
-    figure.subplots_adjust(left=0.01, right=0.985, top=0.86, bottom=0.22, wspace=0.42)
+    table, *panels = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
+    figure.subplots_adjust(left=0.01, right=0.985, top=0.86, bottom=0.22, wspace=0.55)
     _words_table(table, words)
     parts = list(dict.fromkeys(row["part"] for rows in designs.values() for row in rows if row["part"] != "total"))
     said = []
     for axes, key, label in zip(panels, ("parameters", "macs"), ("parameters", "MACs"), strict=True):
         counts = {name: {row["part"]: row[key] for row in rows} for name, rows in designs.items()}
         now = [counts["now"].get(part, 0) for part in parts]
-        axes.barh(parts, now, color="#B3B3B3", height=0.6, label="now")
+        axes.barh(range(len(parts)), now, color="#B3B3B3", height=0.6, label="now, and the number beside the part")
         for name, marker, colour, size in (("original", "|", "black", 14), ("unified", "D", "#0072B2", 4)):
             values = [counts[name].get(part, 0) for part in parts]
-            axes.plot(values, parts, marker, color=colour, markersize=size, label=name, linestyle="")
-        at_right = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center", "size": 8}
-        for place, value in enumerate(now):
-            axes.text(0.99, place, _NUMBER(value), **at_right)
+            axes.plot(values, range(len(parts)), marker, color=colour, markersize=size, label=name, linestyle="")
+        axes.set_yticks(
+            range(len(parts)), [f"{part}  {_NUMBER(value)}" for part, value in zip(parts, now, strict=True)]
+        )
         totals = [f"{name} {_NUMBER(counts[name]['total'])}" for name in designs]
         axes.set_title(f"{label}\n{'  |  '.join(totals)}", fontsize=8, x=0.38)  # from the names on, not from the axis
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.set_xlabel(f"{label} by part; the number is that of now", fontsize=8)
+        axes.set_xlabel(label, fontsize=8)
         axes.tick_params(labelsize=8)
-        axes.set_xlim(0, 1.5 * max(max(counts[name].get(part, 0) for part in parts) for name in designs))
+        axes.set_xlim(0, 1.08 * max(max(counts[name].get(part, 0) for part in parts) for name in designs))
         axes.invert_yaxis()
         plain(axes, "x")
         said.append(f"{label}: {', '.join(totals)}")
@@ -264,7 +267,7 @@ def design_parts(designs: Mapping[str, Sequence[Mapping]], words: Sequence[tuple
 def _words_table(axes: Axes, words: Sequence[tuple[str, str, str, str]]) -> None:
     """Four columns; what `now` says is grey where it is the original's word, and blue where it is the unified one's."""
     axes.axis("off")
-    columns, step = (0.0, 0.28, 0.53, 0.77), 1 / (len(words) + 1)
+    columns, step = (0.0, 0.31, 0.55, 0.79), 1 / (len(words) + 1)
     for x, name in zip(columns, ("step", "original", "now", "unified"), strict=True):
         axes.text(x, 1 - step / 2, name, weight="bold", size=8.5, va="center")
     for line, (name, original, now, unified) in enumerate(words, 1):
@@ -272,6 +275,7 @@ def _words_table(axes: Axes, words: Sequence[tuple[str, str, str, str]]) -> None
         if original != unified:
             colour = {original: "#D9D9D9", unified: "#BBD9EE"}.get(now, "white")
             axes.add_patch(Rectangle((columns[2] - 0.01, y - 0.45 * step), 0.23, 0.9 * step, color=colour))
-        for x, word in zip(columns, (name, original, now, unified), strict=True):
+        shown = (name, original, now, unified) if original != unified else (name, "-")
+        for x, word in zip(columns, shown, strict=False):
             axes.text(x, y, word, size=8.5, va="center")
     axes.set(xlim=(0, 1), ylim=(0, 1))

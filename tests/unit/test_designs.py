@@ -12,7 +12,17 @@ from torch import nn
 
 import stm_lab
 from stm_lab import UserError, backbone, build_model, designs, list_mixers, measure, train, zoo
-from stm_lab.designs import Design, original, original_facts, original_scales, step_names, steps, unified
+from stm_lab.designs import (
+    CORNERS,
+    Design,
+    corners,
+    original,
+    original_facts,
+    original_scales,
+    step_names,
+    steps,
+    unified,
+)
 
 MIXERS = list_mixers()
 WITH_ORIGINAL = [(mixer, scale) for mixer in MIXERS for scale in original_scales(mixer) if scale != "nano"]
@@ -126,6 +136,46 @@ def test_parameters_are_those_of_the_published_network(mixer, scale):
     assert bool(facts.note) == (mixer not in ("swin", "convnext") and not (mixer == "pvt_v2" and scale != "micro"))
 
 
+@pytest.mark.parametrize(
+    ("mixer", "scale", "millions"),
+    [
+        ("swin", "tiny", 28.288354),
+        ("convnext", "tiny", 28.589128),
+        ("pvt_v2", "micro", 3.66676),
+        ("pvt", "tiny", 24.48484),
+    ],
+)
+def test_the_papers_four_originals_to_the_last_weight(mixer, scale, millions):
+    """As published: timm's cards of the first three; of PVT-Small without the class token and its position."""
+    with torch.device("meta"):
+        assert parameters(build_model(mixer, scale, design="original", num_classes=1000)) == round(millions * 1e6)
+
+
+@pytest.mark.parametrize(("scale", "millions"), [("tiny", 24.5), ("small", 44.2), ("base", 61.4)])
+def test_parameters_of_pvt_by_hand(scale, millions):
+    """Wang et al. 2021, table 1, layer by layer; what the paper's has besides is a class token and its position."""
+    depths = {"tiny": (3, 4, 6, 3), "small": (3, 4, 18, 3), "base": (3, 8, 27, 3)}[scale]
+    total, before = 2 * 512 + 512 * 1000 + 1000, 3  # last norm, classifier
+    for c, patch, side, ratio, reduction, depth in zip(
+        (64, 128, 320, 512), (4, 2, 2, 2), (56, 28, 14, 7), (8, 8, 4, 4), (8, 4, 2, 1), depths, strict=True
+    ):
+        total += before * patch**2 * c + c + 2 * c + side**2 * c  # patches, norm, positions
+        attention = 4 * (c * c + c) + (reduction**2 * c * c + c + 2 * c if reduction > 1 else 0)
+        total += depth * (4 * c + attention + 2 * ratio * c * c + ratio * c + c)
+        before = c
+    with torch.device("meta"):
+        assert parameters(build_model("pvt", scale, design="original", num_classes=1000)) == total
+    assert round((total + 2 * 512) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize("mixer", [mixer for mixer in MIXERS if mixer not in PUBLISHED or mixer == "dcn_v3"])
+def test_a_stand_in_is_called_the_nearest(mixer):
+    facts = original_facts(mixer, "tiny")
+    assert "nearest published network" in facts.note
+    assert facts.timm is None
+    assert facts.name == ("InternImage-T" if mixer == "dcn_v3" else "Swin-T")
+
+
 @pytest.mark.parametrize("mixer", ["swin", "convnext"])
 def test_layer_scale_is_an_option_of_any_design(mixer):
     """0 has no parameters, and gives what a scale of 1 gives."""
@@ -187,6 +237,27 @@ def test_steps_of_one_level_and_in_any_order():
     assert [step.name for step in some] == ["original", "head", "stem"]
     assert some[-1].design == replace(original("swin", "tiny"), head="conv", stem="convs")
     assert [step.name for step in steps("swin", order=["head", "stem"], reverse=True)] == ["original", "stem", "head"]
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("scale", ["nano", "tiny"])
+def test_corners_lie_on_both_ways_from_the_original_to_the_unified_design(mixer, scale):
+    four = corners(mixer, scale)
+    assert tuple(four) == CORNERS
+    assert four["original"].design == original(mixer, scale)
+    assert four["unified"].design == unified(mixer, scale)
+    network = step_names(mixer, scale, level="network")
+    rest = [name for name in step_names(mixer, scale) if name not in network]
+    assert four["network"].design == steps(mixer, scale, order=[*network, *rest])[len(network)].design
+    assert four["block"].design == steps(mixer, scale, order=[*rest, *network])[len(rest)].design
+    for step in four.values():
+        assert original(mixer, scale).override(**step.options) == step.design
+
+
+def test_a_step_says_its_change_in_one_line():
+    start, stem, downsampling = steps("swin", "nano", order=["stem", "downsampling"])
+    assert (start.change, stem.change) == ("", "stem: patches -> convs")
+    assert downsampling.change == "downsample: merge -> conv"
 
 
 @pytest.mark.parametrize("mixer", ["swin", "convnext", "pvt", "pvt_v2"])

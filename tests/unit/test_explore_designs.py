@@ -1,0 +1,105 @@
+"""The explorer of designs: any switches, the words and the counts of what they make, and it answers in time."""
+
+import statistics
+import time
+
+import pytest
+
+from stm_lab import designs, measure
+from stm_lab.errors import UserError
+from stm_lab.explore import design_steps
+
+
+@pytest.fixture(scope="module")
+def explorer():
+    return design_steps(["swin", "convnext"], scale="nano")
+
+
+def counts(mixer: str, order: tuple[str, ...]) -> tuple[int, int]:
+    model = designs.steps(mixer, "nano", order=order)[-1].model(device="meta")
+    cost = measure.cost(model)
+    return cost.parameters, cost.macs
+
+
+def now(figure) -> list[str]:
+    """The totals of "now" in the titles of the two panels."""
+    return [axes.get_title().split("now ")[1].split("  |")[0] for axes in figure.axes[1:]]
+
+
+def short(number: int) -> str:
+    return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number / 1e3:.2f} k"
+
+
+@pytest.mark.parametrize(
+    ("mixer", "order"),
+    [
+        ("swin", ()),
+        ("swin", ("head",)),
+        ("swin", ("stem", "layer scale", "norm eps")),
+        ("convnext", ("branches",)),
+        ("convnext", ("downsampling", "projections")),
+    ],
+)
+def test_counts_are_those_of_the_design_that_is_switched_on(explorer, mixer, order):
+    names = {name for m in ("swin", "convnext") for name in designs.step_names(m, "nano")}
+    state = {name.replace(" ", "_"): name in order for name in names}
+    assert now(explorer.figure(mixer=mixer, **state)) == [short(number) for number in counts(mixer, order)]
+
+
+@pytest.mark.slow
+def test_counts_where_depths_and_blocks_change_together():
+    """A published scale, with other classes and an odd image: no part's cost may depend on more than it is said to."""
+    explorer = design_steps(["convnext"], num_classes=7, image_size=45)
+    for order in (("depths",), ("branches", "depths"), ("stem", "stage norms", "projections"), ("stem", "depths")):
+        state = {name.replace(" ", "_"): name in order for name in designs.step_names("convnext")}
+        cost = measure.cost(
+            designs.steps("convnext", order=order)[-1].model(device="meta", num_classes=7), image_size=45
+        )
+        assert now(explorer.figure(**state)) == [short(cost.parameters), short(cost.macs)]
+
+
+def test_words_are_the_designs_and_a_step_that_is_not_there_is_a_dash(explorer):
+    label = explorer.figure(mixer="swin", stem=True).get_label()
+    assert "stem convs" in label
+    assert "downsampling merge" in label
+    assert "branches -" in label
+    label = explorer.figure(mixer="convnext", projections=True).get_label()
+    assert "projections yes" in label
+    assert "layer scale -" in label
+
+
+def test_a_switch_without_a_step_changes_nothing(explorer):
+    assert now(explorer.figure(mixer="swin", branches=True)) == now(explorer.figure(mixer="swin"))
+
+
+def test_all_switches_lead_to_the_unified_design(explorer):
+    switches = {name: True for name in explorer.state if name != "mixer"}
+    for axes in explorer.figure(**switches).axes[1:]:
+        _, middle, last = axes.get_title().split("\n")[1].split("  |  ")
+        assert middle.removeprefix("now ") == last.removeprefix("unified ")
+
+
+def test_answers_in_half_a_second(explorer):
+    picture = explorer.widget.children[1]  # the first one loads fonts
+    times = []
+    for state in ({"downsampling": True}, {"stem": True}, {"head": True}, {"mixer": "convnext"}, {"mixer": "swin"}):
+        before, start = picture.png, time.process_time()
+        explorer.set(**state)
+        times.append(time.process_time() - start)
+        assert picture.png != before
+    assert statistics.median(times) < 0.5
+    explorer.set(downsampling=False, stem=False, head=False)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: design_steps([]), "design_steps: no mixers"),
+        (lambda: design_steps(["swn"], scale="nano"), "unknown mixer 'swn'; did you mean 'swin'"),
+        (lambda: design_steps(["swin"], scale="micro"), "original design: unknown scale 'micro'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(call, says):
+    with pytest.raises(UserError, match=says) as error:
+        call()
+    assert "\n" not in str(error.value)
