@@ -6,6 +6,7 @@ folder of one or many trainings, or a file of weights, published or ours.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from stm_lab.train.folder import CONFIG, load_run
 from stm_lab.train.folder import WEIGHTS as MODEL_FILE
 
 WORDS = ("pretrained", "none")
+LAYER_SCALES = ("gamma", "gamma1", "gamma2", "gamma_1", "gamma_2")  # as our blocks and those of timm call them
 
 
 @dataclass(frozen=True)
@@ -233,3 +235,15 @@ def shipped(device: torch.device) -> Iterator[Subject]:
     for name in timm.list_pretrained("unified_*_nano.shapes"):
         mixer = name.removeprefix("unified_").removesuffix("_nano.shapes")
         yield _built(mixer, "pretrained", "nano", "shapes", 0, device)
+
+
+@torch.no_grad()
+def switched_on(model: nn.Module) -> nn.Module:
+    """A copy whose layer scales are all 1: random weights are then seen at work, where blocks that start at 1e-6 are
+    seen asleep. A model without layer scales is copied as it is.
+    """
+    model = copy.deepcopy(model)
+    for name, parameter in model.named_parameters():
+        if name.rpartition(".")[2] in LAYER_SCALES:
+            parameter.fill_(1)
+    return model

@@ -32,6 +32,7 @@ from stm_lab.figures.invariance import (
 )
 from stm_lab.figures.kernels import kernel_applied, mixer_cards
 from stm_lab.figures.mixing import inductive_biases, mixing_distances, mixing_matrices, mixing_over_image
+from stm_lab.figures.mixing import inductive_biases, leans, mixing_distances, mixing_matrices, mixing_over_image
 from stm_lab.figures.paper import (
     accuracy_bubbles,
     accuracy_over_costs,
@@ -92,6 +93,7 @@ __all__ = [
     "invariance_curves",
     "kernel_applied",
     "leaders_by_seed",
+    "leans",
     "learning_rates",
     "loss_by_steps",
     "loss_surfaces",

@@ -56,6 +56,45 @@ def mixing_matrices(matrices: Mapping[str, object]) -> Figure:
     return described(figure, f"Mixing matrices. Mean mixing distance in tokens: {'; '.join(said)}.")
 
 
+def leans(matrices: Mapping[str, object]) -> Figure:
+    """A panel a mixer: for every output position, an arrow from it to the centre of what it is made of, mean over
+    inputs. The colour is the arrow's length in tokens, one scale for all.
+
+    matrices: by name, results of `mixing_matrix`. Raises UserError for none.
+    """
+    if not matrices:
+        raise UserError("leans: no matrices")
+    columns, lines = min(len(matrices), 6), math.ceil(len(matrices) / 6)
+    figure = Figure(figsize=(1.2 + 1.75 * columns, 2.35 * lines), dpi=120, layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    lengths = {name: np.hypot(*np.moveaxis(result.lean, 2, 0)) for name, result in matrices.items()}
+    top = max(length.max() for length in lengths.values()) or 1.0
+    said = []
+    for axes, (name, result) in zip(grid, matrices.items(), strict=False):
+        height, width = result.map_size
+        image = axes.imshow(lengths[name], vmin=0, vmax=top, cmap="cividis", interpolation="nearest")
+        rows, columns_ = np.nonzero(lengths[name] > 0.02 * top)  # shorter ones would be dots
+        down, right = np.moveaxis(result.lean[rows, columns_], 1, 0)
+        axes.quiver(
+            columns_, rows, right, down, angles="xy", scale_units="xy", scale=1, color="white", width=0.012,
+            headwidth=4.5, minlength=0.1, zorder=3,
+        )  # fmt: skip
+        axes.set(xticks=[0, width - 1], yticks=[0, height - 1], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        axes.tick_params(labelsize=7, length=2)
+        inside = result.lean_inside
+        told = f"border {result.lean_border:.2f}" + (f", inside {inside:.2f}" if inside is not None else "")
+        axes.set_title(f"{name}\n{told}", fontsize=9)
+        axes.set_xlabel("column (token)", fontsize=8, labelpad=-7)
+        said.append(f"{name}: {told}")
+    for axes in grid[len(matrices) :]:
+        axes.remove()
+    grid[0].set_ylabel("row (token)", fontsize=8, labelpad=-7)
+    bar = figure.colorbar(image, ax=list(grid[: len(matrices)]), shrink=0.7, aspect=20, pad=0.015)
+    bar.set_label("lean (tokens)", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return described(figure, f"Mean lean in tokens. {'; '.join(said)}.")
+
+
 def mixing_distances(rows: Sequence[Mapping], *, key: str = "reach") -> Figure:
     """Locality by stage: a panel a state (trained, untrained), a line a mixer.
 

@@ -201,3 +201,24 @@ def test_without_a_network_one_line_says_what_to_do(monkeypatch):
 def test_the_device_is_checked():
     with pytest.raises(UserError, match="unknown device 'gpu'"):
         zoo.load(["identity"], device="gpu")
+
+
+@pytest.mark.parametrize("mixer", stm_lab.list_mixers())
+def test_switched_on_is_the_model_with_layer_scale_one(mixer):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        asleep = build_model(mixer, "nano")
+        torch.manual_seed(3)
+        awake = build_model(mixer, "nano", layer_scale=1.0).eval()
+    before = {name: value.clone() for name, value in asleep.state_dict().items()}
+    assert same(zoo.switched_on(asleep).eval(), awake)
+    assert all(torch.equal(value, before[name]) for name, value in asleep.state_dict().items())
+
+
+def test_switched_on_knows_timms_layer_scales_and_takes_models_without():
+    on = zoo.switched_on(timm.create_model("test_convnext"))
+    scales = [value for name, value in on.named_parameters() if name.endswith("gamma")]
+    assert scales
+    assert all((value == 1).all() for value in scales)
+    plain = timm.create_model("resnet18", num_classes=3).eval()
+    assert same(zoo.switched_on(plain), plain)
