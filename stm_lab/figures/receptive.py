@@ -192,8 +192,13 @@ def accuracy_over_area(rows: Sequence[Mapping]) -> Figure:
         place = (float(np.mean(areas)), max(accuracies))
         axes.annotate(name, place, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
         said.append(f"{name} {np.mean(areas):.1f}, {np.mean(accuracies):.1f}")
-    axes.set(xlabel="square that holds half of the field (% of the image)", ylabel="top-1 accuracy (%)", xlim=(0, None))
-    axes.margins(x=0.1, y=0.18)
+    widest = max(row["area"] for row in rows)  # names reach beyond their dots
+    axes.set(
+        xlabel="square that holds half of the field (% of the image)",
+        ylabel="top-1 accuracy (%)",
+        xlim=(0, 1.12 * widest or 1),
+    )
+    axes.margins(y=0.18)
     plain(axes)
     return described(figure, f"Half of the field in percent of the image, and accuracy in percent: {'; '.join(said)}.")
 
