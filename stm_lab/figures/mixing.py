@@ -76,8 +76,8 @@ def leans(matrices: Mapping[str, object]) -> Figure:
         rows, columns_ = np.nonzero(lengths[name] > 0.02 * top)  # shorter ones would be dots
         down, right = np.moveaxis(result.lean[rows, columns_], 1, 0)
         axes.quiver(
-            columns_, rows, right, down, angles="xy", scale_units="xy", scale=1, color="white", width=0.012,
-            headwidth=4.5, minlength=0.1, zorder=3,
+            columns_, rows, right, down, angles="xy", scale_units="xy", scale=1, color="white", width=0.011,
+            headwidth=3.5, edgecolor="black", linewidth=0.3, minlength=0.1, zorder=3,
         )  # fmt: skip
         axes.set(xticks=[0, width - 1], yticks=[0, height - 1], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         axes.tick_params(labelsize=7, length=2)

@@ -112,7 +112,7 @@ def test_areas_are_dots_full_for_the_first_state_and_hollow_for_the_second():
 
 def test_areas_tell_means_over_networks():
     text = figures.area_ratios(AREAS).get_label()
-    assert "50%: halo trained 25, halo untrained 5, identity trained 3. 99%: halo trained 90," in text
+    assert "50%: halo trained 25, halo untrained 5, identity trained 3; 99%: halo trained 90," in text
 
 
 def test_accuracy_over_area_has_a_dot_a_network_and_a_name_a_mixer():
