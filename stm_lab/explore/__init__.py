@@ -3,6 +3,7 @@ none to be seen."""
 
 from stm_lab.explore.attack import adversarial
 from stm_lab.explore.cards import mixer_cards
+from stm_lab.explore.corruption import corruption
 from stm_lab.explore.designs import design_steps
 from stm_lab.explore.kernels import kernel_painter
 from stm_lab.explore.mixing import mixing_weights
@@ -18,6 +19,8 @@ __all__ = [
     "design_steps",
     "kernel_painter",
     "mixer_cards",
+    "corruption",
+    "design_steps",
     "mixing_weights",
     "pareto",
     "picture",

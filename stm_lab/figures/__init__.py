@@ -13,6 +13,13 @@ from stm_lab.figures.attack import (
 )
 from stm_lab.figures.byhand import cost_shares, map_panels, number_grids, switched_off
 from stm_lab.figures.corruption import corruption_dots, corruption_heat, corruption_sheet, severity_curves
+from stm_lab.figures.corruption import (
+    corruption_answers,
+    corruption_dots,
+    corruption_heat,
+    corruption_sheet,
+    severity_curves,
+)
 from stm_lab.figures.cost import (
     cost_against_cost,
     cost_by_part,
@@ -73,6 +80,7 @@ __all__ = [
     "colours",
     "compared_curves",
     "consistency_curves",
+    "corruption_answers",
     "corruption_dots",
     "corruption_heat",
     "corruption_sheet",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -109,25 +110,102 @@ def corruption_dots(results: Mapping[str, object]) -> Figure:
     return described(figure, " ".join(said))
 
 
-def corruption_sheet(views: Mapping[str, Sequence[Tensor]]) -> Figure:
-    """Pictures, a column a corruption and a line a severity: (3, H, W) in [0, 1], from severity 1 on, by corruption."""
-    if not views:
+def corruption_answers(
+    pictures: Sequence[Tensor],
+    probabilities: Mapping[str, np.ndarray],
+    severity: int,
+    *,
+    corruption: str,
+    classes: Sequence[str] | None = None,
+    truth: int | None = None,
+) -> Figure:
+    """One picture before and after, what each model says to it and how sure it is, and how that changes by severity.
+
+    Args:
+        pictures: (3, H, W) in [0, 1], by severity, the clean one first.
+        probabilities: of each model (severities, classes), in [0, 1].
+        severity: the one that is looked at, 0 for clean.
+        corruption: its name. classes: names of the classes, for models with as many; others show numbers.
+        truth: the right class. Where it is unknown, the curves follow each model's own answer to the clean picture.
+
+    Panels: clean picture, corrupted picture, answers, curves. Raises UserError for no models.
+    """
+    if not probabilities:
+        raise UserError("corruption_answers: no models")
+
+    def named(of: np.ndarray, number: int) -> str:
+        return classes[number] if classes is not None and len(classes) == of.shape[1] else f"class {number}"
+
+    figure = Figure(figsize=(10.4, 2.0 + 0.22 * len(probabilities)), dpi=100, layout="constrained")
+    panels = figure.subplots(1, 4, width_ratios=[1, 1, 1.25, 1.25])
+    name = f"{_words(corruption)}, severity {severity}" if severity else "clean"
+    own = "" if truth is None else f": {classes[truth] if classes is not None else f'class {truth}'}"
+    for axes, picture, title in zip(panels, (pictures[0], pictures[severity]), (f"clean{own}", name), strict=False):
+        axes.imshow(np.asarray(picture.permute(1, 2, 0).cpu()), interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(title, fontsize=9)
+    answers = {model: int(of[severity].argmax()) for model, of in probabilities.items()}
+    said = []
+    for line, (model, style) in enumerate(styles(colours(probabilities)).items()):
+        of, answer = probabilities[model], answers[model]
+        sure = 100 * of[severity, answer]
+        verdict = "" if truth is None else " - right" if answer == truth else " - wrong"
+        filled = style["color"] if truth in (None, answer) else "white"
+        panels[2].barh(line, sure, color=filled, edgecolor=style["color"], height=0.72)
+        box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+        text = f"{named(of, answer).split(',')[0]}{verdict}"
+        panels[2].text(3, line, text, va="center", fontsize=7.5, bbox=box)
+        followed = int(of[0].argmax()) if truth is None else truth
+        panels[3].plot(100 * of[:, followed], **style, marker="o", markersize=3, linewidth=1.6)
+        said.append(f"{model} {text} ({sure:.0f}% sure)")
+    _answers_axes(panels[2], panels[3], list(probabilities), severity, len(pictures), truth is not None)
+    truly = "" if truth is None else f" The picture{own}."
+    return described(figure, f"{name.capitalize()}.{truly} Answers: {'; '.join(said)}.")
+
+
+def _answers_axes(
+    bars: Axes, curves: Axes, models: Sequence[str], severity: int, severities: int, is_known: bool
+) -> None:
+    bars.set_yticks(range(len(models)), models, fontsize=8)
+    bars.set(ylim=(len(models) - 0.5, -0.5), xlim=(0, 100))
+    bars.set_xlabel("confidence (%)" + ("; hollow: wrong" if is_known else ""), fontsize=8)
+    curves.axvline(severity, color="0.4", linewidth=1, linestyle=":")
+    curves.set(xticks=range(severities), ylim=(-2, 102))
+    curves.set_xlabel("severity (0: clean)", fontsize=8)
+    curves.set_ylabel(f"confidence in the {'right class' if is_known else 'first answer'} (%)", fontsize=8)
+    for axes, grid in ((bars, "x"), (curves, "both")):
+        axes.tick_params(labelsize=8)
+        plain(axes, grid)
+
+
+def corruption_sheet(views: Mapping[str, Sequence[Tensor]], severities: Sequence[int] | None = None) -> Figure:
+    """Pictures, a column a corruption and a line a severity.
+
+    views: for each corruption its (3, H, W) in [0, 1], one a severity. severities: their numbers; default: from 1 on.
+    Raises UserError for no views, and where the numbers of pictures differ.
+    """
+    counts = {len(pictures) for pictures in views.values()}
+    if not views or counts == {0}:
         raise UserError("corruption_sheet: no views")
-    lines = len(next(iter(views.values())))
+    lines = counts.pop()
+    severities = range(1, lines + 1) if severities is None else severities
+    if counts or len(severities) != lines:
+        raise UserError("corruption_sheet: not a picture for each severity of each corruption")
     figure = Figure(figsize=(0.78 * len(views) + 0.5, 0.78 * lines + 1.0), dpi=150, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
     grid = figure.subplots(lines, len(views), squeeze=False)
     for column, (name, pictures) in zip(grid.T, views.items(), strict=True):
-        for severity, (axes, picture) in enumerate(zip(column, pictures, strict=True), 1):
+        for axes, picture in zip(column, pictures, strict=True):
             axes.imshow(np.asarray(picture.permute(1, 2, 0).cpu()), interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-            if axes is grid[severity - 1, 0]:
-                axes.set_ylabel(severity, rotation=0, labelpad=7, va="center", fontsize=8)
         column[0].set_title(_words(name), fontsize=7, rotation=35, ha="left", x=0.1)
+    for axes, severity in zip(grid[:, 0], severities, strict=True):
+        axes.set_ylabel(severity, rotation=0, labelpad=7, va="center", fontsize=8)
     figure.supylabel("severity", fontsize=8)
+    numbers = ", ".join(map(str, severities))
     return described(
-        figure, f"One picture, corrupted {lines} times as strongly in {len(views)} ways: {', '.join(views)}."
+        figure, f"One picture, corrupted in {len(views)} ways at severities {numbers}: {', '.join(views)}."
     )
 
 

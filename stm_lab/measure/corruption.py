@@ -27,12 +27,36 @@ _LONG = 300  # corrupted batches from which on progress is shown
 
 @dataclass(frozen=True)
 class Baseline:
-    """What corruption errors are relative to: errors in percent, on clean images and by corruption, the mean over the
-    five severities."""
+    """What corruption errors are relative to: errors in percent, on clean images and by corruption, the mean over
+    `severities` of `table`. `images`: how many, None where that is no matter (published numbers)."""
 
     name: str
     clean_error: float
     mean_error: Mapping[str, float]
+    severities: tuple[int, ...] = SEVERITIES
+    table: str = "imagenet-c"
+    images: int | None = None
+
+    @classmethod
+    def of(cls, results: Sequence[CorruptionError]) -> Baseline:
+        """The mean of some results, of one model or of its seeds. Raises UserError for none, and for some that were
+        not measured alike."""
+        if not results:
+            raise UserError("Baseline.of: no results")
+        first = results[0]
+        kinds = {(one.corruptions, one.severities, one.table, one.images) for one in results}
+        if len(kinds) > 1:
+            raise UserError("Baseline.of: results of different corruptions, severities, tables or numbers of images")
+        means = np.mean([one.mean_error for one in results], 0).tolist()
+        clean = float(np.mean([one.clean_error for one in results]))
+        return cls(
+            first.model,
+            clean,
+            dict(zip(first.corruptions, means, strict=True)),
+            first.severities,
+            first.table,
+            first.images,
+        )
 
 
 # Hendrycks and Dietterich 2019 (arXiv 1903.12261): of the classes of ImageNet-1k, at 224 pixels, on the files of
@@ -105,11 +129,17 @@ class CorruptionError:
         return float(self.relative_ce.mean())
 
     def against(self, baseline: CorruptionError | Baseline) -> CorruptionError:
-        """The same errors, relative to another model's. Raises UserError if that was not measured alike."""
+        """The same errors, relative to another model's.
+
+        Raises UserError if that was measured at other severities, by another table, on another number of images, or
+        not on one of the corruptions.
+        """
         if isinstance(baseline, CorruptionError):
-            baseline = _as_baseline(baseline, self.severities, self.table)
-        elif self.severities != SEVERITIES:
-            raise UserError(f"{baseline.name} is known as a mean over severities 1 to 5, not of {self.severities}")
+            baseline = Baseline.of([baseline])
+        for what in ("severities", "table", "images"):
+            theirs, ours = getattr(baseline, what), getattr(self, what)
+            if theirs is not None and theirs != ours:
+                raise UserError(f"baseline {baseline.name}: {what} {theirs}, but {ours} of {self.model}")
         for name in self.corruptions:
             check_known("corruption", name, baseline.mean_error, f"baseline {baseline.name}: ")
         return replace(self, baseline=baseline)
@@ -276,11 +306,3 @@ def _labelled(data: Data, model: nn.Module, image_size: int | None) -> Images:
     if images.labels is None:
         raise UserError("data: images without labels; errors take (images, labels) or a Dataset")
     return images
-
-
-def _as_baseline(other: CorruptionError, severities: Sequence[int], table: str) -> Baseline:
-    if (other.severities, other.table) != (tuple(severities), table):
-        raise UserError(
-            f"baseline {other.model}: severities {other.severities} of {other.table}; expected {severities} of {table}"
-        )
-    return Baseline(other.model, other.clean_error, dict(zip(other.corruptions, other.mean_error, strict=True)))

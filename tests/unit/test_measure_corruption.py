@@ -1,5 +1,7 @@
 """Corruption errors: models whose errors are known without running the measure, and the published definitions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -7,7 +9,6 @@ import torch
 from torch import nn
 
 import stm_lab
-from stm_lab import figures
 from stm_lab.errors import UserError
 from stm_lab.measure import ALEXNET, Baseline, CorruptionError, corruption_error, corruption_errors
 from stm_lab.measure.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -145,34 +146,26 @@ def test_bad_input(data, options, message):
 
 def test_baselines_that_were_not_measured_alike():
     ours = made_up([[1, 2], [3, 4]], 1)
-    with pytest.raises(UserError, match="severities"):
+    with pytest.raises(UserError, match=r"severities \(1, 2\), but \(1, 5\)"):
         ours.against(made_up([[1, 2], [3, 4]], 1, severities=(1, 2)))
+    with pytest.raises(UserError, match=r"severities \(1, 2, 3, 4, 5\), but \(1, 5\)"):
+        ours.against(Baseline("b", 1.0, {"fog": 3.0, "contrast": 4.0}))  # known of all five severities
+    with pytest.raises(UserError, match="table imagenet-c, but tiny-imagenet-c"):
+        replace(ours, table="tiny-imagenet-c").against(ours)
+    with pytest.raises(UserError, match="images 20, but 10"):
+        ours.against(replace(ours, images=20))
     with pytest.raises(UserError, match="contrast"):
-        ours.against(Baseline("b", 1.0, {"fog": 3.0}))
+        ours.against(Baseline("b", 1.0, {"fog": 3.0}, severities=(1, 5)))
+    assert ours.against(Baseline("b", 1.0, {"fog": 3.0, "contrast": 7.0}, severities=(1, 5))).ce.tolist() == [50, 50]
 
 
-# ---- figures --------------------------------------------------------------------------------------------------------
-
-
-def test_figures_draw_means_and_say_numbers():
-    results = {
-        "swin": [made_up([[20, 40], [50, 70]], 10), made_up([[40, 60], [50, 70]], 20)],
-        "identity": made_up([[40, 60], [50, 50]], 20),
-    }
-    figure = figures.severity_curves(results)
-    fog, contrast = figure.axes
-    np.testing.assert_allclose(fog.lines[0].get_ydata(), [15, 30, 50])
-    assert contrast.get_title() == "contrast"
-    assert "swin: 15% clean, 60% at severity 5" in figure.get_label()
-    against = {name: [run.against(results["identity"]) for run in np.atleast_1d(own)] for name, own in results.items()}
-    assert "swin 100" in figures.corruption_heat(against).get_label()  # CEs: 60, 120; 100, 120
-    assert "identity 100" in figures.corruption_dots(against).get_label()
-    assert "undefined" in figures.corruption_dots(results).get_label()
-    sheet = figures.corruption_sheet({"fog": torch.rand(2, 3, 8, 8), "frost": torch.rand(2, 3, 8, 8)})
-    assert "2 times" in sheet.get_label()
-    with pytest.raises(UserError, match="different"):
-        figures.severity_curves({"a": made_up([[1, 2]], 1, ("fog",)), "b": made_up([[1, 2]], 1, ("snow",))})
+def test_a_baseline_of_several_seeds_is_their_mean():
+    seeds = [made_up([[20, 40], [50, 70]], 10), made_up([[40, 60], [50, 30]], 20)]
+    baseline = Baseline.of(seeds)
+    assert (baseline.clean_error, baseline.images) == (15, 10)
+    assert baseline.mean_error == {"fog": 40, "contrast": 50}
+    assert np.mean([one.against(baseline).ce for one in seeds], 0).tolist() == pytest.approx([100, 100])
     with pytest.raises(UserError, match="no results"):
-        figures.corruption_dots({})
-    with pytest.raises(UserError, match="value 'mse'"):
-        figures.corruption_heat(results, "mse")
+        Baseline.of([])
+    with pytest.raises(UserError, match="different corruptions"):
+        Baseline.of([seeds[0], replace(seeds[1], images=11)])

@@ -172,6 +172,25 @@ def test_glass_copies_from_within_reach_and_leaves_the_frame():
     assert (blur.copied_places(20, 30, 2, 1, draws(1))[0] == naive.ravel()).all()
 
 
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_glass_shows_a_flat_place_as_it_is(severity, table):
+    """It keeps bytes by cutting off: a rounding error below a whole number must not cost one."""
+    flat = torch.arange(256, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 32, 32)[::5]
+    seen = 255 * corrupt(flat, "glass_blur", severity, table=table)
+    torch.testing.assert_close(seen, flat.float(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+@pytest.mark.parametrize("table", TABLES)
+def test_defocus_is_a_correlation_with_the_disk(severity, table):
+    image = pictures(40, 1)
+    kernel = blur.disk(*TABLES[table]["defocus_blur"][severity - 1]).numpy()
+    expected = [ndimage.correlate(colour.double().numpy(), kernel, mode="mirror") for colour in image[0]]
+    ours = corrupt(image, "defocus_blur", severity, table=table)[0]
+    np.testing.assert_allclose(ours, np.clip(expected, 0, 1), atol=2e-6)
+
+
 @pytest.mark.parametrize(("angle", "towards"), [(0, (0, -1)), (90, (-1, 0)), (-90, (1, 0)), (45, (-1, -1))])
 def test_a_trail_of_a_dot(angle, towards):
     """A dot becomes half a Gaussian, its sum kept, its mean and its direction by the formula."""

@@ -1,9 +1,14 @@
 """The 15 corruptions of ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261), at 5 severities, on tensors.
 
 Written for this project from the published definitions, and held in the tests against numbers of an independent library
-and closed formulas. Three things differ from the files of ImageNet-C: frost is drawn, not photographed (see
-`weather.frost`); nothing is rounded to bytes afterwards or saved as a JPEG of quality 85, as those files are; and an
-image's random numbers are the same at all severities, so that they differ in strength alone.
+and closed formulas. What differs from the files of ImageNet-C:
+
+* frost is drawn, not photographed (see `weather.frost`);
+* nothing is rounded to bytes on the way or afterwards, or saved as a JPEG of quality 85, as those files are, but where
+  the corruption is made of bytes itself (glass_blur, jpeg_compression);
+* the affine map of elastic_transform is computed, not looked up in steps of 1/32 pixel;
+* an image's random numbers are the same at all severities, so that they differ in strength alone (but shot_noise: how
+  many numbers a Poisson count takes depends on its mean).
 """
 
 from __future__ import annotations

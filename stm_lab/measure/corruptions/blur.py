@@ -41,7 +41,9 @@ def glass_blur(images: Tensor, parameters: tuple[float, int, int], draws: Sequen
     """
     sigma, distance, rounds = parameters
     height, width = images.shape[-2:]
-    blurred = (gaussian_filter(images, sigma, 4, "edge") * 255).floor() / 255  # kept in bytes there
+    # Kept in bytes there, cut off. A thousandth more, lest a flat place end one below or not as rounding falls out,
+    # which differs from device to device and from batch to batch.
+    blurred = (gaussian_filter(images, sigma, 4, "edge") * 255 + 1e-3).floor() / 255
     places = torch.from_numpy(copied_places(height, width, distance, rounds, draws)).to(images.device)
     moved = blurred.flatten(2).gather(2, places[:, None].expand(-1, images.shape[1], -1)).view_as(images)
     return gaussian_filter(moved, sigma, 4, "edge").clamp(0, 1)

@@ -25,7 +25,7 @@ MEANING = {
     "defocus_blur": "radius of the disk, and sigma of the blur that smooths its edge",
     "glass_blur": "sigma, how far pixels are copied from, how many times",
     "motion_blur": "radius and sigma of the trail",
-    "zoom_blur": "first, last but one and step of the enlargements that are averaged",
+    "zoom_blur": "first, end and step of the enlargements that are averaged",
     "snow": "mean and deviation of the flakes' noise, its enlargement, threshold, radius and sigma of their trails, "
     "share of the image that is not whitened",
     "frost": "weight of the image, weight of the frost",
