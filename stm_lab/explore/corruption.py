@@ -59,14 +59,15 @@ def corruption(
 
     @lru_cache(maxsize=256)
     def views(name: str, image: int) -> Tensor:
-        """(6, 3, H, W): the picture, clean and at the five severities."""
+        """(5, 3, H, W): the picture at the five severities; (1, 3, H, W) for "clean"."""
         one = pixels[image : image + 1]
-        clean = one.float() / 255 if one.dtype == torch.uint8 else one.float()
-        return torch.cat([clean, *(corrupt(one, name, severity, seed=seed, first=image) for severity in SEVERITIES)])
+        if name == "clean":
+            return one.float() / 255 if one.dtype == torch.uint8 else one.float()
+        return torch.cat([corrupt(one, name, severity, seed=seed, first=image) for severity in SEVERITIES])
 
     @lru_cache(maxsize=2048)
     def probabilities(model: str, name: str, image: int) -> np.ndarray:
-        """(6, classes)"""
+        """(5, classes), (1, classes) for "clean"."""
         network = models[model]
         with evaluating(network, None, seed) as device, torch.inference_mode():
             logits = network(Normalize(network, device)(views(name, image)))
@@ -76,13 +77,13 @@ def corruption(
     def draw(corruption: str, severity: int, image: int) -> Figure:
         from stm_lab.figures import corruption_answers
 
-        answers = {model: probabilities(model, corruption, image) for model in models}
+        kinds = ("clean", corruption)
+        shown = torch.cat([views(kind, image) for kind in kinds])
+        answers = {model: np.concatenate([probabilities(model, kind, image) for kind in kinds]) for model in models}
         truth = known[image] if known[image] >= 0 else None
         if truth is not None and truth >= min(of.shape[1] for of in answers.values()):
             raise UserError(f"image {image}: label {truth}, which not every model has a class for")
-        return corruption_answers(
-            views(corruption, image), answers, severity, corruption=corruption, classes=classes, truth=truth
-        )
+        return corruption_answers(shown, answers, severity, corruption=corruption, classes=classes, truth=truth)
 
     controls = {
         "corruption": widgets.Dropdown(

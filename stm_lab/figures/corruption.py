@@ -103,7 +103,7 @@ def corruption_dots(results: Mapping[str, object]) -> Figure:
                 axes.plot([np.mean(values)] * 2, [line - 0.3, line + 0.3], color=colour, linewidth=2)
                 means.append(f"{name} {np.mean(values):.0f}")
         axes.axvline(100, color="0.4", linewidth=1, linestyle=":")
-        axes.set(xlabel=f"{label}; below 100: better than the baseline", ylim=(len(runs) - 0.5, -0.5))
+        axes.set(xlabel=f"{label}\nbelow 100: better than the baseline", ylim=(len(runs) - 0.5, -0.5))
         axes.set_yticks(range(len(runs)), list(runs))
         plain(axes, "x")
         said.append(f"{label}: {', '.join(means) or 'undefined'}.")
