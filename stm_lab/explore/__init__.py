@@ -12,6 +12,7 @@ from stm_lab.explore.pictures import picture
 from stm_lab.explore.receptive import receptive_field
 from stm_lab.explore.seeds import seeds
 from stm_lab.explore.shell import Explorer
+from stm_lab.explore.views import views
 
 __all__ = [
     "Explorer",
@@ -27,3 +28,4 @@ __all__ = [
     "receptive_field",
     "seeds",
 ]
+__all__ = ["Explorer", "design_steps", "mixing_weights", "pareto", "picture", "receptive_field", "seeds", "views"]

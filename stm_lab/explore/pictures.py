@@ -15,18 +15,35 @@ from stm_lab.data.views import check_image_size, resize_and_crop
 from stm_lab.errors import UserError
 
 
-def picture(path: str | Path, image_size: int) -> Tensor:
+def picture(source: str | Path | np.ndarray, image_size: int) -> Tensor:
     """(1, 3, S, S) uint8: a photograph of one's own, its shorter side resized and its middle cut out.
 
-    Raises UserError for a file that is not there or is no image, and for a size that is none.
+    source: the path of a file, or an array (H, W, 3), uint8 or in [0, 1].
+    Raises UserError for a file that is not there or is no image, an array that is none, and for a size that is none.
     """
     check_image_size(image_size)
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(resize_and_crop(image.convert("RGB"), image_size))
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"picture = {str(path)!r}: {str(error).splitlines()[0]}") from None
+    if isinstance(source, np.ndarray):
+        image = _of_array(source)
+    else:
+        try:
+            with Image.open(source) as file:
+                image = file.convert("RGB")
+        except (OSError, UnidentifiedImageError) as error:
+            raise UserError(f"picture = {str(source)!r}: {str(error).splitlines()[0]}") from None
+    pixels = np.array(resize_and_crop(image, image_size))
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+def _of_array(pixels: np.ndarray) -> Image.Image:
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise UserError(f"picture: an array of shape {pixels.shape}; expected (H, W, 3)")
+    if np.issubdtype(pixels.dtype, np.floating):
+        if not (pixels.min() >= 0 and pixels.max() <= 1):  # nor NaN
+            raise UserError(f"picture: values from {pixels.min():.3g} to {pixels.max():.3g}; expected 0 to 1, or uint8")
+        pixels = (255 * pixels).round().astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise UserError(f"picture: an array of {pixels.dtype}; expected uint8, or floats in [0, 1]")
+    return Image.fromarray(pixels)
 
 
 def as_shown(image: Tensor) -> np.ndarray:

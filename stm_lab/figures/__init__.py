@@ -67,6 +67,7 @@ from stm_lab.figures.seeds import (
 )
 from stm_lab.figures.style import MIXER_COLOURS, colours
 from stm_lab.figures.training import compared_curves, learning_rates, run_curves, training_curves
+from stm_lab.figures.views import views_compared
 
 __all__ = [
     "MIXER_COLOURS",
@@ -132,4 +133,5 @@ __all__ = [
     "switched_off",
     "throughput_repeats",
     "training_curves",
+    "views_compared",
 ]

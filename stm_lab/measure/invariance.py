@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -146,7 +147,8 @@ def invariance(
     what was decoded at int(image_size / crop_pct).
 
     Args:
-        data: images (N, 3, H, W), (images, labels), or a Dataset. A Dataset is decoded once, its longer side kept.
+        data: images (N, 3, H, W), (images, labels), or a Dataset. A Dataset is decoded once, its longer side kept, and
+            what was decoded stays as long as it, for the next model.
             Images are standard views as they are, unless `image_size` (its centre; the rest is context) or `crop_pct`
             (resized) is given, or the protocol is "published" (resized, so that their shorter side is the view's).
         strengths: see `Invariance`; default: the paper's ranges (64 of 224 pixels, 90 degrees), scales from 1/2 to 2.
@@ -307,8 +309,21 @@ def _stock(data: Data, model: nn.Module, protocol: str, image_size: int | None, 
     return Stock(pixels, sizes, labels, size, None)
 
 
+# What was last decoded of each Dataset that is still in use: models are measured one after the other, on the same images.
+_KEPT: WeakKeyDictionary[object, tuple[tuple, Stock]] = WeakKeyDictionary()
+
+
 def _decoded(dataset: object, size: int, crop_pct: float) -> Stock:
-    """The images of a Dataset, each decoded once, its shorter side resized to int(size / crop_pct)."""
+    """The images of a Dataset, its shorter side resized to int(size / crop_pct), as `_decode` makes them, but once."""
+    asked = (dataset._fingerprint, size, crop_pct)  # set_transform changes a Dataset in its place, and the fingerprint
+    kept, stock = _KEPT.get(dataset, (None, None))
+    if kept != asked:
+        stock = _decode(dataset, size, crop_pct)
+        _KEPT[dataset] = asked, stock
+    return stock
+
+
+def _decode(dataset: object, size: int, crop_pct: float) -> Stock:
     from stm_lab.data.views import check_image_size, decoded_images, labels, reduced
 
     check_image_size(size)

@@ -479,3 +479,19 @@ def test_every_kind_has_a_figure_with_its_unit(kind):
     label = figure.axes[-1].get_xlabel()
     assert {"translation": "pixels", "scale": "times"}.get(kind, "degrees") in label
     assert "Constant" in figure.get_label()
+
+
+def test_models_of_one_dataset_share_its_decoding(monkeypatch):
+    from stm_lab.data import views
+
+    calls, decode = [], views.decoded_images
+    monkeypatch.setattr(views, "decoded_images", lambda *given: calls.append(given) or decode(*given))
+    dataset = one_picture((RNG.random((40, 60, 3)) * 255).astype(np.uint8))
+    first = invariance(ByColour(), dataset, strengths=[0, 3], image_size=32)
+    again = invariance(ByColour(), dataset, strengths=[0, 3], image_size=32)
+    np.testing.assert_array_equal(first.consistency, again.consistency)
+    assert len(calls) == 1
+    invariance(ByColour(), dataset, strengths=[0, 3], image_size=32, crop_pct=0.5)
+    assert len(calls) == 2
+    invariance(ByColour(), one_picture(np.zeros((40, 60, 3), np.uint8)), strengths=[0], image_size=32)
+    assert len(calls) == 3

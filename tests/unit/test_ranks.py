@@ -49,3 +49,21 @@ def test_refuses(x, y, message):
 def test_an_interval_takes_four():
     with pytest.raises(UserError, match="four pairs"):
         ranks.pearson_interval([1, 2, 3], [1, 3, 2])
+
+
+@pytest.mark.parametrize(("x", "y"), PAIRS)
+def test_the_interval_of_a_rank_correlation(x, y):
+    """It holds the correlation, turns round with an order, and is wider than Pearson's of the ranks."""
+    low, high = ranks.spearman_interval(x, y)
+    assert low <= ranks.spearman(x, y) <= high
+    assert ranks.spearman_interval(x, -np.asarray(y)) == pytest.approx((-high, -low))
+    inner = ranks.pearson_interval(stats.rankdata(x), stats.rankdata(y))
+    assert low <= inner[0] <= inner[1] <= high
+
+
+def test_the_interval_by_hand():
+    x, y = range(7), [1, 0, 3, 2, 5, 4, 6]  # squares of rank differences: 6, so r = 1 - 6 * 6 / (7 * 48) = 0.892857
+    z, half = np.arctanh(0.892857), 1.959964 * np.sqrt((1 + 0.892857**2 / 2) / 4)
+    assert ranks.spearman_interval(x, y) == pytest.approx((np.tanh(z - half), np.tanh(z + half)), rel=1e-5)
+    with pytest.raises(UserError, match="four pairs"):
+        ranks.spearman_interval([1, 2, 3], [1, 3, 2])
