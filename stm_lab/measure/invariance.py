@@ -309,7 +309,7 @@ def _stock(data: Data, model: nn.Module, protocol: str, image_size: int | None, 
     return Stock(pixels, sizes, labels, size, None)
 
 
-# What was last decoded of each Dataset that is still in use: models are measured one after the other, on the same images.
+# What was last decoded of each Dataset in use: models are measured one after the other, on the same images.
 _KEPT: WeakKeyDictionary[object, tuple[tuple, Stock]] = WeakKeyDictionary()
 
 
