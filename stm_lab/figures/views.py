@@ -45,7 +45,7 @@ def views_compared(views: Sequence[np.ndarray], answers: Sequence[Answers], move
 
     Args:
         views: the two pictures, (H, W, 3) in [0, 1]. They are the first two panels.
-        answers: one for each network, three columns at least being as wide.
+        answers: one for each network.
         move: what was done, in words; stage: whose features are drawn, in words.
 
     Raises UserError for no answers, and for another number of views than two.
@@ -54,7 +54,7 @@ def views_compared(views: Sequence[np.ndarray], answers: Sequence[Answers], move
         raise UserError(
             f"views_compared: {len(views)} views and {len(answers)} networks; expected two, and one at least"
         )
-    columns = 1 + len(answers)
+    columns = max(5, 1 + len(answers))  # the line on top needs its room
     # no automatic layout, which would take longer than all the drawing
     figure = Figure(figsize=(1.55 * columns + 0.25, 4.9), dpi=100)
     left, right = 0.32 / figure.get_figwidth(), 1 - 0.08 / figure.get_figwidth()

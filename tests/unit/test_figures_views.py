@@ -1,0 +1,61 @@
+"""The figure of two views and several networks, from numbers made up."""
+
+import numpy as np
+import pytest
+
+from stm_lab.errors import UserError
+from stm_lab.figures import views_compared
+from stm_lab.figures.views import Answers
+
+VIEWS = [np.zeros((8, 8, 3)), np.ones((8, 8, 3))]
+
+
+def answers(name="swin", classes=("disc", "disc"), confidences=(90, 60), kept=60, maps=(1, 3)):
+    filled = tuple(np.full((2, 2), float(value)) for value in maps)
+    return Answers(name, classes, confidences, kept, filled, 0.5)
+
+
+def test_what_it_says():
+    of = [answers(), answers("halo", ("disc", "ring"), (80, 55), 30)]
+    figure = views_compared(VIEWS, of, "Moved: a bit", "stage 2")
+    text = figure.get_label()
+    assert "1 of 2 networks keep their answer" in text
+    assert "swin: disc 90%, still disc 60%" in text
+    assert "halo: disc 80%, now ring 55%, disc 30%" in text
+    assert "stage 2" in text
+
+
+def test_the_two_maps_of_a_network_have_one_scale_from_zero():
+    figure = views_compared(VIEWS, [answers(maps=(1, 3)), answers("halo", maps=(0, 0))], "", "")
+    scales = [axes.images[0].get_clim() for axes in figure.axes[2:] if axes.images]
+    assert scales == [(0, 3), (0, 3), (0, 1), (0, 1)]
+
+
+def test_bars_are_the_confidence_in_the_first_answer():
+    figure = views_compared(VIEWS, [answers("halo", ("disc", "ring"), (80, 55), 30)], "", "")
+    (bars,) = (axes for axes in figure.axes if not axes.images)
+    assert [bar.get_width() for bar in bars.patches] == [80, 30]
+    assert "disc" in bars.get_xlabel()
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_nothing_is_cut_off(count):
+    """Every word lies inside of the picture, with few networks and with many, and with names as long as ImageNet's."""
+    names = [f"mixer {number}" for number in range(count)]
+    of = [answers(name, ("black and gold garden spider, Argiope", "disc"), (100, 100), 0) for name in names]
+    figure = views_compared(VIEWS, of, "Moved: 3 pixels up", "features of stage 4")
+    figure.draw_without_rendering()
+    texts = [text for axes in figure.axes for text in (axes.title, axes.xaxis.label, *axes.texts)] + figure.texts
+    for text in texts:
+        box = text.get_window_extent()
+        if text.get_text():
+            assert box.x0 >= -1, text
+            assert box.x1 <= figure.bbox.width + 1, text
+            assert box.y0 >= -1, text
+            assert box.y1 <= figure.bbox.height + 1, text
+
+
+@pytest.mark.parametrize(("views", "of"), [(VIEWS, []), (VIEWS[:1], [answers()])])
+def test_refuses(views, of):
+    with pytest.raises(UserError, match="views_compared"):
+        views_compared(views, of, "", "")
