@@ -103,13 +103,15 @@ def protocols_compared(published: Mapping[str, object], straight: Mapping[str, o
         for label, (strengths, values) in curves.items():
             axes.plot(strengths, values.mean(0), color=colour, **_WAYS[label], markersize=3, linewidth=1.6, label=label)
         axes.set_title(name, fontsize=10)
-        _limits(axes, kind)
+        plain(axes)
         strengths, values = curves["published, as its axis says"]
         ends = f"published {values.mean(0)[-1]:.0f}% at nominal {strengths[-1]:g}"
         strengths, values = curves["straight"]
         said.append(f"{name}: {ends}, straight {values.mean(0)[-1]:.0f}% at {strengths[-1]:g}.")
     for axes in panels[len(published) :]:
         axes.remove()
+    for axes in panels[: len(published)]:  # once all is drawn: a limit that is set holds for the other panels, too
+        _limits(axes, kind)
     figure.supxlabel(AXES[kind], fontsize=10)
     figure.supylabel("same answer (%)", fontsize=10)
     figure.legend(

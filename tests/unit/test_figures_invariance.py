@@ -48,6 +48,19 @@ def test_published_results_are_drawn_where_the_picture_was():
     assert "published 60% at nominal 16" in figure.get_label()
 
 
+def test_no_panel_cuts_off_a_curve():
+    """The panels share their axes: the lowest curve of all decides, wherever it stands."""
+    high, low = (
+        {protocol: result(protocol=protocol, consistency=(100, 99, end)) for protocol in ("published", "straight")}
+        for end in (98, 3)
+    )
+    of = {protocol: {"swin": high[protocol], "halo": low[protocol]} for protocol in ("published", "straight")}
+    figure = figures.protocols_compared(of["published"], of["straight"])
+    for axes in figure.axes:
+        bottom, top = axes.get_ylim()
+        assert all(bottom <= value <= top for line in axes.lines for value in line.get_ydata())
+
+
 def test_the_bent_axis_in_numbers():
     figure = figures.bent_axis([0, 16, 64], [0, 16, 40], 224)
     text = figure.get_label()
