@@ -31,7 +31,8 @@ def pareto(
     says whether something beats it, and by how much.
 
     Args:
-        rows: dictionaries with name, mixer, `score` and the costs; names differ.
+        rows: dictionaries with name, mixer, `score` and the costs; names differ. With `spread`, the standard deviation
+            of the score over seeds (None where there is one seed), it is drawn and said.
         costs: {key in the rows: label of the axis}; less is better.
         label: of the score, of which more is better.
         score: its key in the rows.
@@ -47,13 +48,15 @@ def pareto(
         if missing:
             raise UserError(f"pareto: the row of {row.get('name')!r} has no {missing[0]!r}")
     mixers = {name: row["mixer"] for name, row in by_name.items()}
+    spread = {name: row["spread"] for name, row in by_name.items() if row.get("spread") is not None}
 
     def points(cost: str) -> dict[str, tuple[float, float]]:
         return {name: (row[cost], row[score]) for name, row in by_name.items()}
 
     def draw(cost: str, network: str, log: bool) -> Figure:
         note = _told(network, points(cost), by_name[network], costs, cost, label)
-        return figures.pareto(points(cost), (costs[cost], label), chosen=network, note=note, mixers=mixers, log=log)
+        names = (costs[cost], label)
+        return figures.pareto(points(cost), names, chosen=network, note=note, mixers=mixers, spread=spread, log=log)
 
     def nearest(_: int, x: float, y: float) -> dict[str, str]:
         cost, is_log = controls["cost"].value, controls["log"].value
@@ -78,7 +81,8 @@ def pareto(
 def _told(name: str, points: Mapping[str, tuple], row: Mapping, costs: Mapping[str, str], cost: str, label: str) -> str:
     """Its numbers, a line each, and its place: on the front, or what beats it."""
     x, y = points[name]
-    lines = [name, f"{label.split(chr(10))[0]}: {y:.1f}"]
+    spread = f" ± {row['spread']:.1f} over seeds" if row.get("spread") is not None else ""
+    lines = [name, f"{label.split(chr(10))[0]}: {y:.1f}{spread}"]
     lines += [f"{text}: {_NUMBER(row[key])}" for key, text in costs.items()]
     if name in front(points):
         return "\n".join([*lines, "on the front: nothing costs less and scores more"])

@@ -215,22 +215,26 @@ def pareto(
     chosen: str | None = None,
     note: str = "",
     mixers: Mapping[str, str] | None = None,
+    spread: Mapping[str, float] | None = None,
     log: bool = True,
 ) -> Figure:
     """Score over cost, a dot a network, and Pareto's front: what no other network beats in both.
 
     points: {name: (cost, score)}. chosen: one of the names, ringed, with `note` in a box. mixers: {name: mixer},
-    for the colours; without it the names are mixers. Raises UserError for no points.
+    for the colours; without it the names are mixers. spread: {name: standard deviation of the score over seeds}, drawn
+    as a bar to either side, for those that have one. Raises UserError for no points.
     """
     if not points:
         raise UserError("pareto: no points")
-    mixers = mixers or {name: name for name in points}
+    mixers, spread = mixers or {name: name for name in points}, spread or {}
     colour, best = colours(mixers.values()), front(points)
     figure = Figure(figsize=(8, 4.6), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.step(*zip(*(points[name] for name in best), strict=True), where="post", color="0.45", linewidth=1.3, zorder=1)
     for name, (x, y) in points.items():
         on = name in best
+        if name in spread:
+            axes.errorbar(x, y, spread[name], color=colour[mixers[name]], linewidth=1.3, capsize=3)
         axes.plot(
             x, y, "o", color=colour[mixers[name]], markersize=9 if on else 6.5, fillstyle="full" if on else "none"
         )
@@ -248,8 +252,11 @@ def pareto(
     axes.set(xlabel=labels[0], ylabel=labels[1])
     plain(axes)
     handles = [Line2D([], [], marker="o", linestyle="", color=shade, label=name) for name, shade in colour.items()]
-    handles.append(Line2D([], [], color="0.45", label="front (filled)"))
+    handles.append(Line2D([], [], color="0.45", label="front (filled)" + "\nbars: spread\nover seeds" * bool(spread)))
     figure.legend(handles=handles, loc="outside right center", frameon=False)
     said = f" Chosen: {note or chosen}." if chosen else ""
-    listed = ", ".join(f"{name} ({points[name][0]:.3g}, {points[name][1]:.1f})" for name in best)
+    listed = ", ".join(
+        f"{name} ({points[name][0]:.3g}, {points[name][1]:.1f}" + (f" ± {spread[name]:.1f})" if name in spread else ")")
+        for name in best
+    )
     return described(figure, f"{labels[1]} over {labels[0]}; on the front: {listed}.{said}".replace("\n", ", "))
