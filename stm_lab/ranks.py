@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -83,6 +83,39 @@ def chance_of(
     generator = np.random.default_rng(seed)
     hits = [abs(statistic(x, generator.permutation(y))) >= seen for _ in range(10_000)]
     return (1 + sum(hits)) / (1 + len(hits))
+
+
+def interval_over_seeds(
+    statistic: Callable[[Sequence[float], Sequence[float]], float],
+    reference: Mapping[str, float],
+    scores: Mapping[str, Mapping[int, float]],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The 95% interval of a correlation between `reference` and the means of `scores`, as far as seeds blur the means.
+
+    Each mean is drawn `draws` times from what its own seeds say of it, mean + t * spread / sqrt(n) with Student's t of
+    n - 1 degrees of freedom, and the correlation taken of each draw; the interval leaves out 2.5% on either side. Names
+    are drawn independently, as if they did not share seeds; `reference` is taken as exact.
+
+    scores: {name: {seed: value}}; names of both are compared. Raises UserError for fewer than two such names, a name
+    with fewer than two seeds, and draws < 1.
+    """
+    names = [name for name in reference if name in scores]
+    single = [name for name in names if len(scores[name]) < 2]
+    if len(names) < 2 or single or draws < 1:
+        what = f"{single[0]!r} has one seed" if single else f"{len(names)} names in common, {draws} draws"
+        raise UserError(f"an interval over seeds takes two names at least, two seeds of each, and a draw; {what}")
+    values = [np.array(list(scores[name].values()), dtype=float) for name in names]
+    generator = np.random.default_rng(seed)
+    drawn = np.stack(
+        [v.mean() + v.std(ddof=1) / math.sqrt(len(v)) * generator.standard_t(len(v) - 1, draws) for v in values], axis=1
+    )
+    wanted = [reference[name] for name in names]
+    found = [statistic(wanted, means) for means in drawn if np.ptp(means) > 0]
+    low, high = np.quantile(found, (0.025, 0.975)) if found else (math.nan, math.nan)
+    return float(low), float(high)
 
 
 def _checked(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,14 +8,12 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 
 from stm_lab import figures
 from stm_lab.errors import UserError
 from stm_lab.explore.shell import Explorer
 from stm_lab.figures.paper import front
-
-_NUMBER = EngFormatter(places=2, sep=" ")
+from stm_lab.figures.style import number
 
 
 def pareto(
@@ -68,7 +66,7 @@ def pareto(
         return {"network": list(of)[int(np.argmin(np.hypot(*away.T)))]}
 
     def hints(cost: str, network: str, log: bool) -> list[tuple[int, float, float, str]]:
-        return [(0, x, y, f"{name}\n{y:.1f}, {_NUMBER(x)}") for name, (x, y) in points(cost).items()]
+        return [(0, x, y, f"{name}\n{y:.1f}, {number(x)}") for name, (x, y) in points(cost).items()]
 
     controls = {
         "cost": widgets.Dropdown(options=[(name, key) for key, name in costs.items()], description="cost"),
@@ -83,7 +81,7 @@ def _told(name: str, points: Mapping[str, tuple], row: Mapping, costs: Mapping[s
     x, y = points[name]
     spread = f" ± {row['spread']:.1f} over seeds" if row.get("spread") is not None else ""
     lines = [name, f"{label.split(chr(10))[0]}: {y:.1f}{spread}"]
-    lines += [f"{text}: {_NUMBER(row[key])}" for key, text in costs.items()]
+    lines += [f"{text}: {number(row[key])}" for key, text in costs.items()]
     if name in front(points):
         return "\n".join([*lines, "on the front: nothing costs less and scores more"])
     beating = {other: (a, b) for other, (a, b) in points.items() if a <= x and b >= y and other != name}

@@ -43,9 +43,11 @@ from stm_lab.figures.mixing import inductive_biases, leans, mixing_distances, mi
 from stm_lab.figures.paper import (
     accuracy_bubbles,
     accuracy_over_costs,
+    contrasts,
     detection_over_classification,
     orders,
     pareto,
+    rank_agreement,
 )
 from stm_lab.figures.receptive import (
     accuracy_over_area,
@@ -82,6 +84,7 @@ __all__ = [
     "compared_curves",
     "consistency_curves",
     "corruption_answers",
+    "contrasts",
     "corruption_dots",
     "corruption_heat",
     "corruption_sheet",
@@ -120,6 +123,7 @@ __all__ = [
     "perturbations",
     "protocols_compared",
     "radial_profiles",
+    "rank_agreement",
     "receptive_field_over_image",
     "receptive_fields",
     "receptive_grid",

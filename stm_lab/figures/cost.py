@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from stm_lab.figures.style import colours, described, grouped, legend_beside, plain, styles
+from stm_lab.figures.style import colours, described, grouped, legend_beside, number, plain, styles
 from stm_lab.ranks import spearman
 
 ROLE_COLOURS = {  # of Okabe and Ito's palette; the parts that all mixers share are grey or pale
@@ -29,7 +29,6 @@ def cost_by_part(rows: Sequence[Mapping]) -> Figure:
     *parts, total = rows
     figure = Figure(figsize=(9.5, 1.3 + 0.3 * len(parts)), dpi=120, layout="constrained")
     panels = zip(figure.subplots(1, 2, sharey=True), ("parameters", "macs"), ("parameters", "MACs"), strict=True)
-    number = EngFormatter(places=2, sep=" ")
     for axes, key, label in panels:
         shares = [100 * row[key] / max(total[key], 1) for row in parts]
         bars = axes.barh([row["part"] for row in parts], shares, color="#0072B2", height=0.65)
@@ -67,7 +66,7 @@ def shares_by_role(rows: Sequence[Mapping], key: str, label: str) -> Figure:
     totals = {name: next(row[key] for row in of if _role(row) == "total") for (name,), of in groups.items()}
     figure = Figure(figsize=(8.5, 1.4 + 0.42 * len(groups)), dpi=120, layout="constrained")
     axes = figure.subplots()
-    number, shares = EngFormatter(places=2, sep=" "), {}
+    shares = {}
     for (name,), of in groups.items():
         shares[name] = {_role(row): max(0.0, 100 * row[key] / (totals[name] or 1)) for row in of}
         left = 0.0
@@ -134,7 +133,7 @@ def cost_against_cost(points: Mapping[str, tuple[float, float]], labels: tuple[s
     x, y = zip(*points.values(), strict=True)
     axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, 1.22 * max(x)), ylim=(0, 1.12 * max(y)))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(EngFormatter(sep=" "))
+        axis.set_major_formatter(number)
     said = f"rank correlation {spearman(x, y):+.2f}" if len(points) > 2 else "too few for a correlation"
     axes.set_title(f"{title}: {said}" if title else said, fontsize=10)
     plain(axes)
@@ -158,7 +157,7 @@ def macs_over_size(macs: Mapping[str, Mapping[int, float]]) -> Figure:
     axes.set(xscale="log", yscale="log", xlabel="side of the image (pixels)", ylabel="MACs per pixel of the image")
     axes.xaxis.set_major_locator(FixedLocator(sides))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.yaxis.set_major_formatter(number)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

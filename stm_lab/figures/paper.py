@@ -8,14 +8,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from stm_lab.errors import UserError
-from stm_lab.figures.style import colours, described, grouped, legend_beside, plain, styles
+from stm_lab.figures.style import colours, described, grouped, legend_beside, number, plain, styles
 from stm_lab.ranks import kendall, pearson, pearson_interval, spearman
 
 SCALES = ("nano", "micro", "tiny", "small", "base", "large")
 _AREA = 9.0  # points^2 for a million parameters
+_ABOVE = {"textcoords": "offset points", "ha": "center", "fontsize": 7, "color": "0.25"}
 
 
 def accuracy_bubbles(rows: Sequence[Mapping], originals: Sequence[Mapping] = ()) -> Figure:
@@ -115,7 +116,7 @@ def _log(axes: Axes, values: Iterable[float]) -> None:
     low, high = min(values), max(values)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 4 else (1, 1.2, 1.5, 2, 3, 5, 7)))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.xaxis.set_major_formatter(number)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(low / 1.2, high * 1.2)
 
@@ -195,6 +196,73 @@ def _agreement(first: Mapping[str, float], second: Mapping[str, float]) -> str:
     return f"tau {kendall([first[n] for n in both], [second[n] for n in both]):+.2f}, {len(both)} mixers"
 
 
+def rank_agreement(rows: Sequence[Mapping]) -> Figure:
+    """How far other orders agree with a first one: a dot each, from -1 (reversed) to +1 (the same), with its interval.
+
+    rows: dictionaries with name, tau, and low, high (None without an interval). Raises UserError for no rows or a row
+    that lacks a key.
+    """
+    grouped(rows, ("name", "tau", "low", "high"), by=("name",))
+    figure = Figure(figsize=(8, 1.3 + 0.42 * len(rows)), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="0.3", linewidth=1)
+    said = []
+    for line, row in enumerate(rows):
+        words = f"{row['name']} {row['tau']:+.2f}"
+        if row["low"] is not None:
+            axes.plot([row["low"], row["high"]], [line, line], color="#0072B2", linewidth=2)
+            words += f" (95% {row['low']:+.2f} to {row['high']:+.2f})"
+        axes.plot(row["tau"], line, "o", color="#0072B2" if row["low"] is not None else "#D55E00", markersize=8)
+        axes.annotate(f"{row['tau']:+.2f}", (row["tau"], line), (0, 8), **_ABOVE)
+        said.append(words)
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8)
+    axes.set(xlim=(-1.08, 1.08), ylim=(len(rows) - 0.5, -0.7), xlabel="Kendall's tau: -1 reversed, +1 the same order")
+    plain(axes, "x")
+    return described(figure, f"Agreement of orders. {'; '.join(said)}.")
+
+
+def contrasts(rows: Sequence[Mapping]) -> Figure:
+    """Differences between groups of mixers, a panel a claim, a line a source, each with its interval.
+
+    rows: dictionaries with claim, source, difference in points, and low, high (None for a single run, a diamond).
+    The axis is linear up to one point to either side and logarithmic beyond: intervals of a few seeds may be a hundred
+    times as wide as others. Raises UserError for no rows or a row that lacks a key.
+    """
+    panels = grouped(rows, ("claim", "source", "difference", "low", "high"), by=("claim",))
+    sources = list(dict.fromkeys(row["source"] for row in rows))
+    across = min(len(panels), 2)
+    down = -(-len(panels) // across)
+    size = (3.2 + 3.4 * across, 0.7 + down * (0.7 + 0.34 * len(sources)))
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    grid = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    reach = max(abs(row[key]) for row in rows for key in ("difference", "low", "high") if row[key] is not None)
+    said = []
+    for axes, ((claim,), some) in zip(grid, panels.items(), strict=False):
+        axes.axvline(0, color="0.3", linewidth=1)
+        for row in some:
+            line, single = sources.index(row["source"]), row["low"] is None
+            colour = "#D55E00" if single else "#0072B2"
+            if not single:
+                axes.plot([row["low"], row["high"]], [line, line], color=colour, linewidth=2)
+            axes.plot(row["difference"], line, "D" if single else "o", color=colour, markersize=6)
+            axes.annotate(f"{row['difference']:+.1f}", (row["difference"], line), (0, 6), **_ABOVE)
+            ends = "" if single else f" ({row['low']:+.1f} to {row['high']:+.1f})"
+            said.append(f"{claim}, {row['source']}: {row['difference']:+.1f}{ends}")
+        axes.set_title(claim, fontsize=9)
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set(xlim=(-1.4 * max(reach, 1), 1.4 * max(reach, 1)), ylim=(len(sources) - 0.5, -0.8))
+        ticks = [tick for tick in (1, 10, 100, 1000) if tick < 1.4 * max(reach, 1)]
+        axes.set_xticks([*(-tick for tick in reversed(ticks)), 0, *ticks])
+        axes.xaxis.set_major_formatter("{x:+g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_yticks(range(len(sources)), sources, fontsize=8)
+        plain(axes, "x")
+    figure.supxlabel("difference in top-1 (points; linear to ±1, then logarithmic); diamonds: single runs", fontsize=9)
+    return described(figure, f"Differences between groups of mixers. {'; '.join(said)}.")
+
+
 def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     """Pareto's front: the names for which no other costs as little and scores as much, cheapest first.
 
@@ -242,7 +310,7 @@ def pareto(
         _log(axes, [x for x, _ in points.values()])
     else:
         axes.set_xlim(0, 1.08 * max(x for x, _ in points.values()))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axes.xaxis.set_major_formatter(number)
     if chosen is not None:
         x, y = points[chosen]
         axes.plot(x, y, "o", color="black", markersize=16, fillstyle="none", markeredgewidth=1.6)

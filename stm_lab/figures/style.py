@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
 
 from stm_lab.errors import UserError
 
@@ -36,6 +37,17 @@ def colours(names: Iterable[str]) -> dict[str, str]:
 
 def accuracy_label(images: str | None) -> str:
     return f"top-1 accuracy (%)\non {images}" if images else "top-1 accuracy (%)"
+
+
+_LARGE = EngFormatter(places=2, sep=" ")
+
+
+def number(value: float, _: int | None = None) -> str:
+    """A cost in few digits, for ticks as well: 1.23 M for 1,230,000, and 0.5 for half a millisecond, not 500 m."""
+    if abs(value) < 999.5:
+        return f"{value:.3g}"
+    digits, _, prefix = _LARGE(value).partition(" ")
+    return f"{float(digits):g} {prefix}".rstrip()
 
 
 def grouped(rows: Sequence[Mapping], keys: Sequence[str], by: Sequence[str]) -> dict[tuple, list[Mapping]]:

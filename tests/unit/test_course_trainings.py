@@ -1,11 +1,12 @@
 """Trainings as rows: the same numbers, in the course's form, grouped by what was trained alike."""
 
 import json
+import re
 
 import pytest
 
 from stm_lab import zoo
-from stm_lab.course import results, trainings
+from stm_lab.course import leaderboard, results, trainings
 from stm_lab.errors import UserError
 from stm_lab.paths import notebooks_dir
 
@@ -28,6 +29,20 @@ def test_rows_of_the_course_are_one_too():
     first, *_ = trainings.experiments(records)
     assert first.title == "shapes, 32 px, 6 epochs, 4,000 images"
     assert len(first.scores["swin"]) >= 3
+
+
+def test_rows_of_trainings_with_three_seeds_come_along():
+    file = notebooks_dir() / "sweeps" / "rows_of_trainings.jsonl"
+    found = {experiment.recipe: experiment for experiment in trainings.experiments(trainings.records())[:2]}
+    for recipe in ("shapes", "tiny-imagenet-40"):
+        for mixer in ("halo", "swin", "pvt", "convnext", "dcn_v3", "identity"):
+            assert sorted(found[recipe].scores[mixer]) == [0, 1, 2], f"{recipe}, {mixer}"
+    text = file.read_text(encoding="utf-8")
+    assert "data_root" not in text
+    assert not re.search(r'"/\w', text), "a path of the machine that trained them"
+    table = leaderboard(file, baseline="identity")
+    assert len(table.attrs["verdict"]) == 2
+    assert "tiny-imagenet-40" in set(table["parameters.recipe"])
 
 
 def test_none_is_the_recipes_own_value(tmp_path):

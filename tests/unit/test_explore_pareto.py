@@ -31,6 +31,13 @@ def test_says_what_beats_it_and_what_does_not(explorer):
     assert "on the front: nothing" in explorer.figure(cost="macs", network="U-HaloNet base").get_label()
 
 
+def test_a_spread_is_drawn_and_said(rows):
+    spread = [{**row, "spread": 0.4 if row["name"] == "U-HaloNet base" else None} for row in rows]
+    label = pareto(spread, COSTS).figure(cost="macs", network="U-HaloNet base").get_label()
+    assert "84.6 ± 0.4 over seeds" in label
+    assert "± 0.4)" in label
+
+
 @pytest.mark.parametrize("log", [True, False])
 def test_every_state_is_drawn_in_half_a_second(explorer, log):
     picture = explorer.widget.children[1]  # the first one loads fonts

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from stm_lab import figures, paper
 from stm_lab.errors import UserError
 from stm_lab.figures.paper import front
+from stm_lab.figures.style import number
 
 ROWS = paper.rows()
 ORIGINALS = [asdict(one) for one in paper.originals()]
@@ -33,6 +34,27 @@ FIGURES = {
         ["halo > swin > pvt", "tau -1.00, 3 mixers", "no order to compare"],
     ),
     "pareto": (figures.pareto, [{"swin": (1.0, 5.0), "pvt": (2.0, 4.0)}, ("MACs", "top-1 (%)")], ["swin (1, 5.0)"]),
+    "pareto with spread": (
+        figures.pareto,
+        [{"swin": (1.0, 5.0), "pvt": (2.0, 4.0)}, ("ms", "top-1 (%)"), {"spread": {"swin": 0.5}}],
+        ["swin (1, 5.0 ± 0.5)"],
+    ),
+    "agreement": (
+        figures.rank_agreement,
+        [[{"name": "a", "tau": 0.6, "low": None, "high": None}, {"name": "b", "tau": -0.2, "low": -0.8, "high": 0.6}]],
+        ["a +0.60;", "b -0.20 (95% -0.80 to +0.60)"],
+    ),
+    "contrasts": (
+        figures.contrasts,
+        [
+            [
+                {"claim": "c", "source": "paper", "difference": 1.0, "low": None, "high": None},
+                {"claim": "c", "source": "ours", "difference": -3.0, "low": -90.0, "high": 84.0},
+                {"claim": "d", "source": "ours", "difference": 0.5, "low": 0.1, "high": 0.9},
+            ]
+        ],
+        ["c, paper: +1.0;", "c, ours: -3.0 (-90.0 to +84.0)", "d, ours: +0.5"],
+    ),
     "shares": (figures.shares_by_role, [TIMES, "milliseconds", "time (%)"], ["mixers 75%", "rest 0%"]),
     "relative": (
         figures.relative_costs,
@@ -52,7 +74,8 @@ FIGURES = {
 def test_is_drawn_and_described(name):
     draw, arguments, said = FIGURES[name]
     before = repr(arguments)
-    figure = draw(*arguments)
+    options = arguments[-1] if isinstance(arguments[-1], dict) and "spread" in arguments[-1] else {}
+    figure = draw(*arguments[: len(arguments) - bool(options)], **options)
     assert isinstance(figure, Figure)
     assert repr(arguments) == before
     figure.draw_without_rendering()
@@ -73,7 +96,21 @@ def test_front():
     assert front({"only": (1, 1)}) == ["only"]
 
 
+def test_numbers_of_costs():
+    said = {0: "0", 0.5: "0.5", 44.4: "44.4", 999.7: "999.7", 1000: "1 k", 1_234_567: "1.23 M", 2e9: "2 G"}
+    assert {value: number(value) for value in said} == said
+
+
+def test_shares_of_milliseconds_are_not_milli():
+    figure = figures.shares_by_role(TIMES, "milliseconds", "time (%)")
+    beside = [text.get_text() for text in figure.axes[0].texts]
+    assert {"4", "0.4"} <= set(beside)
+
+
 def test_refuses():
+    for draw in (figures.rank_agreement, figures.contrasts):
+        with pytest.raises(UserError, match="no rows"):
+            draw([])
     with pytest.raises(UserError, match="no points"):
         figures.pareto({}, ("a", "b"))
     with pytest.raises(UserError, match="nothing to order"):

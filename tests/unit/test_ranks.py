@@ -1,5 +1,7 @@
 """Correlations of few numbers, against scipy's."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -67,3 +69,39 @@ def test_the_interval_by_hand():
     assert ranks.spearman_interval(x, y) == pytest.approx((np.tanh(z - half), np.tanh(z + half)), rel=1e-5)
     with pytest.raises(UserError, match="four pairs"):
         ranks.spearman_interval([1, 2, 3], [1, 3, 2])
+
+
+def _around(mean, deviation, n=50):
+    """n values with exactly that mean and standard deviation."""
+    values = np.linspace(-1, 1, n)
+    return dict(enumerate(mean + deviation * (values - values.mean()) / values.std(ddof=1)))
+
+
+@pytest.mark.parametrize(("flips", "expected"), [(0.005, (1, 1)), (0.15, (-1, 1))])
+def test_interval_over_seeds_of_two_names_by_hand(flips, expected):
+    """Two means with a standard error of 1/sqrt(2) each: their order turns with the probability of a normal tail."""
+    apart = -NormalDist().inv_cdf(flips)
+    scores = {"a": _around(apart, (50 / 2) ** 0.5), "b": _around(0, (50 / 2) ** 0.5)}
+    assert ranks.interval_over_seeds(ranks.kendall, {"a": 2, "b": 1}, scores, draws=4000) == expected
+
+
+def test_interval_over_seeds_widens_with_the_spread_and_repeats():
+    reference = {name: place for place, name in enumerate("abcde")}
+    widths = []
+    for spread in (0.01, 1.0, 10.0):
+        scores = {name: {0: place - spread, 1: place + spread, 2: place} for name, place in reference.items()}
+        low, high = ranks.interval_over_seeds(ranks.spearman, reference, scores)
+        assert -1 <= low <= high <= 1 + 1e-9
+        widths.append(high - low)
+        assert ranks.interval_over_seeds(ranks.spearman, reference, scores) == (low, high)
+    assert widths == sorted(widths)
+    assert widths[0] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [({"a": {0: 1.0}, "b": {0: 1.0, 1: 2.0}}, "'a' has one seed"), ({"b": {0: 1.0, 1: 2.0}}, "1 names in common")],
+)
+def test_interval_over_seeds_refuses(scores, message):
+    with pytest.raises(UserError, match=message):
+        ranks.interval_over_seeds(ranks.kendall, {"a": 1, "b": 2}, scores)
