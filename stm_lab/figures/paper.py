@@ -251,6 +251,7 @@ def contrasts(rows: Sequence[Mapping]) -> Figure:
             ends = "" if single else f" ({row['low']:+.1f} to {row['high']:+.1f})"
             said.append(f"{claim}, {row['source']}: {row['difference']:+.1f}{ends}")
         axes.set_title(claim, fontsize=9)
+        axes.set_xlabel("difference in top-1 (points)", fontsize=9)
         axes.set_xscale("symlog", linthresh=1)
         axes.set(xlim=(-1.4 * max(reach, 1), 1.4 * max(reach, 1)), ylim=(len(sources) - 0.5, -0.8))
         ticks = [tick for tick in (1, 10, 100, 1000) if tick < 1.4 * max(reach, 1)]
@@ -259,7 +260,7 @@ def contrasts(rows: Sequence[Mapping]) -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_yticks(range(len(sources)), sources, fontsize=8)
         plain(axes, "x")
-    figure.supxlabel("difference in top-1 (points; linear to ±1, then logarithmic); diamonds: single runs", fontsize=9)
+    figure.supxlabel("axes are linear to ±1 and logarithmic beyond; diamonds are single runs", fontsize=8)
     return described(figure, f"Differences between groups of mixers. {'; '.join(said)}.")
 
 
