@@ -17,11 +17,10 @@ from stm_lab.explore.views import views
 __all__ = [
     "Explorer",
     "adversarial",
+    "corruption",
     "design_steps",
     "kernel_painter",
     "mixer_cards",
-    "corruption",
-    "design_steps",
     "mixing_weights",
     "pareto",
     "picture",

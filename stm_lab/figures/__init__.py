@@ -12,7 +12,6 @@ from stm_lab.figures.attack import (
     perturbations,
 )
 from stm_lab.figures.byhand import cost_shares, map_panels, number_grids, switched_off
-from stm_lab.figures.corruption import corruption_dots, corruption_heat, corruption_sheet, severity_curves
 from stm_lab.figures.corruption import (
     corruption_answers,
     corruption_dots,
@@ -38,7 +37,6 @@ from stm_lab.figures.invariance import (
     steady_and_right,
 )
 from stm_lab.figures.kernels import kernel_applied, mixer_cards
-from stm_lab.figures.mixing import inductive_biases, mixing_distances, mixing_matrices, mixing_over_image
 from stm_lab.figures.mixing import inductive_biases, leans, mixing_distances, mixing_matrices, mixing_over_image
 from stm_lab.figures.paper import (
     accuracy_bubbles,
@@ -83,8 +81,8 @@ __all__ = [
     "colours",
     "compared_curves",
     "consistency_curves",
-    "corruption_answers",
     "contrasts",
+    "corruption_answers",
     "corruption_dots",
     "corruption_heat",
     "corruption_sheet",
