@@ -42,7 +42,7 @@ TOLD = {
         lambda: figures.cost_by_part([
             {"model": "m", "part": "stem", "parameters": 2000, "macs": 10_000_000},
             {"model": "m", "part": "total", "parameters": 4000, "macs": 30_000_000},
-        ]), ["of m by part: stem 2.00 k and 10.00 M; total 4.00 k and 30.00 M"],
+        ]), ["of m by part: stem 2 k and 10 M; total 4 k and 30 M"],
     ),
     "throughput_repeats": (
         lambda: figures.throughput_repeats("m", [100.0, 120.0, 130.0]), ["median 120, from 100 to 130 in 3 repeats"],
