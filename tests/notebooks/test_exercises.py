@@ -98,6 +98,11 @@ def test_mistakes_are_named(check, capsys):
     assert capsys.readouterr().out.startswith(f"exercise {check.number}: right")
 
 
+def test_every_check_is_called_in_its_notebook():
+    called = {check.name for exercise in all_exercises() for check in exercise.checks}
+    assert [check for check in checks.exercises() if check.name not in called] == []
+
+
 @each_by_hand
 def test_cells_by_hand_hold_definitions_only(path):
     for source in exercises.by_hand_cells(path):
