@@ -29,7 +29,7 @@ from stm_lab.course.folder import Held, RunFolder, data_fingerprint, run_key
 from stm_lab.course.run import Job
 from stm_lab.course.watch import GIGABYTE
 from stm_lab.devices import cores
-from stm_lab.errors import UserError
+from stm_lab.errors import UserError, WorkFailed
 
 
 class Ray:
@@ -251,8 +251,12 @@ def _cluster(address: str | None) -> Iterator[Any]:
             log_to_driver=False,
             logging_level="ERROR",
         )
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        raise UserError(f"no Ray cluster at {address!r}: {' '.join(str(error).split())[:200]}") from None
+    except Exception as error:  # Ray's own are of many types, a bare Exception where its processes did not come up
+        ray.shutdown()  # of what had come up
+        said = " ".join(str(error).split())[:200]
+        if address is not None:
+            raise UserError(f"no Ray cluster at {address!r}: {said}") from None
+        raise WorkFailed(f"Ray did not start on this machine: {said}; try again, or --engine local") from None
     try:
         yield ray
     finally:

@@ -6,12 +6,13 @@ import pytest
 from small_course import MIXERS, of, planned, states
 
 from stm_lab import UserError
-from stm_lab.course import cluster
+from stm_lab.course import cluster, sweep
 from stm_lab.course.board import Board
-from stm_lab.course.cluster import _Answer, _Desk, _Machines, _received, _Submitted, _unpack, _zipped
+from stm_lab.course.cluster import Ray, _Answer, _Desk, _Machines, _received, _Submitted, _unpack, _zipped
 from stm_lab.course.engines import Limits
 from stm_lab.course.folder import RunFolder
 from stm_lab.course.watch import GIGABYTE
+from stm_lab.errors import WorkFailed
 
 
 class RayError(Exception):
@@ -182,6 +183,20 @@ def test_ctrl_c_cancels_what_is_left(small):
     with pytest.raises(KeyboardInterrupt):
         submitted(ray, planned(of(MIXERS, [0])))
     assert len(ray.cancelled) == 2  # the one that was asked for has its answer
+
+
+@pytest.mark.parametrize(("address", "kind"), [(None, WorkFailed), ("auto", UserError)])
+def test_a_cluster_that_does_not_come_up_is_told_in_one_line(small, monkeypatch, address, kind):
+    """Whatever Ray raises: on a machine under load it is a bare Exception."""
+    ray = pytest.importorskip("ray")
+
+    def overloaded(**_):
+        raise Exception("The current node timed out during startup.\nThis could happen ...")
+
+    monkeypatch.setattr(ray, "init", overloaded)
+    with pytest.raises(kind, match="timed out during startup. This could happen") as caught:
+        sweep(of(["halo"], [0]), engine=Ray(address))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_desk_tells_everything_once():
