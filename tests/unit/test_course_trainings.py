@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from stm_lab import zoo
+from stm_lab import paper, zoo
 from stm_lab.course import leaderboard, results, trainings
 from stm_lab.errors import UserError
 from stm_lab.paths import notebooks_dir
@@ -43,6 +43,12 @@ def test_rows_of_trainings_with_three_seeds_come_along():
     table = leaderboard(file, baseline="identity")
     assert len(table.attrs["verdict"]) == 2
     assert "tiny-imagenet-40" in set(table["parameters.recipe"])
+
+
+def test_times_of_all_the_papers_networks_come_along():
+    rows = results.records(notebooks_dir() / "sweeps" / "rows_of_times.jsonl")
+    assert {(row["mixer"], row["scale"]) for row in rows} == {(one.mixer, one.scale) for one in paper.published()}
+    assert all(row["milliseconds"] > 0 for row in rows)
 
 
 def test_none_is_the_recipes_own_value(tmp_path):
