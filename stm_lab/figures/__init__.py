@@ -32,6 +32,7 @@ from stm_lab.figures.images import image_grid
 from stm_lab.figures.invariance import (
     bent_axis,
     consistency_curves,
+    feature_drift,
     invariance_curves,
     protocols_compared,
     steady_and_right,
@@ -96,6 +97,7 @@ __all__ = [
     "design_steps",
     "detection_over_classification",
     "difference_so_far",
+    "feature_drift",
     "image_grid",
     "image_under_attack",
     "inductive_biases",

@@ -148,6 +148,35 @@ def bent_axis(strengths: Sequence[float], true_strengths: Sequence[float], size:
     )
 
 
+def feature_drift(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, period: int) -> Figure:
+    """How far features go from where they were as the picture moves, a line a mixer, with the shifts that repeat.
+
+    curves: for each mixer (shifts, values): pixels, and the change in percent. period: pixels between the upright
+    lines, where a network of convolutions repeats. Raises UserError for no curves, and for values that do not fit.
+    """
+    if not curves:
+        raise UserError("feature_drift: no curves")
+    read = {name: _read("feature_drift", name, curve, "") for name, curve in curves.items()}
+    figure = Figure(figsize=(7.4, 3.6), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    last = max(shifts[-1] for shifts, _ in read.values())
+    for place in np.arange(period, last + 1, period):
+        axes.axvline(place, **{**GRID, "color": "0.6"})
+    said = []
+    for name, style in styles(colours(read)).items():
+        shifts, values = read[name]
+        axes.plot(shifts, values[0], **style, linewidth=1.8, marker="o", markersize=2.5, label=name)
+        back = np.interp(period, shifts, values[0])
+        said.append(f"{name} {values[0].max():.0f}% at most, {back:.0f}% at {period}")
+    axes.set(xlabel="shift (pixels)", ylabel="change of the averaged features\n(% of what the picture adds)")
+    axes.set_xlim(0, last)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 8, 10]))
+    plain(axes)
+    legend_beside(figure, axes)
+    return described(figure, f"Change of the averaged features by shift: {'; '.join(said)}.")
+
+
 def steady_and_right(rows: Sequence[Mapping], label: str) -> Figure:
     """One dot a mixer (and seed): its accuracy on the standard view against the consistency under some change.
 

@@ -80,6 +80,13 @@ def test_right_and_steady():
     assert "45 degrees" in figure.axes[0].get_ylabel()
 
 
+def test_drift_says_where_it_comes_back():
+    figure = figures.feature_drift({"convnext": ([0, 16, 32], [0, 40, 2]), "swin": ([0, 32], [0, 25])}, period=32)
+    assert "convnext 40% at most, 2% at 32; swin 25% at most, 25% at 32" in figure.get_label()
+    with pytest.raises(UserError, match="no curves"):
+        figures.feature_drift({}, period=32)
+
+
 def test_bad_input():
     with pytest.raises(UserError, match="no curves"):
         figures.invariance_curves({})
