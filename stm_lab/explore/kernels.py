@@ -57,9 +57,9 @@ def kernel_painter(
         from stm_lab.figures import kernel_applied
 
         values = current(kernel, numbers)
-        return kernel_applied(
-            as_shown(pictures[image]), values, filtered(image, tuple(values.ravel().tolist())), f"{image}, {kernel}"
-        )
+        made = filtered(image, tuple(values.ravel().tolist()))
+        note = f"a click paints {paint:g}"
+        return kernel_applied(as_shown(pictures[image]), values, made, f"{image}, {kernel}", note)
 
     first = next(iter(known))
     controls = {

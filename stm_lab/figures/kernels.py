@@ -48,14 +48,17 @@ def mixer_cards(cards: Sequence[Mapping]) -> Figure:
     return described(figure, ". ".join(said) + ".")
 
 
-def kernel_applied(image: np.ndarray, kernel: np.ndarray, filtered: np.ndarray, title: str = "") -> Figure:
+def kernel_applied(
+    image: np.ndarray, kernel: np.ndarray, filtered: np.ndarray, title: str = "", note: str = ""
+) -> Figure:
     """An image, a kernel with its numbers, and the image filtered with it.
 
     image, filtered: (H, W, 3), in [0, 1]; what lies outside is cut. kernel: (K, K). The panels are in this order.
+    title: above all; note: above the kernel.
     """
     figure = Figure(figsize=(10.2, 3.75), dpi=100)
     panels = [figure.add_axes((x, 0.03, 0.31, 0.84)) for x in (0.01, 0.345, 0.68)]
-    names = ("the image", f"the kernel, sum {kernel.sum():.3g}", "what it makes of it")
+    names = ("the image", f"the kernel, sum {kernel.sum():.3g}{f'; {note}' if note else ''}", "what it makes of it")
     for axes, name in zip(panels, names, strict=True):
         axes.set(xticks=[], yticks=[])
         axes.set_title(name, fontsize=9)
