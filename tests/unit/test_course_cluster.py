@@ -194,7 +194,7 @@ def test_a_cluster_that_does_not_come_up_is_told_in_one_line(small, monkeypatch,
         raise Exception("The current node timed out during startup.\nThis could happen ...")
 
     monkeypatch.setattr(ray, "init", overloaded)
-    with pytest.raises(kind, match="timed out during startup. This could happen") as caught:
+    with pytest.raises(kind, match="timed out during startup") as caught:
         sweep(of(["halo"], [0]), engine=Ray(address))
     assert "\n" not in str(caught.value)
 
