@@ -156,7 +156,7 @@ def with_attempts(path: Path, folder: Path) -> Path:
 
     Each attempt is written as a line to `attempts.jsonl` there: (exercise, stub or a part of the message, outcome).
     """
-    shutil.copytree(shipped_notebooks_dir(), folder, ignore=shutil.ignore_patterns("*.ipynb", ".*"))
+    shutil.copytree(shipped_notebooks_dir(), folder, ignore=shutil.ignore_patterns(".*"))
     notebook = read_notebook(path)
     for exercise in reversed(in_notebook(path)):
         answers = [(exercise.stub, "stub"), *exercise.wrong_answers]
@@ -191,6 +191,11 @@ def outcome(answer: str, check: str, scope: dict) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "right"
+
+
+def expected_attempts(path: Path) -> int:
+    """A stub for each exercise, and its wrong answers, where checks are written out in the notebook."""
+    return sum(1 + len(one.wrong_answers) for one in in_notebook(path)) if has_own_checks(path) else 0
 
 
 def attempts(folder: Path) -> list[tuple[int, str, str]]:

@@ -24,11 +24,14 @@ def test_agrees_with_its_card_and_is_stored_clean(path):
 @each_notebook
 def test_runs_in_its_quick_profile(path, tmp_path, monkeypatch):
     """And where checks are written out in it, it tries the stubs and wrong answers on the way, with its own data."""
+    source = path
     if exercises.has_own_checks(path):
         path = exercises.with_attempts(path, tmp_path / "course")
         monkeypatch.setenv("STM_LAB_NOTEBOOKS", str(tmp_path / "course"))
     folder = run(path, {"out": tmp_path / "run"})
-    for number, says, outcome in exercises.attempts(tmp_path / "course"):
+    attempts = exercises.attempts(tmp_path / "course")
+    assert len(attempts) == exercises.expected_attempts(source)
+    for number, says, outcome in attempts:
         where = f"exercise {number}, {says}"
         assert says == "stub" or outcome.startswith("wrong: "), where
         assert outcome == "nothing written yet" if says == "stub" else says in outcome, where
