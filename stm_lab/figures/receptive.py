@@ -179,20 +179,24 @@ def _is(row: Mapping, name: str, state: str) -> bool:
 def accuracy_over_area(rows: Sequence[Mapping]) -> Figure:
     """Top-1 accuracy (percent) over the share of the image (percent) that holds half of the field, a dot a network.
 
-    rows: with mixer, area and top1, both in percent; several seeds of a mixer are several dots, named once.
-    Raises UserError for no rows or a row that lacks a key.
+    rows: with mixer, area and top1, both in percent. A name stands at its dot, or, where seeds are several dots, in a
+    legend. Raises UserError for no rows or a row that lacks a key.
     """
     by_mixer = grouped(rows, ("mixer", "area", "top1"), ("mixer",))
     figure = Figure(figsize=(5.6, 3.6), dpi=120, layout="constrained")
     axes = figure.subplots()
     colour, said = colours(name for (name,) in by_mixer), []
+    has_seeds = len(rows) > len(by_mixer)
     for (name,), some in by_mixer.items():
         areas, accuracies = ([row[key] for row in some] for key in ("area", "top1"))
-        axes.plot(areas, accuracies, "o", color=colour[name], markersize=7)
-        place = (float(np.mean(areas)), max(accuracies))
-        axes.annotate(name, place, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
+        axes.plot(areas, accuracies, "o", color=colour[name], markersize=7, label=name)
+        if not has_seeds:
+            place = areas[0], accuracies[0]
+            axes.annotate(name, place, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
         said.append(f"{name} {np.mean(areas):.1f}, {np.mean(accuracies):.1f}")
-    widest = max(row["area"] for row in rows)  # names reach beyond their dots
+    if has_seeds:
+        figure.legend(loc="outside right center", frameon=False)
+    widest = max(row["area"] for row in rows)  # a name reaches beyond its dot
     axes.set(
         xlabel="square that holds half of the field (% of the image)",
         ylabel="top-1 accuracy (%)",

@@ -121,17 +121,20 @@ def test_accuracy_over_area_has_a_dot_a_network_and_a_name_a_mixer():
     colours = figures.colours(["halo", "swin"])
     assert dots(axes, colours["halo"])[True] == [(8.0, 91.0), (12.0, 71.0)]
     assert dots(axes, colours["swin"])[True] == [(20.0, 91.5)]
-    assert [text.get_text() for text in axes.texts] == ["halo", "swin"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["halo", "swin"]
+    assert not axes.texts  # a name at one of several dots would be that of none
     low, high = axes.get_xlim()
     assert low == 0
     assert high > 20
     assert "halo 10.0, 81.0; swin 20.0, 91.5" in figure.get_label()
 
 
-def test_no_name_leaves_the_picture():
-    figure = figures.accuracy_over_area(SCORED)
+def test_names_stand_at_their_dots_where_there_is_one_each_and_inside_the_picture():
+    figure = figures.accuracy_over_area(SCORED[1:])
     figure.draw_without_rendering()
     (axes,) = figure.axes
+    assert {text.get_text(): text.xy for text in axes.texts} == {"halo": (12.0, 71.0), "swin": (20.0, 91.5)}
+    assert not figure.legends
     for text in axes.texts:
         box = text.get_window_extent()
         assert box.x0 >= 0
