@@ -1,5 +1,8 @@
 """The engine on Ray, with a stand-in for the cluster: what is submitted, heard, and put in its place."""
 
+import dataclasses
+import os
+import platform
 import types
 
 import pytest
@@ -8,7 +11,18 @@ from small_course import MIXERS, of, planned, states
 from stm_lab import UserError
 from stm_lab.course import cluster, sweep
 from stm_lab.course.board import Board
-from stm_lab.course.cluster import Ray, _Answer, _Desk, _Machines, _received, _Submitted, _unpack, _zipped
+from stm_lab.course.cluster import (
+    Ray,
+    _Answer,
+    _course_of,
+    _Desk,
+    _Machines,
+    _received,
+    _Submitted,
+    _unpack,
+    _work_on_ray,
+    _zipped,
+)
 from stm_lab.course.engines import Limits
 from stm_lab.course.folder import RunFolder
 from stm_lab.course.watch import GIGABYTE
@@ -280,6 +294,47 @@ def test_a_run_that_failed_far_away_does_not_undo_one_that_is_done_here(tmp_path
 def received(job, answer):
     ray = types.SimpleNamespace(get=lambda reference: answer, exceptions=types.SimpleNamespace(RayError=RayError))
     return _received(ray, None, job)
+
+
+def as_worker(monkeypatch, job, probe):
+    """What a worker does of a job, in this process, and what it says to the desk."""
+    for name in ("STM_LAB_DATA", "STM_LAB_RUNS", "STM_LAB_NOTEBOOKS"):  # it changes these
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    said = []
+    desk = types.SimpleNamespace(begins=types.SimpleNamespace(remote=lambda *news: said.append(news)))
+    return _work_on_ray(job, Limits(), probe, _course_of(job), desk), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("act", "state"), [("score", "done"), ("fail", "failed")])
+def test_a_worker_that_does_not_see_our_folder_sends_everything(small, monkeypatch, tmp_path, act, state):
+    job = planned(of(["halo"], [0], parameters={"act": act}))[0]
+    answer, said = as_worker(monkeypatch, job, tmp_path / "nowhere")
+    assert (answer.state, answer.shares) == (state, False)
+    assert said == [(job.key, platform.node(), False)]
+    assert not job.folder.path.exists()
+    outcome = received(job, answer)
+    assert (outcome.state, outcome.way) == (state, "brought back by Ray")
+    assert {"status.json", "notebook.ipynb", "notebook.html", "log.txt"} <= files_of(job.folder)
+    assert job.folder.rows.exists() == job.is_done() == (state == "done")
+
+
+@pytest.mark.slow
+def test_a_worker_that_sees_our_folder_writes_there(small, monkeypatch, tmp_path):
+    (tmp_path / "probe").touch()
+    job = planned(of(["halo"], [0]))[0]
+    answer, said = as_worker(monkeypatch, job, tmp_path / "probe")
+    assert (answer.state, answer.shares, answer.files) == ("done", True, None)
+    assert said == [(job.key, platform.node(), True)]
+    assert job.is_done()
+
+
+def test_a_worker_with_other_data_does_nothing(small, monkeypatch, tmp_path):
+    job = dataclasses.replace(planned(of(["halo"], [0]))[0], key="0123456789ab")
+    answer, _ = as_worker(monkeypatch, job, tmp_path / "nowhere")
+    assert (answer.state, answer.files) == ("failed", None)
+    assert "the data or plugins there are not those of the sweep" in answer.message
+    assert received(job, answer).way == ""
 
 
 def test_results_of_a_run_that_goes_on_here_wait(small, tmp_path):
