@@ -67,6 +67,12 @@ def test_few_epsilons_are_drawn_too(epsilons, tmp_path):
     figures.accuracy_by_epsilon(some).savefig(tmp_path / "few.png")
 
 
+def test_low_accuracies_fill_the_panel(tmp_path):
+    (axes,) = figures.accuracy_by_epsilon([row | {"accuracy": row["accuracy"] / 4} for row in rows()]).axes
+    assert 20 < axes.get_ylim()[1] < 21
+    figures.accuracy_by_epsilon([row | {"accuracy": 0.0} for row in rows()]).savefig(tmp_path / "none.png")
+
+
 def test_losses_have_a_line_a_restart():
     figure = figures.loss_by_steps({"halo": np.array([[1, 2, 3], [2, 3, 5.0]]), "swin": [1, 2]})
     (axes,) = figure.axes
