@@ -28,7 +28,7 @@ def test_links_lead_to_files(link):
 
 def _commands() -> list[str]:
     spans = re.findall(r"`(stm-lab [^`]+)`", TEXT)
-    lines = [line for block in BLOCKS for line in block.splitlines()]
+    lines = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
     return sorted({part.strip() for part in spans} | {line for line in lines if line.startswith("stm-lab ")})
 
 
