@@ -26,5 +26,5 @@ __all__ = [
     "picture",
     "receptive_field",
     "seeds",
+    "views",
 ]
-__all__ = ["Explorer", "design_steps", "mixing_weights", "pareto", "picture", "receptive_field", "seeds", "views"]
