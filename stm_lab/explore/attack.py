@@ -96,7 +96,7 @@ def adversarial(
         "norm": widgets.Dropdown(options=[(called, norm) for norm, called in NORM_NAMES.items()], description="norm"),
         "epsilon": widgets.SelectionSlider(
             options=[(f"{epsilon:g} (L2: {L2_FACTOR * epsilon:g})", epsilon) for epsilon in EPSILONS],
-            value=1,
+            value=4,
             description="epsilon in 1/255",
         ),
     }
