@@ -30,14 +30,18 @@ def spearman_interval(x: Sequence[float], y: Sequence[float]) -> tuple[float, fl
     """The 95% interval of Spearman's correlation, about normal after Fisher's transformation; it takes four pairs.
 
     With the variance (1 + r^2 / 2) / (n - 3) of Bonett and Wright (2000, Psychometrika 65). Of so few numbers as there
-    are mixers it is a rough one, and wide. Raises UserError as `pearson_interval` does.
+    are mixers it is a rough one, and wide. Of a perfect order the transformation knows nothing, for it is infinite: its
+    interval begins where that of the next best order does, in which two neighbours are swapped. Raises UserError as
+    `pearson_interval` does.
     """
     if len(x) < 4:
         raise UserError(f"an interval of a correlation takes four pairs of numbers, not {len(x)}")
-    r = spearman(x, y)
-    z = math.atanh(min(max(r, -1 + 1e-15), 1 - 1e-15))
-    half = NormalDist().inv_cdf(0.975) * math.sqrt((1 + r * r / 2) / (len(x) - 3))
-    return math.tanh(z - half), math.tanh(z + half)
+    n, r = len(x), spearman(x, y)
+    most = 1 - 12 / (n * (n * n - 1))  # of orders with two neighbours swapped
+    z = math.atanh(min(max(r, -most), most))
+    half = NormalDist().inv_cdf(0.975) * math.sqrt((1 + min(abs(r), most) ** 2 / 2) / (n - 3))
+    low, high = math.tanh(z - half), math.tanh(z + half)
+    return (low, 1.0) if r > 1 - 1e-9 else (-1.0, high) if r < -1 + 1e-9 else (low, high)
 
 
 def kendall(x: Sequence[float], y: Sequence[float]) -> float:

@@ -63,6 +63,14 @@ def test_the_interval_of_a_rank_correlation(x, y):
     assert low <= inner[0] <= inner[1] <= high
 
 
+def test_a_perfect_order_of_five_is_not_certain():
+    low, high = ranks.spearman_interval(range(5), range(5))
+    swapped, above = ranks.spearman_interval(range(5), [1, 0, 2, 3, 4])
+    assert (low, high) == pytest.approx((swapped, 1))
+    assert low < 0 < above < 1
+    assert ranks.spearman_interval(range(5), range(5, 0, -1)) == pytest.approx((-1, -low))
+
+
 def test_the_interval_by_hand():
     x, y = range(7), [1, 0, 3, 2, 5, 4, 6]  # squares of rank differences: 6, so r = 1 - 6 * 6 / (7 * 48) = 0.892857
     z, half = np.arctanh(0.892857), 1.959964 * np.sqrt((1 + 0.892857**2 / 2) / 4)
