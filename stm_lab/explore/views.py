@@ -26,11 +26,10 @@ _SIZES = (0.5, 2.0)  # the least and the most that the content is scaled by
 
 
 class _Seen(NamedTuple):
-    """One network's view of one picture: `shares` (classes,), `map` (h, w) norms, `pooled` (channels,)."""
+    """One network's view of one picture: `shares` (classes,), and `features` (C, h, w) of a stage."""
 
     shares: Tensor
-    map: np.ndarray
-    pooled: Tensor
+    features: Tensor
 
 
 def views(
@@ -44,8 +43,9 @@ def views(
     """Move an image under several networks at once: their answers, their confidence, and one stage's features.
 
     The image is turned, then scaled, about its middle, then shifted; what comes in is its mirror image, as in the
-    straight protocol of `measure.invariance`. A click in either picture takes what is there to the middle of the view;
-    sliders do all of it, too.
+    straight protocol of `measure.invariance`. Features are drawn as one number a cell: where it lies on the axis along
+    which the cells of the standard view differ most (their first principal component). A click in either picture takes
+    what is there to the middle of the view; sliders do all of it, too.
 
     Args:
         models: classifiers of timm's kind, ours or not, by name.
@@ -85,7 +85,7 @@ def views(
 
     controls = {
         "image": widgets.IntSlider(0, 0, len(pixels) - 1, description="image"),
-        "right": widgets.IntSlider(0, -(width // 2), width // 2, description="right (pixels)"),
+        "right": widgets.IntSlider(width // 8, -(width // 2), width // 2, description="right (pixels)"),
         "down": widgets.IntSlider(0, -(height // 2), height // 2, description="down (pixels)"),
         "turn": widgets.FloatSlider(0, min=-180, max=180, step=5, description="turn (degrees)", readout_format=".0f"),
         "size": widgets.FloatSlider(1, min=_SIZES[0], max=_SIZES[1], step=0.05, description="size (times)"),
@@ -131,8 +131,7 @@ def _seen(model: nn.Module, view: Tensor, stage: int) -> _Seen:
         logits = model.forward_head(last)
     if logits.ndim != 2 or model.num_classes == 0:
         raise UserError(f"{model_name(model)} has no classifier: it gives {tuple(logits.shape[1:])} numbers an image")
-    feature = feature[0].float().cpu()  # (C, h, w)
-    return _Seen(logits[0].float().softmax(0).cpu(), feature.norm(dim=0).numpy(), feature.mean((1, 2)))
+    return _Seen(logits[0].float().softmax(0).cpu(), feature[0].float().cpu())
 
 
 def _compared(name: str, classes: Sequence[str] | None, before: _Seen, after: _Seen) -> object:
@@ -144,9 +143,21 @@ def _compared(name: str, classes: Sequence[str] | None, before: _Seen, after: _S
         classes=tuple(f"class {label}" if classes is None else classes[label] for label in labels),
         confidences=tuple(100 * float(seen.shares[label]) for seen, label in zip((before, after), labels, strict=True)),
         kept=100 * float(after.shares[labels[0]]),
-        maps=(before.map, after.map),
-        cosine=float(functional.cosine_similarity(before.pooled, after.pooled, dim=0)),
+        maps=_maps(before.features, after.features),
+        cosine=float(functional.cosine_similarity(*(seen.features.mean((1, 2)) for seen in (before, after)), dim=0)),
     )
+
+
+def _maps(before: Tensor, after: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Where each cell (C, h, w) of both views lies on the axis along which those of the first differ most, (h, w).
+
+    Not its norm: after a stage's norm layer that is nearly the same in every cell.
+    """
+    mean = before.mean((1, 2))
+    cells = before.flatten(1).T - mean
+    axis = torch.linalg.svd(cells, full_matrices=False).Vh[0]
+    axis = axis * axis[axis.abs().argmax()].sign()  # either sign would do; this one is always the same
+    return tuple(torch.tensordot(axis, features - mean[:, None, None], 1).numpy() for features in (before, after))
 
 
 def _words(right: int, down: int, turn: float, size: float) -> str:

@@ -21,8 +21,8 @@ class Answers:
     """What one network says of the standard view (first) and of the moved one (second).
 
     classes: the two answers; confidences: of each, in percent; kept: the confidence in the first answer that is left in
-    the moved view, in percent; maps: the norm of one stage's features in each cell, (h, w) each; cosine: of the two
-    views' features, averaged over the cells, -1 to 1.
+    the moved view, in percent; maps: one number for each cell of one stage's features, (h, w) each, on one axis for
+    both; cosine: of the two views' features, averaged over the cells, -1 to 1.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Answers:
 def views_compared(views: Sequence[np.ndarray], answers: Sequence[Answers], move: str, stage: str) -> Figure:
     """The standard view above the moved one, and for each network a map of its features beside each of them.
 
-    A network's two maps have one scale of colours, from 0. Below them are bars: its confidence in its answer for the
+    A network's two maps have one scale of colours, 0 in its middle. Below them are bars: its confidence in its answer for the
     standard view, there and in the moved view. An answer that changed is framed and says so.
 
     Args:
@@ -69,10 +69,10 @@ def views_compared(views: Sequence[np.ndarray], answers: Sequence[Answers], move
         axes.set_title(title, fontsize=8, pad=3)
     shade = colours([answer.name for answer in answers])
     for column, answer in enumerate(answers, 1):
-        top = max(map(np.max, answer.maps)) or 1.0
+        top = max(np.abs(values).max() for values in answer.maps) or 1.0
         for row, values in enumerate(answer.maps):
             axes = figure.add_subplot(grid[row, column])
-            axes.imshow(values, vmin=0, vmax=top, cmap="cividis", interpolation="nearest")
+            axes.imshow(values, vmin=-top, vmax=top, cmap="PuOr", interpolation="nearest")
             axes.set_axis_off()
             changed = row == 1 and not answer.stays
             title = f"{_short(answer.classes[row])} {answer.confidences[row]:.0f}%"
@@ -92,7 +92,8 @@ def views_compared(views: Sequence[np.ndarray], answers: Sequence[Answers], move
 def _bars(axes: Axes, answer: Answers, colour: str, first: bool) -> None:
     """Confidence in the first answer: in the standard view, and what is left of it."""
     axes.barh([1, 0], [answer.confidences[0], answer.kept], color=[colour, colour], alpha=0.8, height=0.7)
-    axes.set(xlim=(0, 100), ylim=(-0.5, 1.5), xticks=[0, 50, 100], yticks=[])
+    axes.set(xlim=(0, 100), ylim=(-0.5, 1.5), yticks=[])
+    axes.set_xticks([0, 50, 100], ["", "50", ""])  # the ends of two panels stand too near for their numbers
     axes.tick_params(labelsize=6, length=2, pad=1)
     axes.set_xlabel(f"% {_short(answer.classes[0])}, cos {answer.cosine:.2f}", fontsize=7, labelpad=1)
     plain(axes, "x")

@@ -25,10 +25,10 @@ def test_what_it_says():
     assert "stage 2" in text
 
 
-def test_the_two_maps_of_a_network_have_one_scale_from_zero():
-    figure = views_compared(VIEWS, [answers(maps=(1, 3)), answers("halo", maps=(0, 0))], "", "")
+def test_the_two_maps_of_a_network_have_one_scale_about_zero():
+    figure = views_compared(VIEWS, [answers(maps=(1, -3)), answers("halo", maps=(0, 0))], "", "")
     scales = [axes.images[0].get_clim() for axes in figure.axes[2:] if axes.images]
-    assert scales == [(0, 3), (0, 3), (0, 1), (0, 1)]
+    assert scales == [(-3, 3), (-3, 3), (-1, 1), (-1, 1)]
 
 
 def test_bars_are_the_confidence_in_the_first_answer():
