@@ -40,8 +40,8 @@ class Answers:
 def views_compared(views: Sequence[np.ndarray], answers: Sequence[Answers], move: str, stage: str) -> Figure:
     """The standard view above the moved one, and for each network a map of its features beside each of them.
 
-    A network's two maps have one scale of colours, 0 in its middle. Below them are bars: its confidence in its answer for the
-    standard view, there and in the moved view. An answer that changed is framed and says so.
+    A network's two maps have one scale of colours, 0 in its middle. Below them are bars: its confidence in its answer
+    for the standard view, there and in the moved view. An answer that changed is framed and says so.
 
     Args:
         views: the two pictures, (H, W, 3) in [0, 1]. They are the first two panels.
