@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from speed import slowness
 
 import stm_lab
 from stm_lab import explore, zoo
@@ -117,7 +118,14 @@ def click(explorer, panel, x, y):
     picture.clicked = [across / figure.bbox.width, 1 - up / figure.bbox.height, len(picture.clicked) + 1]
 
 
-@pytest.mark.parametrize("place", [(40, 20), (31, 33), (10, 60)])
+def spot_in(view):
+    """(row, column) of the bright spot nearest to the middle: near an edge, its mirror image is seen besides."""
+    bright = np.argwhere(view > 0.8 * view.max())
+    nearest = bright[np.abs(bright - 31.5).max(1).argmin()]
+    return bright[np.abs(bright - nearest).max(1) <= 5].mean(0)
+
+
+@pytest.mark.parametrize("place", [(40, 20), (31, 33), (20, 46)])
 def test_a_click_takes_the_place_to_the_middle(explorer, images, place):
     """In either picture; of a picture with one bright spot, that has been turned, made larger, and moved before."""
     spot = torch.zeros(1, 3, 64, 64)
@@ -126,14 +134,11 @@ def test_a_click_takes_the_place_to_the_middle(explorer, images, place):
     for moves in ({}, {"turn": 90.0}, {"turn": -35.0, "size": 0.8}):
         explorer.set(**STILL | moves)
         click(explorer, 0, *place)
-        view = panels(explorer.figure())[1][..., 0]
-        assert np.abs(np.argwhere(view > 0.8 * view.max()).mean(0) - 31.5).max() <= 1.5, moves
+        assert np.abs(spot_in(panels(explorer.figure())[1][..., 0]) - 31.5).max() <= 1.5, moves
         explorer.set(right=explorer.state["right"] - 4, down=explorer.state["down"] + 3)
-        view = panels(explorer.figure())[1][..., 0]
-        row, column = np.argwhere(view > 0.8 * view.max()).mean(0)
+        row, column = spot_in(panels(explorer.figure())[1][..., 0])
         click(explorer, 1, column, row)
-        view = panels(explorer.figure())[1][..., 0]
-        assert np.abs(np.argwhere(view > 0.8 * view.max()).mean(0) - 31.5).max() <= 1.5, moves
+        assert np.abs(spot_in(panels(explorer.figure())[1][..., 0]) - 31.5).max() <= 1.5, moves
 
 
 def test_a_click_on_features_changes_nothing(explorer):
@@ -152,7 +157,7 @@ def test_every_state_answers_in_half_a_second(models, images):
         explorer.set(right=right, turn=turn, stage=stage)
         times.append(time.process_time() - start)
         assert picture.png != before
-    assert statistics.median(times) < 0.5
+    assert statistics.median(times) < 0.5 * slowness(), times
 
 
 # ---- pictures of one's own, and refusals ----------------------------------------------------------------------------
