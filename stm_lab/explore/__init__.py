@@ -13,6 +13,7 @@ from stm_lab.explore.receptive import receptive_field
 from stm_lab.explore.seeds import seeds
 from stm_lab.explore.shell import Explorer
 from stm_lab.explore.views import views
+from stm_lab.explore.windows import shifted_windows
 
 __all__ = [
     "Explorer",
@@ -26,5 +27,6 @@ __all__ = [
     "picture",
     "receptive_field",
     "seeds",
+    "shifted_windows",
     "views",
 ]

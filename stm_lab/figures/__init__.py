@@ -69,6 +69,7 @@ from stm_lab.figures.seeds import (
 from stm_lab.figures.style import MIXER_COLOURS, colours
 from stm_lab.figures.training import compared_curves, learning_rates, run_curves, training_curves
 from stm_lab.figures.views import views_compared
+from stm_lab.figures.windows import window_steps
 
 __all__ = [
     "MIXER_COLOURS",
@@ -138,4 +139,5 @@ __all__ = [
     "throughput_repeats",
     "training_curves",
     "views_compared",
+    "window_steps",
 ]
