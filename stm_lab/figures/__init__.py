@@ -69,12 +69,13 @@ from stm_lab.figures.seeds import (
 from stm_lab.figures.style import MIXER_COLOURS, colours
 from stm_lab.figures.training import compared_curves, learning_rates, run_curves, training_curves
 from stm_lab.figures.views import views_compared
-from stm_lab.figures.windows import window_steps
+from stm_lab.figures.windows import accuracy_by_mistake, window_steps
 
 __all__ = [
     "MIXER_COLOURS",
     "accuracy_bubbles",
     "accuracy_by_epsilon",
+    "accuracy_by_mistake",
     "accuracy_dots",
     "accuracy_over_area",
     "accuracy_over_costs",
