@@ -5,6 +5,7 @@ from stm_lab.explore.attack import adversarial
 from stm_lab.explore.cards import mixer_cards
 from stm_lab.explore.corruption import corruption
 from stm_lab.explore.designs import design_steps
+from stm_lab.explore.halo import halo_painter
 from stm_lab.explore.kernels import kernel_painter
 from stm_lab.explore.mixing import mixing_weights
 from stm_lab.explore.pareto import pareto
@@ -20,6 +21,7 @@ __all__ = [
     "adversarial",
     "corruption",
     "design_steps",
+    "halo_painter",
     "kernel_painter",
     "mixer_cards",
     "mixing_weights",

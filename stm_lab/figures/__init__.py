@@ -28,6 +28,7 @@ from stm_lab.figures.cost import (
     throughput_repeats,
 )
 from stm_lab.figures.designs import design_corners, design_fields, design_levels, design_parts, design_steps
+from stm_lab.figures.halo import halo_blocks
 from stm_lab.figures.images import image_grid
 from stm_lab.figures.invariance import (
     bent_axis,
@@ -100,6 +101,7 @@ __all__ = [
     "detection_over_classification",
     "difference_so_far",
     "feature_drift",
+    "halo_blocks",
     "image_grid",
     "image_under_attack",
     "inductive_biases",

@@ -1,0 +1,120 @@
+"""The blocks of halo attention on a map of tokens: whom one token hears, who hears it, and what is masked."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from stm_lab.errors import UserError
+from stm_lab.figures.style import described
+
+_SILENT, _BLOCK, _HALO, _MASKED, _ONE_WAY = "#DDDDDD", "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
+_MEANINGS = {
+    _BLOCK: "its block",
+    _HALO: "heard, and hears it",
+    _ONE_WAY: "one way only",
+    _MASKED: "masked: outside the map",
+    _SILENT: "neither",
+}
+_NUMBERS = 256  # tokens: more have no number in their cells
+
+
+def halo_blocks(
+    height: int, width: int, *, block: int = 7, halo: int = 3, place: tuple[int, int] | None = None
+) -> Figure:
+    """One token of a map that is cut into blocks with a halo: whom it hears, who hears it, and, for every token, how
+    many blocks hear it. Three panels in this order, all in tokens of the map.
+
+    The map is padded at the bottom and right to whole blocks; what lies outside of it is masked, and hears nobody.
+
+    Args:
+        height, width: of the map, tokens.
+        block, halo: sides in tokens; a window has the side block + 2 halo.
+        place: (row, column) of the token; default: the last one of the first block, or of the map.
+
+    Raises UserError for a map, block or halo that is too small, and a token outside of the map.
+    """
+    if min(height, width, block) < 1 or halo < 0:
+        raise UserError(
+            f"halo_blocks: {height}x{width} tokens, block={block}, halo={halo}; expected at least 1, and halo 0"
+        )
+    row, column = place or (min(block, height) - 1, min(block, width) - 1)
+    if not (0 <= row < height and 0 <= column < width):
+        raise UserError(f"halo_blocks: place=({row}, {column}) lies outside of {height}x{width} tokens")
+    down, across = _hears(height, block, halo), _hears(width, block, halo)
+    heard = down[row][:, None] & across[column]
+    hears_it = down[:, row][:, None] & across[:, column]
+    own = (np.arange(height) // block == row // block)[:, None] & (np.arange(width) // block == column // block)
+    counts = down[::block].sum(0)[:, None] * across[::block].sum(0)
+
+    figure = Figure(figsize=(11, 4.3), dpi=100)
+    panels = [figure.add_axes((x, 0.12, 0.3, 0.76)) for x in (0.015, 0.345, 0.675)]
+    _window(panels[0], row // block, column // block, block, halo)
+    _coloured(panels[0], heard, hears_it, own)
+    _coloured(panels[1], hears_it, heard, own)
+    _counted(panels[2], counts)
+    for axes in panels:
+        _blocks(axes, height, width, block, halo)
+        for colour, line in (("black", 3.2), ("white", 1.6)):
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=colour, lw=line, zorder=6))
+    window, masked = (block + 2 * halo) ** 2, (block + 2 * halo) ** 2 - int(heard.sum())
+    only = int((hears_it & ~heard).sum())
+    panels[0].set_title(f"it hears {heard.sum()} tokens; {masked} of {window} keys are masked", fontsize=9)
+    panels[1].set_title(f"{hears_it.sum()} tokens hear it; {only} of them it does not hear", fontsize=9)
+    panels[2].set_title(f"how many blocks hear each token; this one: {counts[row, column]}", fontsize=9)
+    patches = [Patch(fc=c, ec="0.5", hatch="///" if c == _MASKED else None) for c in _MEANINGS]
+    figure.legend(patches, _MEANINGS.values(), loc="lower center", ncols=len(patches), frameon=False, fontsize=9)
+    title = f"{height}x{width} tokens, blocks of {block}, halo {halo}: the token in row {row}, column {column}"
+    figure.suptitle(title, fontsize=10, y=0.985)
+    said = (
+        f"{title}, of block ({row // block}, {column // block}), hears {heard.sum()} tokens; {masked} of the {window} "
+        f"keys of its window are masked. {counts[row, column]} blocks hear it: {hears_it.sum()} tokens, {only} of "
+        f"which it does not hear. A token is heard by {counts.min()} to {counts.max()} blocks."
+    )
+    return described(figure, said)
+
+
+def _hears(size: int, block: int, halo: int) -> np.ndarray:
+    """(size, size) bool, along one axis: [query, key]. A window is a product of two such intervals."""
+    first, key = np.arange(size)[:, None] // block * block, np.arange(size)
+    return (key >= first - halo) & (key < first + block + halo)
+
+
+def _window(axes: Axes, row: int, column: int, block: int, halo: int) -> None:
+    """The whole window, as masked; the map is drawn over it."""
+    corner, side = (column * block - halo - 0.5, row * block - halo - 0.5), block + 2 * halo
+    axes.add_patch(Rectangle(corner, side, side, fc=_MASKED, ec="black", lw=0, hatch="///", zorder=1))
+    axes.add_patch(Rectangle(corner, side, side, fill=False, ec="black", lw=2, zorder=5))
+
+
+def _coloured(axes: Axes, these: np.ndarray, back: np.ndarray, own: np.ndarray) -> None:
+    shown = np.empty((*these.shape, 3))
+    shown[:] = to_rgb(_SILENT)
+    shown[these] = to_rgb(_ONE_WAY)
+    shown[these & back] = to_rgb(_HALO)
+    shown[own] = to_rgb(_BLOCK)
+    axes.imshow(shown, interpolation="nearest", zorder=2)
+
+
+def _counted(axes: Axes, counts: np.ndarray) -> None:
+    top = max(int(counts.max()), 4)
+    image = axes.imshow(counts, cmap="cividis", vmin=1, vmax=top, interpolation="nearest", zorder=2)
+    for (row, column), count in np.ndenumerate(counts) if counts.size <= _NUMBERS else ():
+        ink = "black" if image.norm(count) > 0.5 else "white"
+        axes.text(column, row, str(count), ha="center", va="center", fontsize=6, color=ink, zorder=4)
+
+
+def _blocks(axes: Axes, height: int, width: int, block: int, halo: int) -> None:
+    """Fences of the blocks, the padding to whole ones included, and the map's own frame."""
+    bottom, right = (-(-size // block) * block for size in (height, width))
+    fence = {"color": "black", "lw": 0.8, "ls": ":", "zorder": 4}
+    axes.hlines(np.arange(0, bottom + 1, block) - 0.5, -0.5, right - 0.5, **fence)
+    axes.vlines(np.arange(0, right + 1, block) - 0.5, -0.5, bottom - 0.5, **fence)
+    axes.add_patch(Rectangle((-0.5, -0.5), width, height, fill=False, ec="black", lw=1.2, zorder=5))
+    edge = halo + 0.8
+    axes.set(xlim=(-edge, right - 1 + edge), ylim=(bottom - 1 + edge, -edge), aspect="equal", anchor="C")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,56 @@
+"""The painter of blocks and halos: what it draws follows the controls, and a click chooses a token."""
+
+import time
+
+import pytest
+
+from stm_lab import UserError, explore
+
+
+@pytest.fixture
+def painter():
+    return explore.halo_painter()
+
+
+def test_first_picture_frames_the_corner_that_four_blocks_hear(painter):
+    assert "the token in row 6, column 6, of block (0, 0), hears 100 tokens" in painter.figure().get_label()
+    assert "4 blocks hear it" in painter.figure().get_label()
+
+
+def test_controls_change_the_map(painter):
+    label = painter.figure(height=9, width=20, block=4, halo=1, row=0, column=19).get_label()
+    assert label.startswith("9x20 tokens, blocks of 4, halo 1: the token in row 0, column 19, of block (0, 4)")
+    assert "0 of the 49 keys" in painter.figure(height=21, width=21, halo=0, row=8).get_label()  # nothing is masked
+
+
+def test_a_click_chooses_a_token_in_any_panel(painter):
+    for panel in range(3):
+        assert painter._select(panel, 2.4, 11.6) == {"row": 12, "column": 2}
+    assert painter._select(0, -2, 3) == {}  # masked: there is nobody
+    assert painter._select(0, 14, 3) == {}
+
+
+def test_a_click_lands_on_the_token_that_is_seen_there(painter):
+    painter.widget  # draws  # noqa: B018
+    across, up = painter._drawn.axes[1].transData.transform((12, 3))
+    box = painter._drawn.bbox
+    painter._picture.clicked = [across / box.width, 1 - up / box.height, 1]
+    assert (painter.state["row"], painter.state["column"]) == (3, 12)
+    assert "the token in row 3, column 12" in painter._picture.alt
+
+
+def test_a_token_beyond_a_smaller_map_becomes_the_last(painter):
+    assert "the token in row 2, column 13" in painter.figure(height=3, row=30, column=39).get_label()
+
+
+def test_answers_at_the_largest_map(painter):
+    painter.figure()
+    started = time.perf_counter()
+    painter.figure(height=40, width=40, block=1, halo=16)
+    assert time.perf_counter() - started < 0.5
+
+
+@pytest.mark.parametrize("given", [{"height": 0}, {"width": 41}, {"block": 0}, {"halo": -1}], ids=str)
+def test_sizes_that_the_sliders_do_not_have(given):
+    with pytest.raises(UserError, match=f"{next(iter(given))}={next(iter(given.values()))} must be"):
+        explore.halo_painter(**given)

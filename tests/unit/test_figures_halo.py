@@ -1,0 +1,81 @@
+"""The blocks as they are drawn, against loops and against what the mixer itself lets through."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+
+from stm_lab import UserError, figures, measure
+from stm_lab.mixers import get_mixer
+
+SIZES = [(14, 14, 7, 3), (9, 13, 4, 2), (5, 3, 7, 3), (6, 11, 3, 4), (8, 8, 4, 0), (1, 1, 2, 1)]
+each_size = pytest.mark.parametrize(("height", "width", "block", "halo"), SIZES)
+BLOCK, HALO, ONE_WAY = "#0072B2", "#56B4E9", "#D55E00"
+
+
+def coloured(axes, *colours):
+    shown = axes.images[0].get_array()
+    return np.any([np.all(np.isclose(shown, to_rgb(colour)), axis=-1) for colour in colours], axis=0)
+
+
+def naive(height, width, block, halo):
+    """(H, W, H, W) bool: does the token in [0:2] hear the one in [2:4]?"""
+    hears = np.zeros((height, width, height, width), bool)
+    for row, column, y, x in np.ndindex(hears.shape):
+        top, left = row // block * block, column // block * block
+        hears[row, column, y, x] = -halo <= y - top < block + halo and -halo <= x - left < block + halo
+    return hears
+
+
+@each_size
+def test_colours_and_counts_are_those_of_the_loops(height, width, block, halo):
+    hears = naive(height, width, block, halo)
+    places = {(0, 0), (height - 1, width - 1), (height // 2, width // 3)}
+    for row, column in places:
+        figure = figures.halo_blocks(height, width, block=block, halo=halo, place=(row, column))
+        heard, hears_it = hears[row, column], hears[:, :, row, column]
+        first, second, third = figure.axes
+        assert np.array_equal(coloured(first, BLOCK, HALO, ONE_WAY), heard)
+        assert np.array_equal(coloured(second, BLOCK, HALO, ONE_WAY), hears_it)
+        assert np.array_equal(coloured(first, ONE_WAY), heard & ~hears_it)
+        assert np.array_equal(third.images[0].get_array(), hears[::block, ::block].sum((0, 1)))
+        window = (block + 2 * halo) ** 2
+        told = [int(number) for number in re.findall(r"\d+", figure.get_label().split("), hears")[1])]
+        assert told[:3] == [heard.sum(), window - heard.sum(), window]
+        assert told[4:6] == [hears_it.sum(), (hears_it & ~heard).sum()]
+
+
+@pytest.mark.parametrize(("height", "width", "block", "halo"), [(6, 9, 4, 1), (5, 4, 3, 2)])
+def test_tokens_that_are_drawn_as_heard_are_those_that_the_mixer_hears(height, width, block, halo):
+    torch.manual_seed(0)
+    mixer = get_mixer("halo")(4, heads=1, block=block, halo=halo).eval()
+    weights = measure.mixing_matrix(mixer, torch.randn(1, height, width, 4)).matrix[0]
+    for row, column in ((0, 0), (height - 1, 1), (2, width - 1)):
+        figure = figures.halo_blocks(height, width, block=block, halo=halo, place=(row, column))
+        heard = weights[row * width + column].reshape(height, width) > 1e-9
+        assert np.array_equal(coloured(figure.axes[0], BLOCK, HALO, ONE_WAY), heard)
+
+
+def test_what_is_told():
+    assert figures.halo_blocks(14, 14).get_label() == (
+        "14x14 tokens, blocks of 7, halo 3: the token in row 6, column 6, of block (0, 0), hears 100 tokens; 69 of the "
+        "169 keys of its window are masked. 4 blocks hear it: 196 tokens, 96 of which it does not hear. A token is "
+        "heard by 1 to 4 blocks."
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"height": 0}, "expected at least 1"),
+        ({"block": 0}, "block=0"),
+        ({"halo": -1}, "halo=-1"),
+        ({"place": (5, 0)}, r"place=\(5, 0\) lies outside of 5x5"),
+        ({"place": (0, -1)}, "lies outside"),
+    ],
+)
+def test_blocks_that_cannot_be(given, says):
+    with pytest.raises(UserError, match=says):
+        figures.halo_blocks(**{"height": 5, "width": 5, **given})
