@@ -1,0 +1,402 @@
+"""Exercises of notebook 05: halo attention. A block has the side b, its window w = b + 2 halo."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from stm_lab.checks.core import Draw, exercise
+
+_NOTEBOOK = "05_halo_attention"
+
+
+# ---- 1: how many blocks hear a token --------------------------------------------------------------------------------
+
+
+def _maps(draw: Draw) -> dict:
+    height, width = draw.distinct(2, 5, 17)
+    return {"height": height, "width": width, "block": draw.integer(2, 5), "halo": draw.integer(1, 4)}
+
+
+def _counts(size, block, before, after, starts=None):
+    """Along one axis: how many intervals [start - before, start + block + after) hold each place."""
+    starts = torch.arange(0, size, block) if starts is None else starts
+    place = torch.arange(size)[:, None]
+    return ((place >= starts - before) & (place < starts + block + after)).sum(1)
+
+
+def _heard(height, width, block, before, after):
+    return _counts(height, block, before, after)[:, None] * _counts(width, block, before, after)
+
+
+@exercise(_NOTEBOOK, 1, inputs=_maps, what="count")
+def heard_by(height, width, block, halo):
+    "(H, W) whole numbers: how many blocks have each token in their windows; the last blocks may be cut off."
+    return _heard(height, width, block, halo, halo)
+
+
+@heard_by.mistake("only its own block is counted; the halos of its neighbours reach in, too")
+def own_block(height, width, block, halo):
+    return _heard(height, width, block, 0, 0)
+
+
+@heard_by.mistake("the halo stands above and left of the blocks only; it goes all round")
+def only_before(height, width, block, halo):
+    return _heard(height, width, block, halo, 0)
+
+
+@heard_by.mistake("the halo stands below and right of the blocks only; it goes all round")
+def only_after(height, width, block, halo):
+    return _heard(height, width, block, 0, halo)
+
+
+@heard_by.mistake("your windows are a token too long: the last row is start + block + halo - 1, `<` and not `<=`")
+def one_too_long(height, width, block, halo):
+    return _heard(height, width, block, halo, halo + 1)
+
+
+@heard_by.mistake("blocks in the rows and in the columns are added; every pair of them is a block, so multiply")
+def added(height, width, block, halo):
+    return _counts(height, block, halo, halo)[:, None] + _counts(width, block, halo, halo)
+
+
+@heard_by.mistake("the last blocks are missing: where the sides do not divide, blocks that are cut off hear, too")
+def whole_blocks(height, width, block, halo):
+    down, across = (
+        _counts(size, block, halo, halo, torch.arange(0, size - block + 1, block)) for size in (height, width)
+    )
+    return down[:, None] * across
+
+
+@heard_by.mistake("a window stands at every token; it stands at every block, `block` tokens apart")
+def sliding(height, width, block, halo):
+    down, across = (_counts(size, block, halo, halo, torch.arange(size)) for size in (height, width))
+    return down[:, None] * across
+
+
+@heard_by.mistake("you count the tokens of the blocks; count the blocks")
+def in_tokens(height, width, block, halo):
+    return _heard(height, width, block, halo, halo) * block * block
+
+
+# ---- 2: attention with a mask ---------------------------------------------------------------------------------------
+
+
+def _masked(draw: Draw) -> dict:
+    queries, keys = draw.distinct(2, 3, 8)
+    d = draw.integer(3, 7)
+    inside = draw.normal(3, keys) > 0
+    inside[:, 0], inside[0, 1] = True, False  # each block has a key, and one has something to mask
+    return {
+        "q": draw.normal(3, queries, d),
+        "k": draw.normal(3, keys, d),
+        "v": draw.normal(3, keys, d),
+        "inside": inside,
+    }
+
+
+def _attention(q, k, v, inside, *, scale=None, axis=-1):
+    logits = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
+    return logits.masked_fill(~inside[:, None], -math.inf).softmax(axis) @ v
+
+
+@exercise(_NOTEBOOK, 2, inputs=_masked, what="output")
+def masked_attention(q, k, v, inside):
+    "(N, n, d), (N, m, d), (N, m, d), (N, m) bool -> (N, n, d): softmax over the keys that are inside, weight 0 else."
+    return _attention(q, k, v, inside)
+
+
+@masked_attention.mistake("the mask is not used: keys outside still take their share")
+def unmasked(q, k, v, inside):
+    return _attention(q, k, v, torch.ones_like(inside))
+
+
+@masked_attention.mistake("masked logits are 0, and exp(0) is 1: such a key takes a share; it must be -inf")
+def zero_logits(q, k, v, inside):
+    return (q @ k.mT * q.shape[-1] ** -0.5 * inside[:, None]).softmax(-1) @ v
+
+
+@masked_attention.mistake(
+    "the mask comes after the softmax (or on v): the weights no longer add up to 1; mask the logits, before it"
+)
+def mask_after_softmax(q, k, v, inside):
+    return ((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) * inside[:, None]) @ v
+
+
+@masked_attention.mistake("the mask is turned round: it says who is *inside*, and you leave those out")
+def mask_turned(q, k, v, inside):
+    return _attention(q, k, v, ~inside)
+
+
+@masked_attention.mistake("the scale is forgotten: the logits are divided by the root of d")
+def unscaled(q, k, v, inside):
+    return _attention(q, k, v, inside, scale=1)
+
+
+@masked_attention.mistake("the logits are divided by d; divide by its root")
+def scaled_by_d(q, k, v, inside):
+    return _attention(q, k, v, inside, scale=1 / q.shape[-1])
+
+
+@masked_attention.mistake("the logits are multiplied by the root of d; divide")
+def scaled_up(q, k, v, inside):
+    return _attention(q, k, v, inside, scale=q.shape[-1] ** 0.5)
+
+
+@masked_attention.mistake("the softmax runs over the queries; for each query, the weights of its *keys* add up to 1")
+def over_queries(q, k, v, inside):
+    return (q @ k.mT * q.shape[-1] ** -0.5).softmax(1).masked_fill(~inside[:, None], 0) @ v
+
+
+@masked_attention.mistake("there is no softmax: the logits themselves are the weights")
+def no_softmax(q, k, v, inside):
+    return (q @ k.mT * q.shape[-1] ** -0.5 * inside[:, None]) @ v
+
+
+# ---- 3: the relative term -------------------------------------------------------------------------------------------
+
+
+def _tables(draw: Draw) -> dict:
+    block, halo, d = draw.integer(2, 5), draw.integer(1, 4), draw.integer(3, 7)
+    return {"q": draw.normal(block, d), "table": draw.normal(2 * (block + 2 * halo) - 1, d), "halo": halo}
+
+
+def _relative(q, table, halo, row):
+    """row: from the place of the query in its block and of the key in the window to the row of the table."""
+    i, j = torch.arange(len(q))[:, None], torch.arange(len(q) + 2 * halo)
+    return torch.einsum("id,ijd->ij", q, table[row(i, j) + 0 * (i + j)])
+
+
+@exercise(_NOTEBOOK, 3, inputs=_tables, what="relative term")
+def relative_term(q, table, halo):
+    "(b, d), (2w - 1, d) -> (b, w): query i times row w - 1 + j - i, for key j of the window."
+    w = len(q) + 2 * halo
+    return _relative(q, table, halo, lambda i, j: w - 1 + j - i)
+
+
+@relative_term.mistake("the displacement is turned round: key minus query, j - i")
+def query_minus_key(q, table, halo):
+    w = len(q) + 2 * halo
+    return _relative(q, table, halo, lambda i, j: w - 1 + i - j)
+
+
+@relative_term.mistake("w - 1 is missing in the row's number: negative numbers count from the table's end, silently")
+def negative_rows(q, table, halo):
+    return _relative(q, table, halo, lambda i, j: j - i)
+
+
+@relative_term.mistake(
+    "the key's place is counted from the block; count it from the window's first row, so that no halo is in it"
+)
+def from_the_block(q, table, halo):
+    w = len(q) + 2 * halo
+    return _relative(q, table, halo, lambda i, j: w - 1 + j - halo - i)
+
+
+@relative_term.mistake("the row counts from b - 1, as if the table held only what occurs; it is w - 1")
+def from_b(q, table, halo):
+    return _relative(q, table, halo, lambda i, j: len(q) - 1 + j - i)
+
+
+@relative_term.mistake("the row depends on the key alone: take the query's place off it")
+def absolute(q, table, halo):
+    w = len(q) + 2 * halo
+    return _relative(q, table, halo, lambda i, j: w - 1 + j)
+
+
+@relative_term.mistake("the distance has lost its sign: left and right get the same row")
+def without_sign(q, table, halo):
+    w = len(q) + 2 * halo
+    return _relative(q, table, halo, lambda i, j: w - 1 + (j - i).abs())
+
+
+@relative_term.mistake("the query is scaled by the root of d; in the relative term it is not")
+def scaled_query(q, table, halo):
+    return relative_term.truth(q * q.shape[-1] ** -0.5, table, halo)
+
+
+@relative_term.mistake("the table's rows are summed up as they are; each is multiplied with the query")
+def without_query(q, table, halo):
+    return relative_term.truth(torch.ones_like(q), table, halo)
+
+
+# ---- 4: how far a stack of them hears -------------------------------------------------------------------------------
+
+
+def _stacks(draw: Draw) -> dict:
+    block, layers = draw.integer(2, 7), draw.integer(2, 4)
+    size = draw.integer(40, 60)
+    return {
+        "place": draw.integer(0, size - 1),
+        "size": size,
+        "block": block,
+        "halo": draw.integer(1, block),
+        "layers": layers,
+    }
+
+
+def _span(place, size, block, halo, layers):
+    first = last = place
+    for _ in range(layers):
+        first = max(first // block * block - halo, 0)
+        last = min(last // block * block + block - 1 + halo, size - 1)
+    return first, last
+
+
+def _cut(first, last, size):
+    return max(first, 0), min(last, size - 1)
+
+
+@exercise(_NOTEBOOK, 4, inputs=_stacks, what="span", cases=12)
+def heard_after(place, size, block, halo, layers):
+    "Along one axis: (first, last) token, both included, that a token hears through so many layers of one cut."
+    return _span(place, size, block, halo, layers)
+
+
+@heard_after.mistake("you grow by the halo round the token, as a convolution would; a token hears its block's *window*")
+def round_the_token(place, size, block, halo, layers):
+    return _cut(place - layers * halo, place + layers * halo, size)
+
+
+@heard_after.mistake(
+    "you grow by the halo round the first block; whoever stands in the halo belongs to another block, and hears all of "
+    "*its* window"
+)
+def round_the_block(place, size, block, halo, layers):
+    start = place // block * block
+    return _cut(start - layers * halo, start + block - 1 + layers * halo, size)
+
+
+@heard_after.mistake(
+    "you grow by block + halo with every layer; the first one only adds the halo, see where its ends stand"
+)
+def whole_windows(place, size, block, halo, layers):
+    start, step = place // block * block, layers * (block + halo)
+    return _cut(start - step, start + block - 1 + step, size)
+
+
+@heard_after.mistake("your span leaves the map: what lies outside is masked, in every layer")
+def outside(place, size, block, halo, layers):
+    first = last = place
+    for _ in range(layers):
+        first, last = first // block * block - halo, last // block * block + block - 1 + halo
+    return first, last
+
+
+@heard_after.mistake("the last token is size - 1")
+def last_is_size(place, size, block, halo, layers):
+    first, last = outside.function(place, size, block, halo, layers)
+    return max(first, 0), min(last, size)
+
+
+@heard_after.mistake("your last token is the one behind the last: start + block - 1 + halo")
+def one_behind(place, size, block, halo, layers):
+    first = last = place
+    for _ in range(layers):
+        first, last = max(first // block * block - halo, 0), min(last // block * block + block + halo, size - 1)
+    return first, last
+
+
+@heard_after.mistake("that is one layer; the stack has `layers`")
+def one_layer(place, size, block, halo, layers):
+    return _span(place, size, block, halo, 1)
+
+
+@heard_after.mistake("that is a layer too many")
+def layer_too_many(place, size, block, halo, layers):
+    return _span(place, size, block, halo, layers + 1)
+
+
+# ---- 5: the whole, from memory --------------------------------------------------------------------------------------
+
+
+def _tokens(draw: Draw) -> dict:
+    block, halo = draw.integer(2, 4), draw.integer(1, 3)
+    height, width = draw.distinct(2, block + 1, 11)
+    q, k, v = (draw.normal(height, width, 5) for _ in range(3))
+    return {"q": q, "k": k, "v": v, "block": block, "halo": halo}
+
+
+def _attend(q, k, v, block, halo, *, shift=0, scale=None, inside="all", turned=False):
+    """Block by block on a padded map; `shift` moves the windows, `inside` says which keys count as such."""
+    H, W, d = q.shape
+    wide = 2 * (halo + block)  # of the border of zeros, more than any window needs
+    border = (0, 0, wide, wide, wide, wide)
+    q, k, v = (F.pad(each, border) for each in (q, k, v))
+    known = torch.zeros(q.shape[:2], dtype=torch.bool)
+    bottom, right = (None, None) if inside == "after" else (H + wide, W + wide)
+    known[wide:bottom, wide:right] = True
+    known |= inside == "none"
+    out, window = torch.zeros_like(q), block + 2 * halo
+    for y in range(wide, wide + H, block):
+        for x in range(wide, wide + W, block):
+            top, left = y - halo + shift, x - halo + shift
+            keys = (slice(top, top + window), slice(left, left + window))
+            logits = q[y : y + block, x : x + block].reshape(-1, d) @ k[keys].reshape(-1, d).T
+            logits = logits * (d**-0.5 if scale is None else scale)
+            weights = logits.masked_fill(~known[keys].reshape(-1), -math.inf).softmax(-1)
+            made = (weights @ v[keys].reshape(-1, d)).view(block, block, d)
+            out[y : y + block, x : x + block] = made.transpose(0, 1) if turned else made
+    return out[wide : wide + H, wide : wide + W]
+
+
+@exercise(_NOTEBOOK, 5, inputs=_tokens, what="map")
+def halo_attention(q, k, v, block, halo):
+    "Three maps (H, W, d) -> (H, W, d): one head, scaled, no relative term; keys outside the map have weight 0."
+    return _attend(q, k, v, block, halo)
+
+
+@halo_attention.mistake("nothing is masked: the zeros outside the map have the logit 0, and take their share")
+def no_mask(q, k, v, block, halo):
+    return _attend(q, k, v, block, halo, inside="none")
+
+
+@halo_attention.mistake(
+    "the mask holds above and left only: the padding to whole blocks, at the bottom and right, is no key either"
+)
+def half_a_mask(q, k, v, block, halo):
+    return _attend(q, k, v, block, halo, inside="after")
+
+
+@halo_attention.mistake("the halo stands below and right of the blocks only, twice as wide; it goes all round")
+def halo_below(q, k, v, block, halo):
+    return _attend(q, k, v, block, halo, shift=halo)
+
+
+@halo_attention.mistake("your windows begin a token too late: at block * row - halo")
+def a_token_late(q, k, v, block, halo):
+    return _attend(q, k, v, block, halo, shift=1)
+
+
+@halo_attention.mistake("there is no halo: your blocks hear themselves alone")
+def no_halo(q, k, v, block, halo):
+    return _attend(q, k, v, block, 0)
+
+
+@halo_attention.mistake("the scale is forgotten: the logits are divided by the root of d")
+def no_scale(q, k, v, block, halo):
+    return _attend(q, k, v, block, halo, scale=1)
+
+
+@halo_attention.mistake("the logits are divided by d; divide by its root")
+def scale_by_d(q, k, v, block, halo):
+    return _attend(q, k, v, block, halo, scale=1 / q.shape[-1])
+
+
+@halo_attention.mistake("the tokens of a block are laid back column by column; they were taken row by row")
+def laid_back_turned(q, k, v, block, halo):
+    return _attend(q, k, v, block, halo, turned=True)
+
+
+@halo_attention.mistake(
+    "every token has a window of its own, `halo` round it (neighbourhood attention); a block shares one window"
+)
+def neighbourhood(q, k, v, block, halo):
+    return _attend(q, k, v, 1, halo)
+
+
+@halo_attention.mistake("keys are blended alike: there is no softmax of q k")
+def averaged(q, k, v, block, halo):
+    return _attend(torch.zeros_like(q), k, v, block, halo)
