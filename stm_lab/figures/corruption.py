@@ -136,8 +136,7 @@ def corruption_answers(
     def named(of: np.ndarray, number: int) -> str:
         return classes[number] if classes is not None and len(classes) == of.shape[1] else f"class {number}"
 
-    figure = Figure(figsize=(10.4, 2.0 + 0.22 * len(probabilities)), dpi=100, layout="constrained")
-    panels = figure.subplots(1, 4, width_ratios=[1, 1, 1.25, 1.25])
+    figure, panels = _answers_panels(list(probabilities))
     name = f"{_words(corruption)}, severity {severity}" if severity else "clean"
     own = "" if truth is None else f": {classes[truth] if classes is not None else f'class {truth}'}"
     for axes, picture, title in zip(panels, (pictures[0], pictures[severity]), (f"clean{own}", name), strict=False):
@@ -161,6 +160,23 @@ def corruption_answers(
     _answers_axes(panels[2], panels[3], list(probabilities), severity, len(pictures), truth is not None)
     truly = "" if truth is None else f" The picture{own}."
     return described(figure, f"{name.capitalize()}.{truly} Answers: {'; '.join(said)}.")
+
+
+def _answers_panels(models: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    """Two pictures, bars and curves at places computed here: a layout engine would draw everything twice, and an
+    explorer has half a second."""
+    height, below, side = 2.0 + 0.22 * len(models), 0.5, 1.95  # inches
+    names = 0.15 + 0.07 * max(map(len, models))
+    left = [0.08, 0.16 + side, 0.2 + 2 * side + names, 3.3 + 2 * side + names]
+    width = left[3] + 2.5
+    figure = Figure(figsize=(width, height), dpi=100)
+    rest = height - below - 0.15
+    panels = [
+        figure.add_axes((x / width, (below + (rest - side) / 2) / height, side / width, side / height))
+        for x in left[:2]
+    ]
+    panels += [figure.add_axes((x / width, below / height, 2.4 / width, rest / height)) for x in left[2:]]
+    return figure, panels
 
 
 def _answers_axes(
