@@ -26,10 +26,10 @@ _SIZES = (0.5, 2.0)  # the least and the most that the content is scaled by
 
 
 class _Seen(NamedTuple):
-    """One network's view of one picture: `shares` (classes,), and `features` (C, h, w) of a stage."""
+    """One network's view of one picture: `shares` (classes,), and the features (C, h, w) of each stage."""
 
     shares: Tensor
-    features: Tensor
+    features: list[Tensor]
 
 
 def views(
@@ -70,17 +70,15 @@ def views(
     names = {name: (classes or {}).get(name) for name in models}
     most = min(stage_index(model, -1) for model in models.values()) + 1
     # answers are kept: a control set back, or another one moved, asks only for what is new
-    seen = lru_cache(maxsize=1024)(lambda name, *state: _seen(models[name], _moved(pixels, *state[:-1]), state[-1]))
+    seen = lru_cache(maxsize=512)(lambda name, *state: _seen(models[name], _moved(pixels, *state), most))
 
     def draw(image: int, right: int, down: int, turn: float, size: float, stage: int) -> Figure:
         from stm_lab.figures import views_compared
 
         state = (image, down, right, turn, size)
-        answers = [
-            _compared(name, names[name], seen(name, image, 0, 0, 0.0, 1.0, stage - 1), seen(name, *state, stage - 1))
-            for name in models
-        ]
-        shown = [as_shown(_moved(pixels, *one)[0]) for one in ((image, 0, 0, 0.0, 1.0), state)]
+        both = ((image, 0, 0, 0.0, 1.0), state)
+        answers = [_compared(name, names[name], *(seen(name, *one) for one in both), stage - 1) for name in models]
+        shown = [as_shown(_moved(pixels, *one)[0]) for one in both]
         return views_compared(shown, answers, _words(right, down, turn, size), f"features of stage {stage}")
 
     controls = {
@@ -125,26 +123,27 @@ def _place(x: float, y: float, size: tuple[int, int], turn: float, factor: float
     return middle_x + factor * turned_x, middle_y + factor * turned_y
 
 
-def _seen(model: nn.Module, view: Tensor, stage: int) -> _Seen:
+def _seen(model: nn.Module, view: Tensor, stages: int) -> _Seen:
     with evaluating(model, None, 0) as device, torch.inference_mode():
-        last, (feature,) = model.forward_intermediates(Normalize(model, device)(view), indices=[stage])
+        last, features = model.forward_intermediates(Normalize(model, device)(view), indices=list(range(stages)))
         logits = model.forward_head(last)
     if logits.ndim != 2 or model.num_classes == 0:
         raise UserError(f"{model_name(model)} has no classifier: it gives {tuple(logits.shape[1:])} numbers an image")
-    return _Seen(logits[0].float().softmax(0).cpu(), feature[0].float().cpu())
+    return _Seen(logits[0].float().softmax(0).cpu(), [feature[0].float().cpu() for feature in features])
 
 
-def _compared(name: str, classes: Sequence[str] | None, before: _Seen, after: _Seen) -> object:
+def _compared(name: str, classes: Sequence[str] | None, before: _Seen, after: _Seen, stage: int) -> object:
     from stm_lab.figures.views import Answers
 
     labels = [int(seen.shares.argmax()) for seen in (before, after)]
+    features = [seen.features[stage] for seen in (before, after)]
     return Answers(
         name=name,
         classes=tuple(f"class {label}" if classes is None else classes[label] for label in labels),
         confidences=tuple(100 * float(seen.shares[label]) for seen, label in zip((before, after), labels, strict=True)),
         kept=100 * float(after.shares[labels[0]]),
-        maps=_maps(before.features, after.features),
-        cosine=float(functional.cosine_similarity(*(seen.features.mean((1, 2)) for seen in (before, after)), dim=0)),
+        maps=_maps(*features),
+        cosine=float(functional.cosine_similarity(*(feature.mean((1, 2)) for feature in features), dim=0)),
     )
 
 

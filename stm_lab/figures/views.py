@@ -11,9 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from stm_lab.errors import UserError
-from stm_lab.figures.style import colours, described, plain
+from stm_lab.figures.style import colours, described
 
 _CHANGED = "#D55E00"  # the frame and the words of an answer that did not stay
+# in inches: sides of a map, between maps, from the border; where rows of maps and bars begin, from below
+_SIDE, _GAP, _EDGE, _HEIGHT = 1.42, 0.13, 0.1, 4.6
+_ROWS, _BARS, _BAR = (2.5, 0.82), (0.56, 0.38), 0.14
 
 
 @dataclass(frozen=True)
@@ -54,52 +57,51 @@ def views_compared(views: Sequence[np.ndarray], answers: Sequence[Answers], move
         raise UserError(
             f"views_compared: {len(views)} views and {len(answers)} networks; expected two, and one at least"
         )
-    columns = max(5, 1 + len(answers))  # the line on top needs its room
-    # no automatic layout, which would take longer than all the drawing
-    figure = Figure(figsize=(1.55 * columns + 0.25, 4.9), dpi=100)
-    left, right = 0.32 / figure.get_figwidth(), 1 - 0.08 / figure.get_figwidth()
-    grid = figure.add_gridspec(
-        3, columns, height_ratios=(1, 1, 0.28), left=left, right=right, top=0.86, bottom=0.09, wspace=0.07, hspace=0.27
-    )
-    for row, (view, title) in enumerate(zip(views, ("standard view", "moved view"), strict=True)):
-        axes = figure.add_subplot(grid[row, 0])
+    width = _EDGE + max(5, 1 + len(answers)) * (_SIDE + _GAP)  # the line on top needs its room
+    figure = Figure(figsize=(width, _HEIGHT), dpi=100)
+    for view, bottom, title in zip(views, _ROWS, ("standard view", "moved view"), strict=True):
+        axes = figure.add_axes((_EDGE / width, bottom / _HEIGHT, _SIDE / width, _SIDE / _HEIGHT))
         axes.imshow(view, interpolation="nearest")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
         axes.set_title(title, fontsize=8, pad=3)
+    # all the rest on one panel, in inches: twenty panels would take longer to make than all that is in them
+    board = figure.add_axes((0, 0, 1, 1))
+    board.set_axis_off()
     shade = colours([answer.name for answer in answers])
     for column, answer in enumerate(answers, 1):
-        top = max(np.abs(values).max() for values in answer.maps) or 1.0
-        for row, values in enumerate(answer.maps):
-            axes = figure.add_subplot(grid[row, column])
-            axes.imshow(values, vmin=-top, vmax=top, cmap="PuOr", interpolation="nearest")
-            axes.set_axis_off()
-            changed = row == 1 and not answer.stays
-            title = f"{_short(answer.classes[row])} {answer.confidences[row]:.0f}%"
-            axes.set_title(title, fontsize=8, pad=3, color=_CHANGED if changed else "black")
-            if changed:
-                frame = {"fill": False, "edgecolor": _CHANGED, "linewidth": 3, "clip_on": False}
-                axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, **frame))
-        _bars(figure.add_subplot(grid[2, column]), answer, shade[answer.name], first=column == 1)
-        middle = (axes.get_position().x0 + axes.get_position().x1) / 2
-        figure.text(middle, 0.925, answer.name, ha="center", fontsize=9, color=shade[answer.name], weight="bold")
-    figure.text(0.5, 0.985, f"{move}; {stage}", ha="center", va="top", fontsize=9)
+        _column(board, _EDGE + column * (_SIDE + _GAP), answer, shade[answer.name])
+    for text, bottom in (("standard", _BARS[0]), ("moved", _BARS[1])):
+        board.text(_EDGE + _SIDE, bottom + _BAR / 2, text, fontsize=7, ha="right", va="center")
+    board.text(width / 2, _HEIGHT - 0.08, f"{move}; {stage}", fontsize=9, ha="center", va="top")
+    board.set(xlim=(0, width), ylim=(0, _HEIGHT), aspect="auto")
     same = sum(answer.stays for answer in answers)
     words = "; ".join(map(_said, answers))
     return described(figure, f"{move}. {same} of {len(answers)} networks keep their answer. {words}. {stage}.")
 
 
-def _bars(axes: Axes, answer: Answers, colour: str, first: bool) -> None:
-    """Confidence in the first answer: in the standard view, and what is left of it."""
-    axes.barh([1, 0], [answer.confidences[0], answer.kept], color=[colour, colour], alpha=0.8, height=0.7)
-    axes.set(xlim=(0, 100), ylim=(-0.5, 1.5), yticks=[])
-    axes.set_xticks([0, 50, 100], ["", "50", ""])  # the ends of two panels stand too near for their numbers
-    axes.tick_params(labelsize=6, length=2, pad=1)
-    axes.set_xlabel(f"% {_short(answer.classes[0])}, cos {answer.cosine:.2f}", fontsize=7, labelpad=1)
-    plain(axes, "x")
-    if first:
-        for place, text in ((1, "standard"), (0, "moved")):
-            axes.text(-4, place, text, ha="right", va="center", fontsize=7)
+def _column(board: Axes, left: float, answer: Answers, colour: str) -> None:
+    """One network: its name, two maps with the answers above them, and its confidence in the first answer."""
+    middle = left + _SIDE / 2
+    board.text(middle, _ROWS[0] + _SIDE + 0.27, answer.name, fontsize=9, ha="center", color=colour, weight="bold")
+    top = max(np.abs(values).max() for values in answer.maps) or 1.0
+    for row, (values, bottom) in enumerate(zip(answer.maps, _ROWS, strict=True)):
+        changed = row == 1 and not answer.stays
+        height, width = (_SIDE * length / max(values.shape) for length in values.shape)
+        x, y = middle - width / 2, bottom + (_SIDE - height) / 2
+        place = (x, x + width, y, y + height)
+        board.imshow(values, extent=place, vmin=-top, vmax=top, cmap="PuOr", interpolation="nearest", aspect="auto")
+        title = f"{_short(answer.classes[row])} {answer.confidences[row]:.0f}%"
+        board.text(
+            middle, bottom + _SIDE + 0.06, title, fontsize=8, ha="center", color=_CHANGED if changed else "black"
+        )
+        if changed:
+            board.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=_CHANGED, linewidth=3))
+    for share, bottom in zip((answer.confidences[0], answer.kept), _BARS, strict=True):
+        board.add_patch(Rectangle((left, bottom), _SIDE, _BAR, color="0.92"))
+        board.add_patch(Rectangle((left, bottom), _SIDE * share / 100, _BAR, color=colour, alpha=0.8))
+    first = f"{_short(answer.classes[0])} {answer.confidences[0]:.0f} to {answer.kept:.0f}%"
+    board.text(middle, 0.21, first, fontsize=7, ha="center")
+    board.text(middle, 0.07, f"cosine {answer.cosine:.2f}", fontsize=7, ha="center")
 
 
 def _short(name: str) -> str:

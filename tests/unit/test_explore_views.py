@@ -9,7 +9,6 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from speed import slowness
 
 import stm_lab
 from stm_lab import explore, zoo
@@ -37,7 +36,7 @@ def explorer(models, images):
 
 def panels(figure):
     """The arrays of all pictures in a figure, in order: two views, then two maps for each network."""
-    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+    return [np.asarray(image.get_array()) for axes in figure.axes for image in axes.images]
 
 
 def test_without_a_move_both_rows_are_alike(explorer, images):
@@ -101,7 +100,7 @@ def test_an_answer_that_changes_is_framed_and_said(models, images):
     figures = [explorer.figure(image=image, right=30, down=0, turn=0.0, size=2.0) for image in range(3)]
     changed = 0
     for figure in figures:
-        frames = sum(len(axes.patches) for axes in figure.axes if axes.images)
+        frames = sum(not patch.get_fill() for patch in figure.axes[2].patches)
         assert frames == figure.get_label().count(", now ")
         assert f"{6 - frames} of 6 networks keep" in figure.get_label()
         changed += frames
@@ -118,33 +117,32 @@ def click(explorer, panel, x, y):
     picture.clicked = [across / figure.bbox.width, 1 - up / figure.bbox.height, len(picture.clicked) + 1]
 
 
-def spot_in(view):
-    """(row, column) of the bright spot nearest to the middle: near an edge, its mirror image is seen besides."""
-    bright = np.argwhere(view > 0.8 * view.max())
-    nearest = bright[np.abs(bright - 31.5).max(1).argmin()]
-    return bright[np.abs(bright - nearest).max(1) <= 5].mean(0)
+def is_in_the_middle(explorer):
+    """Whether the bright spot is; its mirror images may be anywhere else."""
+    view = panels(explorer.figure())[1][..., 0]
+    return view[30:34, 30:34].max() > 0.8 * view.max()
 
 
-@pytest.mark.parametrize("place", [(40, 20), (31, 33), (20, 46)])
-def test_a_click_takes_the_place_to_the_middle(explorer, images, place):
-    """In either picture; of a picture with one bright spot, that has been turned, made larger, and moved before."""
+@pytest.mark.parametrize("moves", [{}, {"turn": 90.0}, {"turn": -35.0, "size": 0.8}])
+@pytest.mark.parametrize("place", [(40, 20), (31, 33), (10, 56)])
+def test_a_click_takes_the_place_to_the_middle(place, moves):
+    """In either picture; of a picture with one bright spot, that has been turned, made smaller, and moved before."""
     spot = torch.zeros(1, 3, 64, 64)
     spot[..., place[1] - 1 : place[1] + 2, place[0] - 1 : place[0] + 2] = 1
     explorer = explore.views({"identity": stm_lab.build_model("identity", "nano")}, spot)
-    for moves in ({}, {"turn": 90.0}, {"turn": -35.0, "size": 0.8}):
-        explorer.set(**STILL | moves)
-        click(explorer, 0, *place)
-        assert np.abs(spot_in(panels(explorer.figure())[1][..., 0]) - 31.5).max() <= 1.5, moves
-        explorer.set(right=explorer.state["right"] - 4, down=explorer.state["down"] + 3)
-        row, column = spot_in(panels(explorer.figure())[1][..., 0])
-        click(explorer, 1, column, row)
-        assert np.abs(spot_in(panels(explorer.figure())[1][..., 0]) - 31.5).max() <= 1.5, moves
+    explorer.set(**{**STILL, **moves})
+    click(explorer, 0, *place)
+    assert is_in_the_middle(explorer)
+    explorer.set(right=explorer.state["right"] - 4, down=explorer.state["down"] + 3)
+    assert not is_in_the_middle(explorer)
+    click(explorer, 1, 31.5 - 4, 31.5 + 3)
+    assert is_in_the_middle(explorer)
 
 
 def test_a_click_on_features_changes_nothing(explorer):
     explorer.set(right=3)
     before = explorer.state
-    click(explorer, 2, 0, 0)
+    click(explorer, 2, 3, 2)
     assert explorer.state == before
 
 
@@ -157,7 +155,7 @@ def test_every_state_answers_in_half_a_second(models, images):
         explorer.set(right=right, turn=turn, stage=stage)
         times.append(time.process_time() - start)
         assert picture.png != before
-    assert statistics.median(times) < 0.5 * slowness(), times
+    assert statistics.median(times) < 0.5
 
 
 # ---- pictures of one's own, and refusals ----------------------------------------------------------------------------
