@@ -30,6 +30,7 @@ from stm_lab.course.watch import Watch, how_it_ended, kill_tree, terminated_as_i
 from stm_lab.files import write_whole
 
 _LOOK_EVERY = 0.1  # seconds
+_STARTS = 3  # of a kernel that ends before its first cell
 
 logging.getLogger("papermill").addHandler(logging.NullHandler())  # what it would say of a failure, we say
 
@@ -68,7 +69,7 @@ def execute(
     cells = _Cells(notebook, on_cell)
     outcome: list[dict[str, Any] | None] = []
     worker = threading.Thread(
-        target=lambda: outcome.append(_papermill(notebook, folder, values, kernel, cells, on_text)), daemon=True
+        target=lambda: outcome.append(_with_restarts(notebook, folder, values, kernel, cells, on_text)), daemon=True
     )
     stopped: dict[str, Any] | None = None
     with terminated_as_interrupted():
@@ -172,6 +173,19 @@ class _Kernel:
         """End it and its children."""
         if self.pid is not None:
             kill_tree(self.pid)
+
+
+def _with_restarts(*run: Any) -> dict[str, Any] | None:
+    """`_papermill`, with a new kernel where one could not start.
+
+    Jupyter chooses free ports and the kernel binds them a moment later: where many kernels start, another program may
+    have taken one in between, and the kernel ends with status 1. A kernel that a signal ended is not started again.
+    """
+    for _ in range(_STARTS - 1):
+        failure = _papermill(*run)
+        if failure is None or failure["kind"] != "start" or failure.get("exit_code") != 1:
+            return failure
+    return _papermill(*run)
 
 
 def _papermill(

@@ -151,6 +151,21 @@ def test_a_kernel_that_never_starts(small, monkeypatch):
     assert status(caught.value.folder)["failure"]["exit_code"] == 1
 
 
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_kernel_whose_port_was_taken_is_started_again(small, monkeypatch, tmp_path, late):
+    """An interpreter that fails `late` times before it is one, as a kernel does that finds its port in use."""
+    failed = tmp_path / "failed"
+    interpreter = tmp_path / "python"
+    interpreter.write_text(
+        f'#!/bin/sh\n[ "$(cat "{failed}" 2>/dev/null | wc -l)" -ge {late} ] && exec "{sys.executable}" "$@"\n'
+        f'echo taken >> "{failed}"; exit 1\n'
+    )
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    assert status(run(1))["state"] == "done"
+    assert failed.read_text().split() == ["taken"] * late
+
+
 def test_a_full_disk_is_told_in_one_line(small):
     folder = plan(1).folder.create()
     folder.log.symlink_to("/dev/full")
