@@ -22,6 +22,8 @@ from stm_lab.devices import cores
 from stm_lab.errors import UserError
 from stm_lab.processes import without_main
 
+_Running = dict[multiprocessing.connection.Connection, "_Process"]  # by where its answer comes
+
 
 class Local:
     """Runs side by side on this machine: as many as its cores, memory and GPUs hold by what their cards ask for.
@@ -47,7 +49,7 @@ class Local:
         limits = Limits(force, timeout, memory)
         outcomes, waiting = sort_out(jobs, limits)
         room = _Room(self.processes)
-        running: dict[int, _Process] = {}  # by sentinel
+        running: _Running = {}
         with Board(title, len(jobs)) as board:
             for outcome in outcomes.values():
                 board.ended(outcome.job, outcome.state, outcome.message)
@@ -69,7 +71,7 @@ class Local:
         return [outcomes[job.folder.path] for job in jobs]
 
 
-def _start(waiting: list[Job], room: _Room, running: dict[int, _Process], limits: Limits) -> Iterator[_Process]:
+def _start(waiting: list[Job], room: _Room, running: _Running, limits: Limits) -> Iterator[_Process]:
     """Start every job that there is room for, in order; one that another process is at waits."""
     for job in list(waiting):
         if job.folder.is_held():
@@ -79,21 +81,21 @@ def _start(waiting: list[Job], room: _Room, running: dict[int, _Process], limits
             return
         waiting.remove(job)
         process = _Process(job, limits, devices)
-        running[process.sentinel] = process
+        running[process.answer] = process
         yield process
 
 
-def _ended(running: dict[int, _Process], board: Board) -> list[_Process]:
-    """The processes that came to their end, after waiting a little for one."""
+def _ended(running: _Running, board: Board) -> list[_Process]:
+    """The processes that have answered or died, after waiting a little for one."""
     if not running:
         time.sleep(0.5)
         return []
     ready = multiprocessing.connection.wait(list(running), timeout=0.5)
     board.look()
-    return [running.pop(sentinel) for sentinel in ready]
+    return [running.pop(answer) for answer in ready]
 
 
-def _stop(running: dict[int, _Process]) -> None:
+def _stop(running: _Running) -> None:
     for process in running.values():
         process.terminate()
     deadline = time.monotonic() + PATIENCE
@@ -161,28 +163,26 @@ class _Process:
 
     def __init__(self, job: Job, limits: Limits, devices: list[int]):
         self.job, self.devices = job, devices
-        self._answer, theirs = multiprocessing.Pipe(duplex=False)
+        self.answer, theirs = multiprocessing.Pipe(duplex=False)
         environment = dict(os.environ)  # the server that forks may be older than what was set since
         self._process = _context().Process(target=_main, args=(job, limits, devices, environment, theirs))
         with without_main():
             self._process.start()
         theirs.close()
 
-    @property
-    def sentinel(self) -> int:
-        return self._process.sentinel
-
     def outcome(self) -> Outcome:
-        """What the process said before it ended; that it failed if it said nothing."""
-        self._process.join()
+        """What the process said; that it failed if it died without a word.
+
+        One that has answered is not waited for: giving its memory back takes longer than starting the next.
+        """
         try:
-            state, message = self._answer.recv()
+            state, message = self.answer.recv()
         except EOFError:
+            self._process.join()
             how = how_it_ended(self._process.exitcode)
             said = f"{self.job.notebook}: the run's process died ({how}; see {self.job.folder.path})"
             state, message = "failed", said
-        self._answer.close()
-        self._process.close()
+        self.answer.close()
         return Outcome(self.job, state, message)
 
     def terminate(self) -> None:
