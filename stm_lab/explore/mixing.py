@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import ipywidgets as widgets
@@ -17,7 +17,7 @@ from stm_lab.measure import mixer_layers
 from stm_lab.measure._batches import as_images, evaluating
 from stm_lab.measure.mixing import MixerLayer, Site, mixer_sites, token_weights
 
-_AT_MOST = 4  # layers that are drawn side by side
+_AT_MOST = 4  # layers or heads that are drawn side by side
 
 
 def mixing_weights(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1) -> Explorer:
@@ -25,7 +25,8 @@ def mixing_weights(models: Mapping[str, nn.Module], images: Tensor, *, stage: in
 
     Choose model, stage and image; click a token in any panel, or move the sliders for its row and column in pixels. The
     weights are rows of the exact Jacobian (see `measure.mixing_matrix`), of the mixers alone, without the residual
-    branch: one backward pass a channel, side by side; what was seen is kept. A deep stage shows four of its blocks.
+    branch: one backward pass a channel, side by side; what was seen is kept. `panels` are the stage's blocks, or the
+    heads of one of them, before its last projection. Of more than four panels four are shown.
 
     Args:
         models: models with token mixers, by name; ours, or those of timm that `measure.mixer_layers` finds.
@@ -45,8 +46,7 @@ def mixing_weights(models: Mapping[str, nn.Module], images: Tensor, *, stage: in
         if not found:
             known = ", ".join(str(number + 1) for number in sorted({layer.stage for layer in layers[name]}))
             raise UserError(f"{name} has no mixers in stage {stage}; known: {known}")
-        chosen = np.unique(np.linspace(0, len(found) - 1, min(_AT_MOST, len(found))).round().astype(int))
-        return [found[i] for i in chosen]
+        return found
 
     @lru_cache(maxsize=64)
     def sites(name: str, image: int, stage: int) -> dict[str, Site]:
@@ -56,28 +56,45 @@ def mixing_weights(models: Mapping[str, nn.Module], images: Tensor, *, stage: in
             return mixer_sites(model, batch, of_stage(name, stage))
 
     @lru_cache(maxsize=512)
-    def weights(name: str, image: int, stage: int, row: int, column: int) -> dict[str, np.ndarray]:
-        """By layer; row and column in pixels."""
-        found = {}
+    def weights(name: str, image: int, stage: int, row: int, column: int, block: int | None) -> dict[str, np.ndarray]:
+        """By block or, of one block, by head; row and column in pixels."""
+        found, at = {}, sites(name, image, stage)
         with evaluating(models[name], None, 0):
-            for layer in of_stage(name, stage):
-                site = sites(name, image, stage)[layer.name]
+            for label, layer, head in panels_of(name, stage, block, at):
+                site = at[layer.name]
                 token = (at * cells // pixels for at, cells, pixels in zip((row, column), site.size, size, strict=True))
-                found[f"block {layer.block + 1}"] = token_weights(site, *token)[0]
+                found[label] = token_weights(site, *token, head)[0]
         return found
 
-    def draw(model: str, stage: int, image: int, row: int, column: int) -> Figure:
+    def panels_of(
+        name: str, stage: int, block: int | None, at: Mapping[str, Site]
+    ) -> list[tuple[str, MixerLayer, int | None]]:
+        """What is drawn: (title, layer, head)."""
+        found = of_stage(name, stage)
+        if block is None:
+            return [(f"block {layer.block + 1}", layer, None) for layer in _some(found)]
+        if block > len(found):
+            raise UserError(f"{name} has {len(found)} blocks in stage {stage}, and no block {block}")
+        layer = found[block - 1]
+        if not at[layer.name].heads:
+            raise UserError(f"{name}: its mixers have no heads; choose the blocks")
+        return [(f"block {block}, head {head + 1}", layer, head) for head in _some(range(at[layer.name].heads))]
+
+    def draw(model: str, stage: int, panels: int | None, image: int, row: int, column: int) -> Figure:
         from stm_lab.figures import mixing_over_image
 
-        maps = weights(model, image, stage, row, column)
+        maps = weights(model, image, stage, row, column, panels)
         cells = next(iter(maps.values())).shape
         title = f"{model}, stage {stage}: what each of {cells[0]}x{cells[1]} tokens gives to the framed one"
         place = (row + 0.5) / size[0], (column + 0.5) / size[1]
         return mixing_over_image(as_shown(images[image]), maps, place, title)
 
+    most = max(layer.block + 1 for found in layers.values() for layer in found)
+    choices = [("the blocks", None), *((f"heads of block {number}", number) for number in range(1, most + 1))]
     controls = {
         "model": widgets.Dropdown(options=list(models), description="model"),
         "stage": widgets.Dropdown(options=stages, value=stage if stage in stages else stages[0], description="stage"),
+        "panels": widgets.Dropdown(options=choices, value=None, description="panels"),
         **place_controls(len(images), size),
     }
 
@@ -85,3 +102,8 @@ def mixing_weights(models: Mapping[str, nn.Module], images: Tensor, *, stage: in
         return {"row": min(max(int(y), 0), size[0] - 1), "column": min(max(int(x), 0), size[1] - 1)}
 
     return Explorer(draw, controls, select=select)
+
+
+def _some(items: Sequence) -> list:
+    """All, or of many the first, the last, and some between."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(_AT_MOST, len(items))).round().astype(int))]

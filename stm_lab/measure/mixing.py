@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -255,12 +256,21 @@ def mixing_matrix(
     )
 
 
-def token_weights(site: Site, row: int, column: int) -> np.ndarray:
-    """(N, H, W): what each input position contributes to one output position, exactly; a row of `mixing_matrix`."""
+def token_weights(site: Site, row: int, column: int, head: int | None = None) -> np.ndarray:
+    """(N, H, W): what each input position contributes to one output position, exactly; a row of `mixing_matrix`.
+
+    With `head`, from 0, to the channels of that head alone, before the last projection mixes them with the others'.
+    Raises UserError for a head that the mixer does not have.
+    """
     height, width = site.size
     position = torch.tensor([row * width + column])
     signs = torch.eye(site.channels, dtype=site.tokens.dtype, device=site.tokens.device)
-    gradients = torch.cat([_rows(site, position, part) for part in signs.split(64)])  # (C, N, 1, P, C)
+    if head is not None:
+        if head not in range(site.heads):
+            raise UserError(f"head {head}: the mixer has {site.heads} heads, counted from 0")
+        signs = signs.chunk(site.heads)[head]  # channels (head, d)
+    with nullcontext() if head is None else site.without_projection():
+        gradients = torch.cat([_rows(site, position, part) for part in signs.split(64)])  # (C, N, 1, P, C)
     return gradients.square().sum((0, 2, 4)).sqrt().view(-1, height, width).cpu().numpy()
 
 
@@ -288,6 +298,21 @@ class Site:
             self.size = tuple(tokens.shape[1:3])
         self.tokens = tokens.reshape(len(tokens), -1, tokens.shape[-1])
         self.channels = self.tokens.shape[-1]
+        self._headed = _headed(function)
+
+    @property
+    def heads(self) -> int:
+        """How many heads hear for themselves before a last projection mixes them; 0 if there are none."""
+        return 0 if self._headed is None else _heads(self._headed)
+
+    @contextmanager
+    def without_projection(self) -> Iterator[None]:
+        """Meanwhile it gives the heads' own outputs, channels (head, d). For a mixer with heads only."""
+        handle = self._headed.proj.register_forward_hook(lambda module, args, output: args[0])
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def __call__(self, tokens: Tensor, which: Tensor) -> Tensor:
         count, (height, width) = len(self.tokens), self.size
@@ -308,6 +333,17 @@ class Site:
             return out[:, self._prefix.shape[1] :]
         out = out.permute(0, 2, 3, 1) if self._layout == "NCHW" else out
         return out.reshape(len(tokens), height * width, -1)
+
+
+def _headed(function: Callable) -> nn.Module | None:
+    """The module with heads and a linear projection behind them, by the names that we and timm give them."""
+    module = getattr(function, "__self__", function)  # timm's Swin: a block's method
+    modules = module.modules() if isinstance(module, nn.Module) else ()
+    return next((m for m in modules if _heads(m) and isinstance(getattr(m, "proj", None), nn.Linear)), None)
+
+
+def _heads(module: nn.Module) -> int:
+    return getattr(module, "heads", None) or getattr(module, "num_heads", None) or 0
 
 
 def mixer_sites(model: nn.Module, images: Tensor, layers: Sequence[MixerLayer]) -> dict[str, Site]:

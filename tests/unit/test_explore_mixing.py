@@ -34,7 +34,7 @@ def titles(figure):
 
 
 def test_the_default_is_the_middle_token_of_stage_one(explorer):
-    assert explorer.state == {"model": "halo", "stage": 1, "image": 0, "row": 32, "column": 32}
+    assert explorer.state == {"model": "halo", "stage": 1, "panels": None, "image": 0, "row": 32, "column": 32}
     figure = explorer.figure()
     assert titles(figure) == ["the image", "block 1", "block 2"]
     assert "what each of 16x16 tokens gives to the framed one" in figure.get_label()
@@ -56,6 +56,30 @@ def test_it_draws_the_row_of_the_exact_mixing_matrix(explorer, models, mixer):
         shown = axes.images[1].get_array()  # over the grey image
         np.testing.assert_allclose(shown, wanted / wanted.max(), rtol=1e-3, atol=1e-5)
         assert {(patch.get_x(), patch.get_y()) for patch in axes.patches} == {(48, 16)}
+
+
+@pytest.mark.parametrize("mixer", [mixer for mixer in MIXERS if mixer not in ("convnext", "identity")])
+def test_heads_of_a_block_have_panels_of_their_own(explorer, mixer):
+    heads = explorer.figure(model=mixer, stage=2, panels=2, row=30, column=30)
+    assert titles(heads)[1:] == ["block 2, head 1", "block 2, head 2"]
+    one, other = (axes.images[1].get_array() for axes in heads.axes[1:])
+    assert abs(one - other).max() > 0.01
+    assert len(titles(explorer.figure(model=mixer, stage=4, panels=1))) == 5  # four of eight
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"model": "convnext", "panels": 1}, "convnext: its mixers have no heads; choose the blocks"),
+        ({"model": "halo", "stage": 1, "panels": 4}, "halo has 2 blocks in stage 1, and no block 4"),
+    ],
+)
+def test_heads_that_are_not_there_are_said_below_the_picture(explorer, state, said):
+    _, image, message = explorer.widget.children
+    before = image.png
+    explorer.set(**state)
+    assert said in message.value
+    assert image.png == before
 
 
 def test_identity_gives_all_to_itself(explorer):

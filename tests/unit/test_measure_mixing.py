@@ -9,7 +9,7 @@ from torch import nn
 
 import stm_lab
 from stm_lab.errors import UserError
-from stm_lab.measure.mixing import MixerLayer, Site, mixer_layers, mixing_matrix, token_weights
+from stm_lab.measure.mixing import MixerLayer, Site, mixer_layers, mixer_sites, mixing_matrix, token_weights
 from stm_lab.mixers import get_mixer
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -276,6 +276,36 @@ def test_in_a_network_the_tokens_are_those_that_reach_it(name):
     np.testing.assert_allclose(named.matrix, result.matrix, rtol=1e-4, atol=1e-5 * result.matrix.max())
     weights = token_weights(Site(mixer, (seen[0],), {}, "NHWC", None, 0), 3, 6)
     np.testing.assert_allclose(weights.reshape(2, 64), result.matrix[:, 3 * 8 + 6], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["halo", "swin", "pvt", "pvt_v2", "dcn_v3"])
+def test_a_head_is_the_mixer_whose_projection_lets_only_that_head_through(name):
+    """As if the last projection were the identity on the head's channels, and 0 on all others."""
+    mixer = stm_lab.build_model(name, "nano").stages[2].blocks[1].mixer.double().eval()
+    tokens = torch.randn(2, 4, 4, mixer.proj.in_features, dtype=torch.float64)
+    site = Site(mixer, (tokens,), {}, "NHWC", None, 0)
+    assert site.heads == mixer.proj.in_features // 16
+    found = [token_weights(site, 1, 2, head) for head in range(site.heads)]
+    for head, rows in enumerate(torch.arange(mixer.proj.in_features).split(16)):
+        torch.nn.init.zeros_(mixer.proj.weight)
+        mixer.proj.weight.data[rows, rows] = 1
+        np.testing.assert_allclose(found[head], token_weights(site, 1, 2), rtol=1e-9, atol=1e-12)
+    with pytest.raises(UserError, match=f"head 9: the mixer has {site.heads} heads, counted from 0"):
+        token_weights(site, 1, 2, 9)
+
+
+@pytest.mark.parametrize(("name", "heads"), [("swin_tiny_patch4_window7_224", 3), ("pvt_v2_b0", 1), ("test_vit", 2)])
+def test_heads_of_timms_mixers_add_up_to_them(name, heads):
+    """With all heads' channels in the Jacobian and a projection that is the identity, squares add up."""
+    model = timm.create_model(name).eval()
+    layer = mixer_layers(model)[0]
+    images = torch.rand(1, 3, 224 if "224" in name else 160, 224 if "224" in name else 160)
+    with torch.no_grad():
+        site = mixer_sites(model, images, [layer])[layer.name]
+    assert site.heads == heads
+    squares = sum(token_weights(site, 2, 3, head) ** 2 for head in range(heads))
+    with site.without_projection():
+        np.testing.assert_allclose(squares**0.5, token_weights(site, 2, 3), rtol=1e-4, atol=1e-8)
 
 
 def test_the_whole_block_can_be_asked_for():
