@@ -19,7 +19,7 @@ _MEANINGS = {
     _MASKED: "masked: outside the map",
     _SILENT: "neither",
 }
-_NUMBERS = 256  # tokens: more have no number in their cells
+_NUMBERS = 64  # areas of equal count: where there are more, colours must do
 
 
 def halo_blocks(
@@ -102,15 +102,28 @@ def _coloured(axes: Axes, these: np.ndarray, back: np.ndarray, own: np.ndarray) 
 def _counted(axes: Axes, counts: np.ndarray) -> None:
     top = max(int(counts.max()), 4)
     image = axes.imshow(counts, cmap="cividis", vmin=1, vmax=top, interpolation="nearest", zorder=2)
-    for (row, column), count in np.ndenumerate(counts) if counts.size <= _NUMBERS else ():
-        ink = "black" if image.norm(count) > 0.5 else "white"
-        axes.text(column, row, str(count), ha="center", va="center", fontsize=6, color=ink, zorder=4)
+    rows, columns = _runs(counts[:, 0]), _runs(counts[0])
+    for top, bottom in rows if len(rows) * len(columns) <= _NUMBERS else ():
+        for left, right in columns:
+            count = counts[top, left]
+            ink = "black" if image.norm(count) > 0.5 else "white"
+            place = (left + right - 1) / 2, (top + bottom - 1) / 2
+            axes.text(*place, str(count), ha="center", va="center", fontsize=8, color=ink, zorder=4)
+
+
+def _runs(counts: np.ndarray) -> list[tuple[int, int]]:
+    """[first, end) of the stretches in which a line of counts stays the same. Counts are a product of both axes."""
+    ends = [*(np.flatnonzero(np.diff(counts)) + 1), len(counts)]
+    return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
 def _blocks(axes: Axes, height: int, width: int, block: int, halo: int) -> None:
-    """Fences of the blocks, the padding to whole ones included, and the map's own frame."""
+    """Tokens, fences of the blocks, the padding to whole ones included, and the map's own frame."""
     bottom, right = (-(-size // block) * block for size in (height, width))
-    fence = {"color": "black", "lw": 0.8, "ls": ":", "zorder": 4}
+    thin = {"color": "white", "lw": 0.4, "zorder": 3}
+    axes.hlines(np.arange(1, height) - 0.5, -0.5, width - 0.5, **thin)
+    axes.vlines(np.arange(1, width) - 0.5, -0.5, height - 0.5, **thin)
+    fence = {"color": "black", "lw": 1, "ls": ":", "zorder": 4}
     axes.hlines(np.arange(0, bottom + 1, block) - 0.5, -0.5, right - 0.5, **fence)
     axes.vlines(np.arange(0, right + 1, block) - 0.5, -0.5, bottom - 0.5, **fence)
     axes.add_patch(Rectangle((-0.5, -0.5), width, height, fill=False, ec="black", lw=1.2, zorder=5))

@@ -47,6 +47,19 @@ def test_colours_and_counts_are_those_of_the_loops(height, width, block, halo):
         assert told[4:6] == [hears_it.sum(), (hears_it & ~heard).sum()]
 
 
+@each_size
+def test_every_area_of_equal_count_has_its_number(height, width, block, halo):
+    counts = naive(height, width, block, halo)[::block, ::block].sum((0, 1))
+    texts = figures.halo_blocks(height, width, block=block, halo=halo).axes[2].texts
+    runs = [1 + np.count_nonzero(np.diff(line)) for line in (counts[:, 0], counts[0])]
+    assert len(texts) == np.prod(runs)
+    for text in texts:
+        column, row = text.get_position()
+        assert {counts[int(y), int(x)] for y in (row, row + 0.5) for x in (column, column + 0.5)} == {
+            int(text.get_text())
+        }
+
+
 @pytest.mark.parametrize(("height", "width", "block", "halo"), [(6, 9, 4, 1), (5, 4, 3, 2)])
 def test_tokens_that_are_drawn_as_heard_are_those_that_the_mixer_hears(height, width, block, halo):
     torch.manual_seed(0)
