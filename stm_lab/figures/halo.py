@@ -107,8 +107,8 @@ def _counted(axes: Axes, counts: np.ndarray) -> None:
         for left, right in columns:
             count = counts[top, left]
             ink = "black" if image.norm(count) > 0.5 else "white"
-            place = (left + right - 1) / 2, (top + bottom - 1) / 2
-            axes.text(*place, str(count), ha="center", va="center", fontsize=8, color=ink, zorder=4)
+            place = (left + right - 1) // 2, (top + bottom - 1) // 2  # the middle token: fences run beside it
+            axes.text(*place, str(count), ha="center", va="center", fontsize=8, color=ink, zorder=7)
 
 
 def _runs(counts: np.ndarray) -> list[tuple[int, int]]:

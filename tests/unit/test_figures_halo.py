@@ -55,9 +55,7 @@ def test_every_area_of_equal_count_has_its_number(height, width, block, halo):
     assert len(texts) == np.prod(runs)
     for text in texts:
         column, row = text.get_position()
-        assert {counts[int(y), int(x)] for y in (row, row + 0.5) for x in (column, column + 0.5)} == {
-            int(text.get_text())
-        }
+        assert text.get_text() == str(counts[row, column])
 
 
 @pytest.mark.parametrize(("height", "width", "block", "halo"), [(6, 9, 4, 1), (5, 4, 3, 2)])
