@@ -305,7 +305,8 @@ def _difference_of_tensors(found: Any, expected: torch.Tensor) -> str | None:
     if found.shape != expected.shape:
         return f"the shape is {tuple(found.shape)}, should be {tuple(expected.shape)}"
     if _kind(found) != _kind(expected) or (found.is_floating_point() and found.dtype != expected.dtype):
-        hint = "; a tensor that you make inside needs dtype=x.dtype" if found.is_floating_point() else ""
+        floats = found.is_floating_point() and expected.is_floating_point()
+        hint = "; a tensor that you make inside needs dtype=x.dtype" if floats else ""
         return f"the dtype is {_word(found)}, should be {_word(expected)}{hint}"
     if found.numel() == 0:
         return None
@@ -403,7 +404,7 @@ def _rescaled(trials: Sequence[_Trial], what: str) -> Iterator[str]:
     if all(bool((mine == 0).all()) for mine, _ in pairs):
         yield "your output is 0 everywhere"
         return
-    if not all(bool(true.isfinite().all()) and bool((true != 0).any()) for _, true in pairs):
+    if not all(bool(mine.isfinite().all() and true.isfinite().all() and (true != 0).any()) for mine, true in pairs):
         return
     factors = [float((mine * true).sum() / true.square().sum()) for mine, true in pairs]
     if all(difference(mine, factor * true) is None for factor, (mine, true) in zip(factors, pairs, strict=True)):

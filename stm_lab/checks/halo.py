@@ -81,6 +81,39 @@ def in_tokens(height, width, block, halo):
     return _heard(height, width, block, halo, halo) * block * block
 
 
+@heard_by.mistake("you count the tokens that each one hears; count the blocks that hear it")
+def whom_it_hears(height, width, block, halo):
+    def keys(size):
+        start = torch.arange(size) // block * block
+        return (start + block + halo).clamp(max=size) - (start - halo).clamp(min=0)
+
+    return keys(height)[:, None] * keys(width)
+
+
+@heard_by.mistake("you count blocks that would lie outside of the map, too; at the edges there are none")
+def without_edges(height, width, block, halo):
+    down, across = (
+        _counts(size, block, halo, halo, torch.arange(-10 * block, size + 10 * block, block))
+        for size in (height, width)
+    )
+    return down[:, None] * across
+
+
+@heard_by.mistake("only the next blocks are counted; a halo that is wider than a block reaches farther")
+def next_blocks(height, width, block, halo):
+    reach = min(halo, block)
+    return _heard(height, width, block, reach, reach)
+
+
+@heard_by.mistake("a slice that begins at a negative number counts from the end: begin at max(start - halo, 0)")
+def negative_slices(height, width, block, halo):
+    count = torch.zeros(height, width, dtype=torch.long)
+    for top in range(0, height, block):
+        for left in range(0, width, block):
+            count[top - halo : top + block + halo, left - halo : left + block + halo] += 1
+    return count
+
+
 # ---- 2: attention with a mask ---------------------------------------------------------------------------------------
 
 
@@ -89,12 +122,10 @@ def _masked(draw: Draw) -> dict:
     d = draw.integer(3, 7)
     inside = draw.normal(3, keys) > 0
     inside[:, 0], inside[0, 1] = True, False  # each block has a key, and one has something to mask
-    return {
-        "q": draw.normal(3, queries, d),
-        "k": draw.normal(3, keys, d),
-        "v": draw.normal(3, keys, d),
-        "inside": inside,
-    }
+    q, k, v = draw.normal(3, queries, d), draw.normal(3, keys, d), draw.normal(3, keys, d)
+    if draw.choice([True, False]):  # loud outside, very quiet inside: no number stands for -inf
+        q[..., -1], k[..., -1] = 1, torch.where(inside, -1e5, 1e5)
+    return {"q": q, "k": k, "v": v, "inside": inside}
 
 
 def _attention(q, k, v, inside, *, scale=None, axis=-1):
@@ -153,6 +184,52 @@ def over_queries(q, k, v, inside):
 @masked_attention.mistake("there is no softmax: the logits themselves are the weights")
 def no_softmax(q, k, v, inside):
     return (q @ k.mT * q.shape[-1] ** -0.5 * inside[:, None]) @ v
+
+
+@masked_attention.mistake(
+    "0 times -inf is NaN: do not multiply the mask with -inf; `masked_fill` puts it where it belongs"
+)
+def nothing_times_infinity(q, k, v, inside):
+    return (q @ k.mT * q.shape[-1] ** -0.5 + ~inside[:, None] * -math.inf).softmax(-1) @ v
+
+
+@masked_attention.mistake(
+    "the number for masked logits is not low enough: where the logits of the keys inside are lower yet, those outside "
+    "win; it must be -inf"
+)
+def finite_mask(q, k, v, inside):
+    return (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(~inside[:, None], -100.0).softmax(-1) @ v
+
+
+@masked_attention.mistake(
+    "a number is taken off the masked logits: where they are large, what is left still wins; put -inf in their place"
+)
+def taken_off(q, k, v, inside):
+    return (q @ k.mT * q.shape[-1] ** -0.5 - 100.0 * ~inside[:, None]).softmax(-1) @ v
+
+
+@masked_attention.mistake(
+    "keys and values outside are set to 0: then their logits are 0, and exp(0) is 1, a share that is lost; mask the "
+    "logits"
+)
+def zeroed(q, k, v, inside):
+    k, v = k * inside[..., None], v * inside[..., None]
+    return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
+
+
+@masked_attention.mistake("the weights are not divided by their sum")
+def not_normalised(q, k, v, inside):
+    return ((q @ k.mT * q.shape[-1] ** -0.5).exp() * inside[:, None]) @ v
+
+
+@masked_attention.mistake("the scale comes too late: it belongs to the logits, before the softmax")
+def scaled_output(q, k, v, inside):
+    return _attention(q, k, v, inside, scale=1) * q.shape[-1] ** -0.5
+
+
+@masked_attention.mistake("you blend the keys; the weights belong to the values")
+def keys_for_values(q, k, v, inside):
+    return _attention(q, k, k, inside)
 
 
 # ---- 3: the relative term -------------------------------------------------------------------------------------------
@@ -222,17 +299,46 @@ def without_query(q, table, halo):
     return relative_term.truth(torch.ones_like(q), table, halo)
 
 
+@relative_term.mistake("your rows are one too low: the step 0 has row w - 1")
+def one_too_low(q, table, halo):
+    w = len(q) + 2 * halo
+    return _relative(q, table, halo, lambda i, j: w - 2 + j - i)
+
+
+@relative_term.mistake("your row is i + j; it depends on the step from query to key, j - i, and begins at w - 1")
+def sum_of_places(q, table, halo):
+    return _relative(q, table, halo, lambda i, j: j + i)
+
+
+@relative_term.mistake(
+    "every query takes rows 0 to w - 1; the rows depend on the step from query to key, w - 1 + j - i"
+)
+def first_rows(q, table, halo):
+    return _relative(q, table, halo, lambda i, j: j)
+
+
+@relative_term.mistake("your window has a halo at one side only: w is b + 2 halo")
+def halo_once(q, table, halo):
+    b, w = len(q), len(q) + halo
+    return torch.einsum("id,ijd->ij", q, table[w - 1 + torch.arange(w) - torch.arange(b)[:, None]])
+
+
+@relative_term.mistake("that is the query times the whole table; choose the rows: for key j, row w - 1 + j - i")
+def whole_table(q, table, halo):
+    return q @ table.T
+
+
 # ---- 4: how far a stack of them hears -------------------------------------------------------------------------------
 
 
 def _stacks(draw: Draw) -> dict:
     block, layers = draw.integer(2, 7), draw.integer(2, 4)
-    size = draw.integer(40, 60)
+    size = draw.integer(50, 80)
     return {
-        "place": draw.integer(0, size - 1),
+        "place": draw.choice([draw.integer(0, size - 1), draw.integer(size - 9, size - 1)]),  # often near the end
         "size": size,
         "block": block,
-        "halo": draw.integer(1, block),
+        "halo": draw.integer(1, block + 3),  # wider than a block, too
         "layers": layers,
     }
 
@@ -287,7 +393,7 @@ def outside(place, size, block, halo, layers):
 
 @heard_after.mistake("the last token is size - 1")
 def last_is_size(place, size, block, halo, layers):
-    first, last = outside.function(place, size, block, halo, layers)
+    first, last = outside(place, size, block, halo, layers)
     return max(first, 0), min(last, size)
 
 
@@ -307,6 +413,31 @@ def one_layer(place, size, block, halo, layers):
 @heard_after.mistake("that is a layer too many")
 def layer_too_many(place, size, block, halo, layers):
     return _span(place, size, block, halo, layers + 1)
+
+
+@heard_after.mistake(
+    "each further layer adds a block at both ends only if the halo is no wider than a block; follow the ends"
+)
+def a_block_a_layer(place, size, block, halo, layers):
+    start, step = place // block * block, (layers - 1) * block + halo
+    return _cut(start - step, start + block - 1 + step, size)
+
+
+@heard_after.mistake("your span ends in the padding to whole blocks; the last token of the map is size - 1")
+def in_the_padding(place, size, block, halo, layers):
+    first, last = outside(place, size, block, halo, layers)
+    return _cut(first, last, -(-size // block) * block)
+
+
+@heard_after.mistake("the last token is included: yours is the one behind it")
+def end_behind(place, size, block, halo, layers):
+    first, last = _span(place, size, block, halo, layers)
+    return first, last + 1
+
+
+@heard_after.mistake("there is no halo in it: blocks would never hear each other")
+def blocks_alone(place, size, block, halo, layers):
+    return _span(place, size, block, 0, layers)
 
 
 # ---- 5: the whole, from memory --------------------------------------------------------------------------------------
@@ -400,3 +531,88 @@ def neighbourhood(q, k, v, block, halo):
 @halo_attention.mistake("keys are blended alike: there is no softmax of q k")
 def averaged(q, k, v, block, halo):
     return _attend(torch.zeros_like(q), k, v, block, halo)
+
+
+def _by_slices(q, k, v, block, keys, *, axis=-1, whole=False):
+    """Block by block without padding; `keys` says, along one axis, which ones a block hears that begins at `start`."""
+    (H, W, d), (h, w) = q.shape, k.shape[:2]
+    out, spare = torch.zeros_like(q), block - 1 if whole else 0
+    for y in range(0, H - spare, block):
+        for x in range(0, W - spare, block):
+            mine = q[y : y + block, x : x + block]
+            near = keys(y, h), keys(x, w)
+            weights = (mine.reshape(-1, d) @ k[near].reshape(-1, d).T * d**-0.5).softmax(axis)
+            out[y : y + block, x : x + block] = (weights @ v[near].reshape(-1, d)).view(mine.shape)
+    return out
+
+
+def _window(block, halo):
+    return lambda start, size: slice(max(start - halo, 0), start + block + halo)
+
+
+@halo_attention.mistake("a slice that begins at a negative number counts from the end: begin at max(start - halo, 0)")
+def slices_from_the_end(q, k, v, block, halo):
+    return _by_slices(q, k, v, block, lambda start, size: slice(start - halo, start + block + halo))
+
+
+@halo_attention.mistake("at the edges your windows are moved into the map; they keep their place, and are cut off")
+def moved_windows(q, k, v, block, halo):
+    def keys(start, size):
+        first = max(start - halo, 0)
+        return slice(first, first + block + 2 * halo)
+
+    return _by_slices(q, k, v, block, keys)
+
+
+@halo_attention.mistake("the halo stands above and left of the blocks only; it goes all round")
+def halo_before(q, k, v, block, halo):
+    return _by_slices(q, k, v, block, lambda start, size: slice(max(start - halo, 0), start + block))
+
+
+@halo_attention.mistake("the halo stands below and right of the blocks only; it goes all round")
+def halo_behind(q, k, v, block, halo):
+    return _by_slices(q, k, v, block, lambda start, size: slice(start, start + block + halo))
+
+
+@halo_attention.mistake("your windows end a token too early: the last row is start + block + halo - 1, included")
+def one_too_short(q, k, v, block, halo):
+    return _by_slices(q, k, v, block, lambda start, size: slice(max(start - halo, 0), start + block + halo - 1))
+
+
+@halo_attention.mistake("every token hears the whole map; each block hears its window")
+def whole_map(q, k, v, block, halo):
+    return _by_slices(q, k, v, block, lambda start, size: slice(None))
+
+
+@halo_attention.mistake("the softmax runs over the queries; for each query, the weights of its *keys* add up to 1")
+def over_the_queries(q, k, v, block, halo):
+    return _by_slices(q, k, v, block, _window(block, halo), axis=0)
+
+
+@halo_attention.mistake("the last blocks are missing: where the sides do not divide, they are cut off, and hear, too")
+def without_the_last(q, k, v, block, halo):
+    return _by_slices(q, k, v, block, _window(block, halo), whole=True)
+
+
+@halo_attention.mistake(
+    "the blocks are laid back one behind the other: bring (rows, columns, b, b, d) to (rows, b, columns, b, d) before "
+    "you reshape"
+)
+def laid_back_in_line(q, k, v, block, halo):
+    H, W, _ = q.shape
+    padded = F.pad(q, (0, 0, 0, -W % block, 0, -H % block))
+    out = _by_slices(padded, k, v, block, _window(block, halo))
+    blocks = out.unflatten(1, (-1, block)).unflatten(0, (-1, block)).transpose(1, 2)  # (rows, columns, b, b, d)
+    return blocks.reshape(padded.shape)[:H, :W]
+
+
+@halo_attention.mistake("your output is the padded map; cut the padding off")
+def still_padded(q, k, v, block, halo):
+    H, W, _ = q.shape
+    padded = F.pad(q, (0, 0, 0, -W % block, 0, -H % block))
+    return _by_slices(padded, k, v, block, _window(block, halo))
+
+
+@halo_attention.mistake("you blend the keys; the weights belong to the values")
+def blended_keys(q, k, v, block, halo):
+    return _attend(q, k, k, block, halo)

@@ -95,6 +95,10 @@ def test_what_happens_to_everybody(scaled, function, says):
     assert says in message(scaled, function)
 
 
+def test_nan_is_no_multiple_of_anything(scaled):
+    assert "multiple" not in message(scaled, lambda x, n: x * torch.nan)
+
+
 def test_an_error_shows_the_learners_line(scaled):
     def broken(x, factor):
         return x.view(factor, -7)
@@ -179,6 +183,10 @@ def test_classes_are_run_as_the_exercise_says():
 def test_difference(found, expected, says):
     told = difference(found, expected)
     assert told is None if says is None else says in told
+
+
+def test_floats_in_place_of_counts_get_no_hint_that_is_for_floats():
+    assert difference(torch.ones(2), torch.ones(2, dtype=torch.int64)) == "the dtype is float32, should be int64"
 
 
 def test_rounding_is_no_difference():
