@@ -176,7 +176,7 @@ def _dimmed(colours: np.ndarray, keep: np.ndarray) -> np.ndarray:
 def _frame(axes: Axes, row: float, column: float, height: int = 1, width: int = 1) -> None:
     for colour, line in (("black", 3.4), ("white", 1.5)):
         corner = (column - 0.5, row - 0.5)
-        axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=line))
+        axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=line, zorder=4))
 
 
 def _lines(axes: Axes, numbers: np.ndarray, colour: str = "black", width: float = 1.6) -> None:
