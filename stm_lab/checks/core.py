@@ -305,9 +305,12 @@ def _difference_of_tensors(found: Any, expected: torch.Tensor) -> str | None:
     if found.shape != expected.shape:
         return f"the shape is {tuple(found.shape)}, should be {tuple(expected.shape)}"
     if _kind(found) != _kind(expected) or (found.is_floating_point() and found.dtype != expected.dtype):
-        floats = found.is_floating_point() and expected.is_floating_point()
-        hint = "; a tensor that you make inside needs dtype=x.dtype" if floats else ""
-        return f"the dtype is {_word(found)}, should be {_word(expected)}{hint}"
+        hints = {
+            "float": "a tensor that you make inside needs dtype=x.dtype",
+            "bool": ".bool() or a comparison gives it",
+        }
+        hint = hints.get(_kind(expected), ".long() makes whole numbers of it")
+        return f"the dtype is {_word(found)}, should be {_word(expected)}; {hint}"
     if found.numel() == 0:
         return None
     mine, true = found.detach().to(torch.float64), expected.detach().to(torch.float64)

@@ -50,6 +50,40 @@ def far_sides_meet(height, width, window, shift):
     return _same(rolled(height), rolled(width))
 
 
+@hears.mistake(
+    "the far sides of the map hear each other, and that without padding: a remainder (%) is taken where none belongs"
+)
+def far_sides_meet_unpadded(height, width, window, shift):
+    def rolled(size):
+        return (torch.arange(size) - shift) % size // window
+
+    return _same(rolled(height), rolled(width))
+
+
+@hears.mistake("only the rows of your grid are shifted; columns are shifted too")
+def rows_shifted(height, width, window, shift):
+    return _same(_bands(height, window, shift), _bands(width, window, 0))
+
+
+@hears.mistake("your grid is shifted by half a window, whatever `shift` says")
+def half_a_window(height, width, window, shift):
+    return _same(_bands(height, window, window // 2), _bands(width, window, window // 2))
+
+
+@hears.mistake("you divide by /, and no two fractions are alike; // gives the number of the window")
+def fractions(height, width, window, shift):
+    return _same((torch.arange(height) - shift) / window, (torch.arange(width) - shift) / window)
+
+
+@hears.mistake(
+    "two windows have one number in your table; compare rows with rows and columns with columns, or leave room for one "
+    "window more a row: the shifted grid has it"
+)
+def numbers_collide(height, width, window, shift):
+    number = _bands(height, window, shift)[:, None] * (width // window) + _bands(width, window, shift)
+    return number.flatten()[:, None] == number.flatten()
+
+
 @hears.mistake("your grid is shifted the other way: its first line lies `shift` tokens from the upper left corner")
 def other_way(height, width, window, shift):
     return _same(_bands(height, window, -shift), _bands(width, window, -shift))
@@ -136,6 +170,45 @@ def shift_from_the_start(height, width, window, shift):
     return _numbered(height, width, lambda size: (size - window, size - window + shift))
 
 
+@regions.mistake("your borders belong to the region before them; a token at the border is of the next one: >=, not >")
+def behind_the_border(height, width, window, shift):
+    return _numbered(height, width, lambda size: (size - window + 1, size - shift + 1))
+
+
+@regions.mistake("your last border is half a window from the end, whatever `shift` says")
+def half_a_window_from_the_end(height, width, window, shift):
+    return _numbered(height, width, lambda size: (size - window, size - window // 2))
+
+
+@regions.mistake(
+    "the regions of rows and columns are added, and different ones get one number; rows times 3, plus columns"
+)
+def rows_plus_columns(height, width, window, shift):
+    found = regions.truth(height, width, window, shift)
+    return found // 3 + found % 3
+
+
+@regions.mistake("a row of regions has three numbers; you step by two")
+def steps_by_two(height, width, window, shift):
+    found = regions.truth(height, width, window, shift)
+    return found // 3 * 2 + found % 3
+
+
+@regions.mistake(
+    "your numbers are those of the pieces, rolled along. As a mask that is right, and it is what `mask` does; the "
+    "regions here are nine, on every map"
+)
+def pieces_rolled(height, width, window, shift):
+    rows, columns = (_bands(size, window, shift) + 1 for size in (height, width))
+    found = rows[:, None] * (width // window + 1) + columns
+    return found.roll((-shift, -shift), (0, 1))
+
+
+@regions.mistake("your regions are rolled once more; write them as they lie after the roll")
+def rolled_twice(height, width, window, shift):
+    return regions.truth(height, width, window, shift).roll((-shift, -shift), (0, 1))
+
+
 @regions.mistake("your regions are numbered column by column; rows come first, 0 1 2 above")
 def numbered_by_columns(height, width, window, shift):
     found = regions.truth(height, width, window, shift)
@@ -178,7 +251,10 @@ def rectangular_bias(table, height, width):
     return _looked_up(table, _offsets(height) + height - 1, _offsets(width) + width - 1, 2 * width - 1)
 
 
-@rectangular_bias.mistake("your offset is key minus query: the bias is transposed, and means the other direction")
+@rectangular_bias.mistake(
+    "query and key are exchanged, and the bias means the other direction: the offset is query minus key, and the heads "
+    "come first by permute(2, 0, 1)"
+)
 def key_minus_query(table, height, width):
     return rectangular_bias.truth(table, height, width).mT
 
@@ -198,6 +274,40 @@ def steps_by_width(table, height, width):
 )
 def negative_offsets(table, height, width):
     return _looked_up(table, _offsets(height), _offsets(width), 2 * width - 1)
+
+
+@rectangular_bias.mistake(
+    "an index is too large for the table: the offsets must begin with 0 (add height - 1 and width - 1, nothing more), "
+    "and a row of the table has 2 * width - 1 of them"
+)
+def beyond_the_table(table, height, width):
+    return _looked_up(table, _offsets(height) + height, _offsets(width) + width, 2 * width - 1)
+
+
+@rectangular_bias.mistake("height - 1 is added to both offsets; those of columns need width - 1")
+def height_for_both(table, height, width):
+    return _looked_up(table, _offsets(height) + height - 1, _offsets(width) + height - 1, 2 * width - 1)
+
+
+@rectangular_bias.mistake("rows and columns of the tokens are exchanged: p // width is the row, p % width the column")
+def row_for_column(table, height, width):
+    p = torch.arange(height * width)
+    down, across = (p % width)[:, None] - p % width, (p // width)[:, None] - p // width
+    return table[(down + height - 1) * (2 * width - 1) + across + width - 1].permute(2, 0, 1)
+
+
+@rectangular_bias.mistake("a row of the window has `width` tokens: p // width and p % width; you divide by the height")
+def divides_by_height(table, height, width):
+    p = torch.arange(height * width)
+    down, across = (p // height)[:, None] - p // height, (p % height)[:, None] - p % height
+    return table[(down + height - 1) * (2 * width - 1) + across + width - 1].permute(2, 0, 1)
+
+
+@rectangular_bias.mistake(
+    "the numbers are poured into another shape; to bring the heads to the front, use permute(2, 0, 1)"
+)
+def poured(table, height, width):
+    return rectangular_bias.truth(table, height, width).permute(1, 2, 0).reshape(-1, height * width, height * width)
 
 
 @rectangular_bias.mistake("the heads stand last; (heads, L, L) goes with logits (batch, heads, L, L)")
@@ -229,7 +339,7 @@ def tokens_by_columns(table, height, width):
 
 def _stacks(draw: Draw) -> dict:
     window = draw.integer(3, 5)
-    height, width = draw.distinct(2, 2 * window, 5 * window)
+    height, width = draw.distinct(2, window + 1, 5 * window)
     return {"height": height, "width": width, "window": window, "shift": draw.integer(1, window - 1)}
 
 
@@ -277,6 +387,21 @@ def shorter_side(height, width, window, shift):
     return _needed(min(height, width), window, shift)
 
 
+@blocks_needed.mistake("only rows are asked; columns must be heard through too, and the longer side decides")
+def rows_only(height, width, window, shift):
+    return _needed(height, window, shift)
+
+
+@blocks_needed.mistake("only columns are asked; rows must be heard through too, and the longer side decides")
+def columns_only(height, width, window, shift):
+    return _needed(width, window, shift)
+
+
+@blocks_needed.mistake("you count one block too many: stop as soon as all have heard all")
+def one_more(height, width, window, shift):
+    return blocks_needed.truth(height, width, window, shift) + 1
+
+
 @blocks_needed.mistake("the sides are added; rows and columns are heard through at the same time")
 def sides_added(height, width, window, shift):
     return _needed(height, window, shift) + _needed(width, window, shift)
@@ -314,6 +439,32 @@ def attention_cost(height, width, channels, window):
 @attention_cost.mistake("the padding is not counted: a window that is half empty costs as much as a full one")
 def without_padding(height, width, channels, window):
     return _costs(height, width, channels, window, padded=False)
+
+
+@attention_cost.mistake("windows at the border are left out: a window that is cut off is one more, so round up")
+def rounded_down(height, width, channels, window):
+    return _costs(height, width, channels, window, count=height // window * (width // window) * window**2)
+
+
+@attention_cost.mistake(
+    "the areas are divided, and then rounded up; each axis has its own last window, so round up twice"
+)
+def rounded_once(height, width, channels, window):
+    return _costs(height, width, channels, window, count=-(-height * width // window**2) * window**2)
+
+
+@attention_cost.mistake(
+    "your second number counts padding; over the whole map there are no windows, and nothing is padded"
+)
+def whole_map_padded(height, width, channels, window):
+    padded = -(-height // window) * -(-width // window) * window**2
+    projections = 4 * height * width * channels**2
+    return attention_cost.truth(height, width, channels, window)[0], projections + 2 * padded**2 * channels
+
+
+@attention_cost.mistake("your second number has no projections; every token is projected four times there too")
+def whole_map_unprojected(height, width, channels, window):
+    return attention_cost.truth(height, width, channels, window)[0], 2 * (height * width) ** 2 * channels
 
 
 @attention_cost.mistake("one of the two products is missing: q.k, and the weights times v")

@@ -42,3 +42,10 @@ def test_unite_undoes_partition(height, width, window):
     windows = hand.partition(x, window)
     assert torch.equal(windows[0, 1], x[0, :window, window : 2 * window].reshape(-1, 3))
     assert torch.equal(hand.unite(windows, height, width), x)
+
+
+def test_parts_are_made_where_the_weights_are():
+    mixer = get_mixer("swin")(4, heads=2, window=3, shift=1).to("meta")
+    parts = hand.parts(mixer, 7, 8)
+    assert {value.device.type for value in parts.values() if isinstance(value, torch.Tensor)} == {"meta"}
+    assert hand.swin_by_hand(torch.empty(2, 7, 8, 4, device="meta"), mixer).shape == (2, 7, 8, 4)
