@@ -316,18 +316,21 @@ def _difference_of_tensors(found: Any, expected: torch.Tensor) -> str | None:
     mine, true = found.detach().to(torch.float64), expected.detach().to(torch.float64)
     if bool(mine.isnan().any()) and not bool(true.isnan().any()):
         return f"NaN at {_place(mine.isnan())}: a division by 0, or a softmax over keys that are all masked"
-    return _first_difference(mine, true)
+    return _first_difference(mine, true, is_answer=expected.dtype == torch.bool)
 
 
-def _first_difference(mine: torch.Tensor, true: torch.Tensor) -> str | None:
+def _first_difference(mine: torch.Tensor, true: torch.Tensor, *, is_answer: bool) -> str | None:
+    """In words; is_answer: the numbers stand for True and False."""
     wrong = ~_close(mine, true)
     if not bool(wrong.any()):
         return None
-    at = tuple(wrong.nonzero()[0].tolist())
+    at, many = tuple(wrong.nonzero()[0].tolist()), f"{int(wrong.sum())} of {wrong.numel()}"
+    if is_answer:
+        return f"first difference at {_place(wrong)}: {bool(mine[at])}, should be {bool(true[at])}; {many} differ"
     values = f"{_number(mine[at].item())}, should be {_number(true[at].item())}"
     apart = (mine - true)[wrong].abs()
     most = f", the largest difference is {apart.max().item():.3g}" if bool(apart.isfinite().all()) else ""
-    return f"first difference at {_place(wrong)}: {values}; {int(wrong.sum())} of {wrong.numel()} numbers differ{most}"
+    return f"first difference at {_place(wrong)}: {values}; {many} numbers differ{most}"
 
 
 def _close(mine: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
