@@ -187,10 +187,6 @@ def test_difference(found, expected, says):
     assert told is None if says is None else says in told
 
 
-def test_floats_in_place_of_counts_get_no_hint_that_is_for_floats():
-    assert difference(torch.ones(2), torch.ones(2, dtype=torch.int64)) == "the dtype is float32, should be int64"
-
-
 def test_rounding_is_no_difference():
     true = Draw(0).normal(50, 50)
     assert difference(true + 1e-13, true) is None
