@@ -13,6 +13,7 @@ from stm_lab.explore.pictures import picture
 from stm_lab.explore.receptive import receptive_field
 from stm_lab.explore.seeds import seeds
 from stm_lab.explore.shell import Explorer
+from stm_lab.explore.trace import shape_tracer
 from stm_lab.explore.views import views
 from stm_lab.explore.windows import shifted_windows
 
@@ -29,6 +30,7 @@ __all__ = [
     "picture",
     "receptive_field",
     "seeds",
+    "shape_tracer",
     "shifted_windows",
     "views",
 ]

@@ -68,6 +68,7 @@ from stm_lab.figures.seeds import (
     shares_by_seeds,
 )
 from stm_lab.figures.style import MIXER_COLOURS, colours
+from stm_lab.figures.trace import shape_trace
 from stm_lab.figures.training import compared_curves, learning_rates, run_curves, training_curves
 from stm_lab.figures.views import views_compared
 from stm_lab.figures.windows import accuracy_by_mistake, window_steps
@@ -135,6 +136,7 @@ __all__ = [
     "run_curves",
     "seeds_needed",
     "severity_curves",
+    "shape_trace",
     "shares_by_role",
     "shares_by_seeds",
     "steady_and_right",

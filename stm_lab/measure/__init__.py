@@ -22,6 +22,7 @@ from stm_lab.measure.receptive import (
     replknet_rectangle,
 )
 from stm_lab.measure.throughput import PartTime, PartTimes, Throughput, throughput, time_by_part
+from stm_lab.measure.trace import ShapeTrace, TracedPart, TracedStage, trace
 
 __all__ = [
     "ALEXNET",
@@ -42,7 +43,10 @@ __all__ = [
     "PartTimes",
     "RadialProfile",
     "ReceptiveField",
+    "ShapeTrace",
     "Throughput",
+    "TracedPart",
+    "TracedStage",
     "adversarial_accuracy",
     "adversarial_examples",
     "attack_checks",
@@ -61,4 +65,5 @@ __all__ = [
     "replknet_rectangle",
     "throughput",
     "time_by_part",
+    "trace",
 ]
