@@ -72,17 +72,16 @@ def _boxes(axes: Axes, trace: ShapeTrace, opened: str) -> None:
 
 
 def _said(stage: TracedStage) -> str:
-    blocks = next((part.times for part in stage.parts if part.name == "mixer"), 0)
-    lines = [f"{stage.tokens:,} token{'s' * (stage.tokens != 1)}" + (f", {blocks} blocks" if blocks else "")]
+    """What stands under a box: tokens, blocks, and what is padded or dropped."""
     if stage.name == "head":
-        lines = ["the mean of all tokens"]
-    down = next((part.note for part in stage.parts if part.name.startswith("conv") and part.note), "")
-    mixer = next((part.note for part in stage.parts if part.name == "mixer"), "")
-    return "\n".join(filter(None, [*lines, _short(down), _short(mixer)]))
-
-
-def _short(note: str) -> str:
-    return note.replace(" rows and ", " + ").replace(" row and ", " + ").replace(", ", "\n", 1)
+        return "of the mean of all tokens"
+    blocks = next((part.times for part in stage.parts if part.name == "mixer"), 0)
+    first = f"{stage.tokens:,} token{'s' * (stage.tokens != 1)}"
+    inside = f", {blocks} block{'s' * (blocks != 1)}" if blocks else ""
+    notes = [
+        line for part in stage.parts for line in part.note.split("; ") if line and part.name != "position embedding"
+    ]
+    return "\n".join([first + inside, *notes[:3]])
 
 
 def _shares(axes: Axes, trace: ShapeTrace, opened: str) -> None:
@@ -112,7 +111,7 @@ def _parts(axes: Axes, stage: TracedStage) -> None:
     axes.set(xlim=(0, 1), ylim=(13.5, -1.2), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     head = ("", "map before", "after", "parameters", "MACs")
-    lines = [(_times(part), _shape(part.before), _shape(part.after), *_numbers(part)) for part in stage.parts]
+    lines = [(_times(part), _before(part), _shape(part.after), *_numbers(part)) for part in stage.parts]
     rows = [("inside: " + stage.name, *head[1:]), *lines, ("together", "", "", *_numbers(stage))]
     line = -0.6
     for place, cells in enumerate(rows):
@@ -135,6 +134,11 @@ def _parts(axes: Axes, stage: TracedStage) -> None:
 
 def _numbers(part: TracedPart | TracedStage) -> tuple[str, str]:
     return f"{part.parameters:,}" if part.parameters else "-", "-" if part.macs == 0 else _count(part.macs)
+
+
+def _before(part: TracedPart) -> str:
+    """Only where the part changes the map."""
+    return _shape(part.before) if part.before != part.after else ""
 
 
 def _times(part: TracedPart) -> str:

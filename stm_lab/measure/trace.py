@@ -239,9 +239,11 @@ def _side(layer: nn.Conv2d, size: int) -> tuple[int, int]:
 
 
 def _zeros(rows: int, columns: int) -> str:
-    return (
-        f"{rows} row{'s' * (rows != 1)} and {columns} column{'s' * (columns != 1)} of zeros" if rows + columns else ""
-    )
+    return f"zeros: {_lines(rows, columns)}" if rows or columns else ""
+
+
+def _lines(rows: int, columns: int) -> str:
+    return f"{rows} row{'s' * (rows != 1)}, {columns} column{'s' * (columns != 1)}"
 
 
 def _mlp_macs(mlp: Mlp, height: int, width: int) -> int:
@@ -255,15 +257,14 @@ def _padding(mixer: nn.Module, height: int, width: int) -> str:
         side = mixer._window_and_shift(height, width)[0] if isinstance(mixer, ShiftedWindowAttention) else mixer.block
         rows, columns = (-(-size // side) * side for size in (height, width))
         what = "windows" if isinstance(mixer, ShiftedWindowAttention) else "blocks"
-        return f"{what} of {side}x{side}" + (
-            f", padded to {rows}x{columns}" if (rows, columns) != (height, width) else ""
-        )
+        padded = f"; padded to {rows}x{columns}" if (rows, columns) != (height, width) else ""
+        return f"{what} of {side}x{side}{padded}"
     if isinstance(mixer, SpatialReductionAttention):
         R = mixer.reduction
         if min(height, width) < R:
             raise UserError(f"trace: a {height}x{width} map is smaller than reduction={R}")
-        dropped = f", {height % R} rows and {width % R} columns dropped" if height % R or width % R else ""
-        return f"keys {height // R}x{width // R}{dropped}"
+        missed = f"; dropped: {_lines(height % R, width % R)}" if height % R or width % R else ""
+        return f"keys {height // R}x{width // R}{missed}"
     return ""
 
 
