@@ -11,6 +11,7 @@ from stm_lab.explore.mixing import mixing_weights
 from stm_lab.explore.pareto import pareto
 from stm_lab.explore.pictures import picture
 from stm_lab.explore.receptive import receptive_field
+from stm_lab.explore.reduction import query_map
 from stm_lab.explore.seeds import seeds
 from stm_lab.explore.shell import Explorer
 from stm_lab.explore.trace import shape_tracer
@@ -28,6 +29,7 @@ __all__ = [
     "mixing_weights",
     "pareto",
     "picture",
+    "query_map",
     "receptive_field",
     "seeds",
     "shape_tracer",

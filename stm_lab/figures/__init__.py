@@ -57,6 +57,7 @@ from stm_lab.figures.receptive import (
     receptive_fields,
     receptive_grid,
 )
+from stm_lab.figures.reduction import accuracy_by_reduction, query_map, reduction_steps
 from stm_lab.figures.scores import accuracy_dots
 from stm_lab.figures.seeds import (
     difference_so_far,
@@ -78,6 +79,7 @@ __all__ = [
     "accuracy_bubbles",
     "accuracy_by_epsilon",
     "accuracy_by_mistake",
+    "accuracy_by_reduction",
     "accuracy_dots",
     "accuracy_over_area",
     "accuracy_over_costs",
@@ -127,11 +129,13 @@ __all__ = [
     "pareto",
     "perturbations",
     "protocols_compared",
+    "query_map",
     "radial_profiles",
     "rank_agreement",
     "receptive_field_over_image",
     "receptive_fields",
     "receptive_grid",
+    "reduction_steps",
     "relative_costs",
     "run_curves",
     "seeds_needed",
