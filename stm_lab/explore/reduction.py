@@ -27,8 +27,8 @@ def query_map(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1
 
     Choose model, stage, block, head and image; click a token in any panel, or move the sliders for its row and column
     in pixels. The ratio is the side, in tokens, of the patch behind a key: as trained, or any other, for which the
-    trained kernel is laid over as many tokens (see `reduced_tokens`), in that block alone. On a smaller map the patch is
-    as large as its shorter side.
+    trained kernel is laid over as many tokens (see `reduced_tokens`), in that block alone. On a smaller map the patch
+    is as large as its shorter side.
 
     Args:
         models: models whose mixers are those of pvt and pvt_v2, by name.
@@ -132,11 +132,9 @@ def reduced_tokens(mixer: nn.Module, x: Tensor, reduction: int) -> Tensor:
 
 def _spread(own: int, wanted: int) -> Tensor:
     """(wanted, own): which share of each of `own` cells of an axis lies in each of `wanted`; columns add up to 1."""
-    first, last = (
-        torch.arange(wanted, dtype=torch.float64)[:, None] / wanted,
-        torch.arange(own, dtype=torch.float64) / own,
-    )
-    low, high = torch.maximum(first, last), torch.minimum(first + 1 / wanted, last + 1 / own)
+    mine, theirs = torch.arange(wanted, dtype=torch.float64)[:, None], torch.arange(own, dtype=torch.float64)
+    low = torch.maximum(mine / wanted, theirs / own)
+    high = torch.minimum((mine + 1) / wanted, (theirs + 1) / own)
     return own * (high - low).clamp(min=0)
 
 

@@ -1,4 +1,4 @@
-"""Spatial-reduction attention: patches of tokens that become one key each, who listens to which, and what that takes."""
+"""Spatial-reduction attention: patches of tokens that become one key each, who listens to which, what that gives."""
 
 from __future__ import annotations
 
