@@ -123,10 +123,10 @@ def query_map(
             _overlay(axes, weights, (0, covered[1], covered[0], 0))
             share = weights / weights.sum()
             heard = np.exp(-(share * np.log(np.maximum(share, 1e-12))).sum())
-            told = f"{name}: at most {100 * share.max():.2g}%, as if {heard:.1f} keys"
+            told = f"{name}: at most {_percent(share.max())}, as if {heard:.1f} keys"
             best = np.unravel_index(weights.argmax(), weights.shape)
             said.append(f"{told}, most from the key in row {best[0]}, column {best[1]}")
-        axes.set_title(told, fontsize=9 if columns < 4 else 7.5, pad=3)
+        axes.set_title(told, fontsize=9 if columns < 4 else 7.5, pad=3, y=1.0)  # a given y spares looking for ticks
         axes.set(xlim=(0, width), ylim=(height, 0))
         _frame(axes, column * token[1], row * token[0], token[1], token[0])
     figure.suptitle(title, fontsize=10, y=1 - 0.08 / tall, va="top")
@@ -166,6 +166,10 @@ def accuracy_by_reduction(rows: Sequence[Mapping], *, chance: float | None = Non
     plain(axes)
     figure.legend(loc="outside right center", frameon=False)
     return described(figure, f"Accuracy by the patch's side. {'; '.join(said)}.")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%" if share >= 0.01 else f"{100 * share:.1g}%"
 
 
 def _overlay(axes: Axes, weights: np.ndarray, extent: tuple[float, float, float, float]) -> None:
