@@ -27,6 +27,7 @@ from stm_lab.figures.cost import (
     shares_by_role,
     throughput_repeats,
 )
+from stm_lab.figures.deform import point_paths, sampling_points
 from stm_lab.figures.designs import design_corners, design_fields, design_levels, design_parts, design_steps
 from stm_lab.figures.halo import halo_blocks
 from stm_lab.figures.images import image_grid
@@ -128,6 +129,7 @@ __all__ = [
     "paired_scores",
     "pareto",
     "perturbations",
+    "point_paths",
     "protocols_compared",
     "query_map",
     "radial_profiles",
@@ -138,6 +140,7 @@ __all__ = [
     "reduction_steps",
     "relative_costs",
     "run_curves",
+    "sampling_points",
     "seeds_needed",
     "severity_curves",
     "shape_trace",

@@ -21,6 +21,7 @@ from stm_lab.measure.receptive import (
     radial_profile,
     replknet_rectangle,
 )
+from stm_lab.measure.sampling import LayerPoints, SamplingPoints, sampling_points
 from stm_lab.measure.throughput import PartTime, PartTimes, Throughput, throughput, time_by_part
 from stm_lab.measure.trace import ShapeTrace, TracedPart, TracedStage, trace
 
@@ -33,6 +34,7 @@ __all__ = [
     "CorruptionError",
     "Cost",
     "Invariance",
+    "LayerPoints",
     "LossSurface",
     "Memory",
     "MixerLayer",
@@ -43,6 +45,7 @@ __all__ = [
     "PartTimes",
     "RadialProfile",
     "ReceptiveField",
+    "SamplingPoints",
     "ShapeTrace",
     "Throughput",
     "TracedPart",
@@ -63,6 +66,7 @@ __all__ = [
     "mixing_matrix",
     "radial_profile",
     "replknet_rectangle",
+    "sampling_points",
     "throughput",
     "time_by_part",
     "trace",

@@ -40,12 +40,19 @@ class DeformableConvV3(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
 
+    def sampling(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where tokens (B, H, W, C) look: offsets (B, H, W, h, P, [x, y]) in pixels of the map, weights (B, H, W, h, P)
+        that add up to 1."""
+        B, H, W, _ = x.shape
+        f = F.gelu(self.norm(self.dwconv(x)))
+        offsets = self.offsets(f).view(B, H, W, self.heads, POINTS, 2)
+        return offsets, self.weights(f).view(B, H, W, self.heads, POINTS).softmax(-1)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         B, H, W, C = x.shape
         h, d = self.heads, C // self.heads
-        f = F.gelu(self.norm(self.dwconv(x)))
-        grid = self._grid(self.offsets(f).view(B, H, W, h, POINTS, 2))
-        weights = self.weights(f).view(B, H, W, h, POINTS).softmax(-1)
+        offsets, weights = self.sampling(x)
+        grid = self._grid(offsets)
         weights = weights.permute(0, 3, 1, 2, 4).reshape(B * h, 1, H * W, POINTS)
 
         value = self.value(x)

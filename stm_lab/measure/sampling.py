@@ -1,0 +1,183 @@
+"""Where do the points of deformable mixers lie, and what are they worth?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stm_lab.errors import UserError
+from stm_lab.measure._batches import as_images, evaluating, model_name
+from stm_lab.measure.mixing import mixer_layers
+from stm_lab.mixers.dcn_v3 import DeformableConvV3
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from stm_lab.measure._batches import Data
+
+# Legend of shapes: N images, (H, W) tokens of the layer's map, h groups, P = 9 points.
+
+_GRID = np.array([(n // 3 - 1, n % 3 - 1) for n in range(9)], np.float32)  # [x, y]; x slow, as published
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPoints:
+    """Points of one layer.
+
+    layer: its module's name; stage, block: from 0. offsets: (N, H, W, h, P, [x, y]), tokens of the map. weights:
+    (N, H, W, h, P), which add up to 1 in each group.
+    """
+
+    layer: str
+    stage: int | None
+    block: int | None
+    offsets: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        return self.offsets.shape[1:3]
+
+    @property
+    def groups(self) -> int:
+        return self.offsets.shape[3]
+
+    @property
+    def places(self) -> np.ndarray:
+        """(N, H, W, h, P, [x, y]): where the samples are taken, in tokens; (0, 0) is the middle of the first token."""
+        height, width = self.map_size
+        own = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)  # (H, W, [x, y])
+        return own[:, :, None, None].astype(np.float32) + _GRID + self.offsets
+
+    @property
+    def distance(self) -> float:
+        """Tokens from a token to its samples: the mean by weight."""
+        return float((self.weights * np.hypot(*np.moveaxis(_GRID + self.offsets, -1, 0))).sum(-1).mean())
+
+    @property
+    def outside(self) -> float:
+        """Share of the weight on points that find 0: a token or more outside of the map."""
+        height, width = self.map_size
+        x, y = np.moveaxis(self.places, -1, 0)
+        nothing = (x <= -1) | (x >= width) | (y <= -1) | (y >= height)
+        return float((self.weights * nothing).sum(-1).mean())
+
+    @property
+    def moving(self) -> float:
+        """How much a point's offset differs between tokens and images: its standard deviation in tokens along an axis,
+        mean over points and axes. 0 if all tokens look alike."""
+        return float(self.offsets.std((0, 1, 2)).mean())
+
+    @property
+    def largest_weight(self) -> float:
+        """The largest of the nine weights, on average; 1/9 if all are alike."""
+        return float(self.weights.max(-1).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingPoints:
+    """Where a model's deformable mixers take their samples.
+
+    pixels: (N, 3, H, W), the images, as they were given. layers: in the model's order.
+    """
+
+    model: str
+    pixels: Tensor
+    layers: tuple[LayerPoints, ...]
+
+    def rows(self) -> list[dict]:
+        """One row a layer: its numbers."""
+        return [
+            {
+                "model": self.model,
+                "layer": layer.layer,
+                "stage": layer.stage,
+                "block": layer.block,
+                "map_size": list(layer.map_size),
+                "groups": layer.groups,
+                "images": len(self.pixels),
+                "distance": layer.distance,
+                "outside": layer.outside,
+                "moving": layer.moving,
+                "largest_weight": layer.largest_weight,
+            }
+            for layer in self.layers
+        ]
+
+    def figure(self, image: int = 0, place: tuple[float, float] = (0.5, 0.5)) -> Figure:
+        """All groups of the first block of each stage, for the token at a place of an image.
+
+        place: as shares of height and width. Raises UserError for an image that is not there.
+        """
+        from stm_lab.explore.pictures import as_shown
+        from stm_lab.figures import sampling_points
+
+        if not 0 <= image < len(self.pixels):
+            raise UserError(f"image={image}; there are {len(self.pixels)}, from 0")
+        firsts = {layer.stage: layer for layer in reversed(self.layers)}
+        panels, sizes, tokens = {}, {}, {}
+        for stage, layer in sorted(firsts.items(), key=lambda one: one[0] or 0):
+            name = f"stage {(stage or 0) + 1}"
+            sizes[name] = layer.map_size
+            row, column = tokens[name] = tuple(int(at * side) for at, side in zip(place, layer.map_size, strict=True))
+            panels[name] = (
+                layer.places[image, row, column].reshape(-1, 2),
+                layer.weights[image, row, column].reshape(-1),
+            )
+        return sampling_points(as_shown(self.pixels[image]), panels, size=sizes, token=tokens, title=self.model)
+
+
+def sampling_points(
+    model: nn.Module,
+    data: Data,
+    *,
+    image_size: int | None = None,
+    device: str | torch.device | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> SamplingPoints:
+    """Where the points of each deformable mixer (DCNv3) lie on images, and their weights.
+
+    model: one with our `dcn_v3` mixers. data: (N, 3, H, W) uint8 or in [0, 1], a pair with labels, or a Dataset, which
+    is decoded at `image_size` (default: the model's own). device: default the model's own. seed: of models that draw
+    random numbers.
+
+    Raises UserError for a model without such mixers, and data that are none.
+    """
+    layers = [layer for layer in mixer_layers(model) if isinstance(model.get_submodule(layer.name), DeformableConvV3)]
+    if not layers:
+        raise UserError(f"{model_name(model)}: no deformable mixer found; build_model('dcn_v3', ...) has some")
+    images = as_images(data, model, image_size)
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {layer.name: [] for layer in layers}
+
+    def hook(name: str):
+        def keep(mixer: nn.Module, args: tuple[Tensor]) -> None:
+            found[name].append(tuple(each.float().cpu() for each in mixer.sampling(args[0])))
+
+        return keep
+
+    hooks = [model.get_submodule(layer.name).register_forward_pre_hook(hook(layer.name)) for layer in layers]
+    try:
+        with evaluating(model, device, seed) as on, torch.inference_mode():
+            for pixels, _ in images.batches(model, on, batch_size):
+                model(pixels)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return SamplingPoints(
+        model=model_name(model),
+        pixels=images.pixels,
+        layers=tuple(
+            LayerPoints(
+                layer.name,
+                layer.stage,
+                layer.block,
+                *(torch.cat(parts).numpy() for parts in zip(*found[layer.name], strict=True)),
+            )
+            for layer in layers
+        ),
+    )
