@@ -4,6 +4,7 @@ none to be seen."""
 from stm_lab.explore.attack import adversarial
 from stm_lab.explore.cards import mixer_cards
 from stm_lab.explore.corruption import corruption
+from stm_lab.explore.deform import moved_points, sampling_points
 from stm_lab.explore.designs import design_steps
 from stm_lab.explore.halo import halo_painter
 from stm_lab.explore.kernels import kernel_painter
@@ -27,10 +28,12 @@ __all__ = [
     "kernel_painter",
     "mixer_cards",
     "mixing_weights",
+    "moved_points",
     "pareto",
     "picture",
     "query_map",
     "receptive_field",
+    "sampling_points",
     "seeds",
     "shape_tracer",
     "shifted_windows",

@@ -186,6 +186,15 @@ class Explorer:
             if self._widget is not None:
                 self._show()
 
+    @contextmanager
+    def quietly(self):
+        """Controls may be set in here without a picture: for observers of a control whose own change draws it."""
+        was, self._is_held = self._is_held, True
+        try:
+            yield
+        finally:
+            self._is_held = was
+
     def _on_change(self, _: Any) -> None:
         if not self._is_held:
             self._show()

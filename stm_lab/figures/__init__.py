@@ -27,7 +27,7 @@ from stm_lab.figures.cost import (
     shares_by_role,
     throughput_repeats,
 )
-from stm_lab.figures.deform import point_paths, sampling_points
+from stm_lab.figures.deform import point_paths, sampled_value, sampling_points
 from stm_lab.figures.designs import design_corners, design_fields, design_levels, design_parts, design_steps
 from stm_lab.figures.halo import halo_blocks
 from stm_lab.figures.images import image_grid
@@ -140,6 +140,7 @@ __all__ = [
     "reduction_steps",
     "relative_costs",
     "run_curves",
+    "sampled_value",
     "sampling_points",
     "seeds_needed",
     "severity_curves",

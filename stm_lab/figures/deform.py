@@ -27,6 +27,7 @@ def sampling_points(
     size: tuple[int, int] | Mapping[str, tuple[int, int]],
     token: tuple[int, int] | Mapping[str, tuple[int, int]],
     title: str = "",
+    panel_size: float = 3.1,
 ) -> Figure:
     """Where one token takes its samples, drawn over the image: a panel for each layer or group.
 
@@ -40,6 +41,7 @@ def sampling_points(
         size: (rows, columns) of the map in tokens; or by the panel's name.
         token: (row, column) whose points they are; or by the panel's name.
         title: above all.
+        panel_size: side of a panel in inches.
 
     Raises UserError for no panels, places that are no (9 n, 2), and a token outside of its map.
     """
@@ -48,7 +50,9 @@ def sampling_points(
     arrays = {name: _as_points(name, *pair) for name, pair in panels.items()}
     columns = min(len(arrays), 4)
     lines = math.ceil(len(arrays) / columns)
-    figure = Figure(figsize=(3.1 * columns + 0.3, 3.3 * lines + 0.75), dpi=100, layout="constrained")
+    figure = Figure(
+        figsize=(panel_size * columns + 0.3, (panel_size + 0.2) * lines + 0.75), dpi=100, layout="constrained"
+    )
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     said = []
     for axes, (name, (places, weights)) in zip(grid, arrays.items(), strict=False):
@@ -81,7 +85,7 @@ def _as_points(name: str, places: object, weights: object) -> tuple[np.ndarray, 
     )
     if places.ndim != 2 or places.shape[1] != 2 or len(places) % 9 or weights.shape != places.shape[:1]:
         raise UserError(
-            f"sampling_points: {name!r} has places {places.shape}, weights {weights.shape}; expected (9 n, 2) and (9 n,)"
+            f"sampling_points: {name!r} has places {places.shape}, weights {weights.shape}; not (9 n, 2), (9 n,)"
         )
     return places, weights
 
@@ -172,3 +176,109 @@ def point_paths(values: np.ndarray, paths: Mapping[str, np.ndarray], *, title: s
     figure.legend(loc="outside lower center", ncols=len(paths), frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=10)
     return described(figure, f"{title}. Points, [x, y] in tokens: {'; '.join(said)}.")
+
+
+def sampled_value(
+    tokens: np.ndarray, offsets: np.ndarray, logits: np.ndarray, *, token: tuple[int, int], point: int = 4
+) -> Figure:
+    """The nine points of one token: where they lie, the four tokens round one of them with their shares, and what each
+    point gives to the result. Three panels in this order, places in tokens; a swatch of what comes out beside.
+
+    Args:
+        tokens: (H, W, 3) in [0, 1], the map; its brightness (the mean of three channels) is what is told in numbers.
+        offsets: (9, [x, y]) in tokens. logits: (9,), whose softmax are the weights.
+        token: (row, column). point: 0 to 8, x slow, whose four tokens are shown.
+
+    Raises UserError for a token outside of the map, a point that there is not, and other shapes.
+    """
+    (row, column), size = token, tokens.shape[:2]
+    if tokens.ndim != 3 or tokens.shape[2] != 3 or np.shape(offsets) != (9, 2) or np.shape(logits) != (9,):
+        raise UserError(
+            f"sampled_value: {tokens.shape}, {np.shape(offsets)}, {np.shape(logits)}; not (H, W, 3), (9, 2), (9,)"
+        )
+    if not (0 <= row < size[0] and 0 <= column < size[1] and 0 <= point < 9):
+        raise UserError(
+            f"sampled_value: token=({row}, {column}), point={point} for {size[0]}x{size[1]} tokens, 9 points"
+        )
+    weights = np.exp(logits - np.max(logits))
+    weights = weights / weights.sum()
+    places = np.array([column, row]) + POINTS + offsets
+    found = np.stack([sum(share * _colour(tokens, i, j) for i, j, share in _shares(*place)) for place in places])
+    result = weights @ found  # (3,)
+
+    figure = Figure(figsize=(12.4, 4.4), dpi=100)
+    panels = [
+        figure.add_axes(box) for box in ((0.01, 0.1, 0.33, 0.78), (0.36, 0.1, 0.27, 0.78), (0.69, 0.13, 0.2, 0.75))
+    ]
+    low, high = _limits([places], size)
+    _map(panels[0], tokens, size, low, high)
+    _frame(panels[0], row, column)
+    _dots(panels[0], places, weights, size, (column, row))
+    for number, (x, y) in enumerate(places):
+        panels[0].annotate(str(number), (x, y), ha="center", va="center", fontsize=7, zorder=8)
+    panels[0].scatter(*places[point], s=260, facecolors="none", edgecolors=_CHOSEN, linewidths=2.2, zorder=7)
+    panels[0].set_title("the points; a click puts the chosen one there", fontsize=9)
+    words = _four(panels[1], tokens, places[point], point, found[point].mean())
+    _bars(panels[2], weights, found.mean(1), point)
+    own, now = tokens[row, column], float(result.mean())
+    panels[2].set_title(f"what each gives; result {now:.3f}", fontsize=9)
+    for box, colour, name in (
+        ((0.91, 0.53, 0.08, 0.3), own, "the token"),
+        ((0.91, 0.13, 0.08, 0.3), result, "the result"),
+    ):
+        axes = figure.add_axes(box)
+        axes.set(facecolor=colour.clip(0, 1), xticks=[], yticks=[])
+        axes.set_title(f"{name}\n{colour.mean():.3f}", fontsize=8)
+    lost = int(finds_nothing(places, size).sum())
+    said = (
+        f"The token in row {row}, column {column} of {size[0]}x{size[1]}, brightness {own.mean():.3f}. {words} Its "
+        f"weight is {weights[point]:.2f}. The nine together give {now:.3f}; {lost} of them find nothing."
+    )
+    return described(figure, said)
+
+
+def _shares(x: float, y: float) -> list[tuple[int, int, float]]:
+    """The four tokens round a place, (column, row), and their shares."""
+    left, top = math.floor(x), math.floor(y)
+    return [(i, j, (1 - abs(x - i)) * (1 - abs(y - j))) for j in (top, top + 1) for i in (left, left + 1)]
+
+
+def _colour(tokens: np.ndarray, i: int, j: int) -> np.ndarray:
+    inside = 0 <= j < tokens.shape[0] and 0 <= i < tokens.shape[1]
+    return tokens[j, i].astype(float) if inside else np.zeros(3)
+
+
+def _four(axes: Axes, tokens: np.ndarray, place: np.ndarray, point: int, found: float) -> str:
+    """The four tokens round the chosen point, with shares and brightness; the same in words."""
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2}
+    said = []
+    for i, j, share in _shares(*place):
+        inside = 0 <= j < tokens.shape[0] and 0 <= i < tokens.shape[1]
+        colour = _colour(tokens, i, j)
+        face = colour.clip(0, 1) if inside else _BEYOND
+        axes.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, fc=face, ec="white", lw=0.8, zorder=1))
+        words = f"{share:.2f} x {colour.mean():.3f}" if inside else f"{share:.2f} x 0, outside"
+        axes.text(
+            i, j + (0.38 if j > place[1] else -0.38), words, ha="center", va="center", fontsize=8, bbox=box, zorder=5
+        )
+        said.append(words)
+    left, top = math.floor(place[0]), math.floor(place[1])
+    axes.plot(
+        [left, left + 1, left + 1, left, left], [top, top, top + 1, top + 1, top], color="black", lw=0.8, zorder=3
+    )
+    axes.plot(*place, "o", mfc=_CHOSEN, mec="black", ms=10, zorder=4)
+    axes.set(xlim=(left - 0.5, left + 1.5), ylim=(top + 1.5, top - 0.5), aspect="equal", xticks=[], yticks=[])
+    axes.set_title(f"point {point} at ({place[0]:.2f}, {place[1]:.2f}) finds {found:.3f}", fontsize=9)
+    return f"Point {point} lies at x {place[0]:.2f}, y {place[1]:.2f} and finds {found:.3f}: {', '.join(said)}."
+
+
+def _bars(axes: Axes, weights: np.ndarray, found: np.ndarray, point: int) -> None:
+    gives = weights * found
+    axes.barh(range(9), gives, 0.7, color=[_CHOSEN if n == point else _INSIDE for n in range(9)], edgecolor="black")
+    for n, (weight, value) in enumerate(zip(weights, found, strict=True)):
+        axes.annotate(f" {weight:.2f} x {value:.2f}", (gives[n], n), va="center", fontsize=7)
+    axes.set(yticks=range(9), ylim=(8.6, -0.6), xlim=(0, max(gives.max(), 1e-3) * 1.5))
+    axes.set_xlabel("weight x brightness", fontsize=8)
+    axes.set_ylabel("point", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,373 @@
+"""Exercises of notebook 06: deformable convolution. Places are [x, y] in tokens, (0, 0) the middle of the first."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from stm_lab.checks.core import Draw, exercise
+
+_NOTEBOOK = "06_deformable_convolution"
+_GRID = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)]  # x slow, y fast
+_BY_ROWS = [(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+
+
+# ---- 1: a value between four tokens ---------------------------------------------------------------------------------
+
+
+def _places(draw: Draw) -> dict:
+    height, width = draw.distinct(2, 4, 9)
+    near = draw.choice(("inside", "left", "right", "above", "below", "far"))
+    u, v = (0.05 + 0.9 * float(torch.sigmoid(draw.normal())) for _ in range(2))
+    x, y = u + draw.integer(0, width - 2), v + draw.integer(0, height - 2)
+    x = {"left": u - 1, "right": width - 1 + u, "far": width + 1 + u}.get(near, x)
+    y = {"above": v - 1, "below": height - 1 + v}.get(near, y)
+    return {"tokens": draw.normal(height, width, 3), "x": x, "y": y}
+
+
+def _sample(tokens, x, y, *, share=lambda a: 1 - abs(a), place=None):
+    """The four tokens round a place, each by its share; `place` says where those outside are looked up, if at all."""
+    height, width, _ = tokens.shape
+    left, top = math.floor(x), math.floor(y)
+    total = torch.zeros_like(tokens[0, 0])
+    for j in (top, top + 1):
+        for i in (left, left + 1):
+            at = (j, i) if place is None else place(j, i, height, width)
+            if 0 <= at[0] < height and 0 <= at[1] < width:
+                total += share(x - i) * share(y - j) * tokens[at]
+    return total
+
+
+@exercise(_NOTEBOOK, 1, inputs=_places, what="value", cases=24)
+def value_at(tokens, x, y):
+    "(H, W, C), a place in tokens -> (C,): bilinear, 0 outside."
+    return _sample(tokens, x, y)
+
+
+@value_at.mistake("your x counts rows; x runs along a row, so it is the column")
+def x_is_a_row(tokens, x, y):
+    return _sample(tokens, y, x)
+
+
+@value_at.mistake("the nearest token alone is taken; four tokens have a share in it")
+def nearest(tokens, x, y):
+    return _sample(tokens, round(x), round(y))
+
+
+@value_at.mistake("the shares are turned round: the *nearer* token gets the larger one, 1 - distance")
+def shares_turned(tokens, x, y):
+    return _sample(tokens, x, y, share=abs)
+
+
+@value_at.mistake("outside of the map you repeat its border; there is 0")
+def border_repeated(tokens, x, y):
+    return _sample(tokens, x, y, place=lambda j, i, H, W: (min(max(j, 0), H - 1), min(max(i, 0), W - 1)))
+
+
+@value_at.mistake("negative numbers count from the end of the map in Python: left of it you meet its right side")
+def from_the_end(tokens, x, y):
+    return _sample(tokens, x, y, place=lambda j, i, H, W: (j + H * (j < 0), i + W * (i < 0)))
+
+
+@value_at.mistake("int() rounds to zero, so that left of the map and above it the wrong tokens are met; use floor")
+def rounded_to_zero(tokens, x, y):
+    height, width, _ = tokens.shape
+    total, left, top = torch.zeros_like(tokens[0, 0]), int(x), int(y)
+    for j, down in ((top, 1 - y + top), (top + 1, y - top)):
+        for i, across in ((left, 1 - x + left), (left + 1, x - left)):
+            if 0 <= j < height and 0 <= i < width:
+                total += across * down * tokens[j, i]
+    return total
+
+
+@value_at.mistake("the four tokens are averaged, wherever the place lies between them; the shares depend on it")
+def averaged(tokens, x, y):
+    return _sample(tokens, math.floor(x) + 0.5, math.floor(y) + 0.5)
+
+
+@value_at.mistake("a token's middle is the whole number itself: take no half token off")
+def half_off(tokens, x, y):
+    return _sample(tokens, x - 0.5, y - 0.5)
+
+
+@value_at.mistake("a place that lies outside of the map by less than a token still has a share of its border")
+def nothing_outside(tokens, x, y):
+    inside = 0 <= x <= tokens.shape[1] - 1 and 0 <= y <= tokens.shape[0] - 1
+    return _sample(tokens, x, y) if inside else torch.zeros_like(tokens[0, 0])
+
+
+@value_at.mistake("the shares of those inside are made to add up to 1; what lies outside keeps its share, of 0")
+def shares_made_whole(tokens, x, y):
+    whole = _sample(torch.ones_like(tokens), x, y)
+    return torch.where(whole > 0, _sample(tokens, x, y) / whole.clamp_min(1e-12), whole)
+
+
+# ---- 2: from tokens to grid_sample ----------------------------------------------------------------------------------
+
+
+def _whereabouts(draw: Draw) -> dict:
+    height, width = draw.distinct(2, 3, 9)
+    return {"places": 3 * draw.normal(5, 2), "height": height, "width": width}
+
+
+def _size(height, width):
+    return torch.tensor([width, height], dtype=torch.float64)
+
+
+@exercise(_NOTEBOOK, 2, inputs=_whereabouts, what="grid")
+def to_grid(places, height, width):
+    "(N, [x, y]) in tokens -> (N, [x, y]): -1 and 1 are the outer edges of the map."
+    return (2 * places + 1) / _size(height, width) - 1
+
+
+@to_grid.mistake(
+    "-1 and 1 are the *middles* of the outer tokens with you (align_corners=True); they are the map's edges"
+)
+def corners_aligned(places, height, width):
+    return 2 * places / (_size(height, width) - 1) - 1
+
+
+@to_grid.mistake(
+    "half a token is missing: (0, 0) is the middle of the first token, not its corner; add 1 before dividing"
+)
+def from_the_corner(places, height, width):
+    return 2 * places / _size(height, width) - 1
+
+
+@to_grid.mistake("x is divided by the height and y by the width; x runs along the width")
+def sides_exchanged(places, height, width):
+    return (2 * places + 1) / _size(width, height) - 1
+
+
+@to_grid.mistake("x and y are exchanged in the result")
+def exchanged(places, height, width):
+    return to_grid.truth(places, height, width).flip(-1)
+
+
+@to_grid.mistake("your grid runs from 0 to 1; stretch it to -1 to 1")
+def from_zero(places, height, width):
+    return (places + 0.5) / _size(height, width)
+
+
+@to_grid.mistake("both axes are divided by one side; each has its own")
+def one_side(places, height, width):
+    return (2 * places + 1) / width - 1
+
+
+@to_grid.mistake("the grid is cut to -1 ... 1; a point may lie outside, and finds 0 there")
+def cut(places, height, width):
+    return to_grid.truth(places, height, width).clamp(-1, 1)
+
+
+# ---- 3: nine points, moved and weighed ------------------------------------------------------------------------------
+
+
+def _maps(draw: Draw) -> dict:
+    height, width = draw.distinct(2, 2, 6)
+    return {
+        "value": draw.normal(height, width, 3),
+        "offsets": draw.normal(height, width, 9, 2),
+        "logits": draw.normal(height, width, 9),
+    }
+
+
+def _aggregate(value, offsets, weights, *, grid=_GRID, own=True, **outside):
+    """(H, W, C), (H, W, 9, 2), (H, W, 9) -> (H, W, C), by grid_sample."""
+    height, width, _ = value.shape
+    place = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy"), -1).double()
+    place = place[:, :, None] * own + torch.tensor(grid, dtype=torch.float64) + offsets  # (H, W, 9, [x, y])
+    places = to_grid.truth(place, height, width).view(1, height * width, 9, 2)
+    found = F.grid_sample(value.permute(2, 0, 1)[None], places, align_corners=False, **outside)  # (1, C, HW, 9)
+    return (found[0].view(-1, height, width, 9) * weights).sum(-1).permute(1, 2, 0)
+
+
+@exercise(_NOTEBOOK, 3, inputs=_maps, what="map")
+def deformed(value, offsets, logits):
+    "One group: (H, W, C), (H, W, 9, [x, y]), (H, W, 9) -> (H, W, C)."
+    return _aggregate(value, offsets, logits.softmax(-1))
+
+
+@deformed.mistake("there is no softmax: the logits themselves are the weights")
+def no_softmax(value, offsets, logits):
+    return _aggregate(value, offsets, logits)
+
+
+@deformed.mistake("the weights are sigmoids, as in deformable convolution v2; here the nine add up to 1, by softmax")
+def sigmoids(value, offsets, logits):
+    return _aggregate(value, offsets, logits.sigmoid())
+
+
+@deformed.mistake("the softmax runs over the tokens of a row; for each token, its nine weights add up to 1")
+def over_tokens(value, offsets, logits):
+    return _aggregate(value, offsets, logits.softmax(1))
+
+
+@deformed.mistake("offsets come as [x, y], and you read [y, x]")
+def offsets_exchanged(value, offsets, logits):
+    return _aggregate(value, offsets.flip(-1), logits.softmax(-1))
+
+
+@deformed.mistake("your points go row by row; in this operator x is slow and y is fast: point 1 lies *below* point 0")
+def by_rows(value, offsets, logits):
+    return _aggregate(value, offsets, logits.softmax(-1), grid=_BY_ROWS)
+
+
+@deformed.mistake("the 3x3 grid is missing: offsets are counted from each point's place in it")
+def without_grid(value, offsets, logits):
+    return _aggregate(value, offsets, logits.softmax(-1), grid=[(0, 0)] * 9)
+
+
+@deformed.mistake("the offsets are not used: this is a convolution")
+def without_offsets(value, offsets, logits):
+    return _aggregate(value, 0 * offsets, logits.softmax(-1))
+
+
+@deformed.mistake("the weights are not used: all nine points count alike")
+def alike(value, offsets, logits):
+    return _aggregate(value, offsets, torch.full_like(logits, 1 / 9))
+
+
+@deformed.mistake("the token's own place is missing: all tokens sample round the first one")
+def without_place(value, offsets, logits):
+    return _aggregate(value, offsets, logits.softmax(-1), own=False)
+
+
+@deformed.mistake("outside of the map you repeat its border; there is 0")
+def with_border(value, offsets, logits):
+    return _aggregate(value, offsets, logits.softmax(-1), padding_mode="border")
+
+
+@deformed.mistake("samples are taken at the nearest token; between tokens four of them have a share")
+def at_the_nearest(value, offsets, logits):
+    return _aggregate(value, offsets, logits.softmax(-1), mode="nearest")
+
+
+@deformed.mistake("the offsets are turned round: a point at place p goes to p + offset")
+def turned_round(value, offsets, logits):
+    return _aggregate(value, -offsets, logits.softmax(-1))
+
+
+# ---- 4: the kernel that fixed offsets make --------------------------------------------------------------------------
+
+
+def _fixed(draw: Draw) -> dict:
+    reach = draw.integer(1, 3)
+    offsets = torch.tensor([[draw.integer(-reach, reach) for _ in range(2)] for _ in range(9)])
+    offsets[1] = offsets[0] + torch.tensor([0, -1])  # so that points 0 and 1 meet
+    offsets[1] = offsets[1].clamp(-reach - 1, reach)
+    offsets[0] = offsets[1] + torch.tensor([0, 1])
+    return {"offsets": offsets, "logits": draw.normal(9)}
+
+
+def _kernel(offsets, weights, *, grid=_GRID, adds=True):
+    places = torch.as_tensor(grid) + offsets
+    reach = int((torch.as_tensor(_GRID) + offsets).abs().max())
+    kernel = torch.zeros(2 * reach + 1, 2 * reach + 1, dtype=torch.float64)
+    for (x, y), weight in zip(places.tolist(), weights, strict=True):
+        x, y = max(min(x, reach), -reach), max(min(y, reach), -reach)
+        kernel[y + reach, x + reach] = weight + (kernel[y + reach, x + reach] if adds else 0)
+    return kernel
+
+
+@exercise(_NOTEBOOK, 4, inputs=_fixed, what="kernel")
+def as_kernel(offsets, logits):
+    "(9, [x, y]) whole numbers, (9,) -> the kernel (K, K) of F.conv2d, K odd and as small as the points allow."
+    return _kernel(offsets, logits.softmax(-1))
+
+
+@as_kernel.mistake("two points on one place: the second one's weight replaces the first one's; they add up")
+def replaced(offsets, logits):
+    return _kernel(offsets, logits.softmax(-1), adds=False)
+
+
+@as_kernel.mistake("rows and columns are exchanged: a kernel is [row, column], which is [y, x]")
+def rows_exchanged(offsets, logits):
+    return _kernel(offsets, logits.softmax(-1)).T.contiguous()
+
+
+@as_kernel.mistake("your points go row by row; in this operator x is slow and y is fast")
+def kernel_by_rows(offsets, logits):
+    return _kernel(offsets, logits.softmax(-1), grid=_BY_ROWS)
+
+
+@as_kernel.mistake("your kernel is turned by 180 degrees: F.conv2d lays it on the map as it stands")
+def kernel_turned(offsets, logits):
+    return _kernel(offsets, logits.softmax(-1)).flip(0, 1)
+
+
+@as_kernel.mistake("there is no softmax: the logits themselves are the weights")
+def kernel_of_logits(offsets, logits):
+    return _kernel(offsets, logits)
+
+
+@as_kernel.mistake("the 3x3 grid is missing: offsets are counted from each point's place in it")
+def kernel_without_grid(offsets, logits):
+    return _kernel(offsets, logits.softmax(-1), grid=[(0, 0)] * 9)
+
+
+@as_kernel.mistake("the offsets are not used: the kernel reaches as far as the points have moved")
+def kernel_without_offsets(offsets, logits):
+    return _kernel(0 * offsets, logits.softmax(-1))
+
+
+# ---- 5: how an offset learns ----------------------------------------------------------------------------------------
+
+
+def _slope(tokens, x, y, *, value=value_at.truth):
+    """The slope between two places of one cell, in which a sample is linear along each axis: no step is too long."""
+    left, top = math.floor(x), math.floor(y)
+    along = value(tokens, left + 0.75, y) - value(tokens, left + 0.25, y)
+    down = value(tokens, x, top + 0.75) - value(tokens, x, top + 0.25)
+    return 2 * torch.stack((along, down))
+
+
+@exercise(_NOTEBOOK, 5, inputs=_places, what="slope", cases=24)
+def slope(tokens, x, y):
+    "(H, W, C), a place between tokens -> (2, C): how the sample grows with x, and with y; 0 outside."
+    return _slope(tokens, x, y)
+
+
+@slope.mistake("the slopes along x and y are exchanged")
+def slopes_exchanged(tokens, x, y):
+    return _slope(tokens, x, y).flip(0)
+
+
+@slope.mistake("the slope is turned round: right minus left, and below minus above")
+def slope_turned(tokens, x, y):
+    return -_slope(tokens, x, y)
+
+
+@slope.mistake("only the upper row and the left column are asked; the other ones have their shares, too")
+def one_pair(tokens, x, y):
+    left, top = math.floor(x), math.floor(y)
+    return torch.stack((_slope(tokens, x, float(top))[0], _slope(tokens, float(left), y)[1]))
+
+
+@slope.mistake("both rows count alike with you, and both columns; the nearer one counts more")
+def both_alike(tokens, x, y):
+    left, top = math.floor(x), math.floor(y)
+    return torch.stack((_slope(tokens, x, top + 0.5)[0], _slope(tokens, left + 0.5, y)[1]))
+
+
+@slope.mistake("the shares are turned round: the *nearer* row (or column) gets the larger one")
+def slope_shares_turned(tokens, x, y):
+    left, top = math.floor(x), math.floor(y)
+    return torch.stack((_slope(tokens, x, 2 * top + 1 - y)[0], _slope(tokens, 2 * left + 1 - x, y)[1]))
+
+
+@slope.mistake("the differences of two rows are added up without their shares")
+def without_shares(tokens, x, y):
+    return 2 * both_alike(tokens, x, y)
+
+
+@slope.mistake("outside of the map you repeat its border, where nothing grows; there is 0, and the way to it is steep")
+def slope_of_border(tokens, x, y):
+    return _slope(tokens, x, y, value=border_repeated)
+
+
+@slope.mistake("a place that lies outside of the map by less than a token still feels its border")
+def no_slope_outside(tokens, x, y):
+    inside = 0 <= x <= tokens.shape[1] - 1 and 0 <= y <= tokens.shape[0] - 1
+    return _slope(tokens, x, y) * inside
