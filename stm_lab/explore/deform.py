@@ -19,7 +19,7 @@ from stm_lab.measure._batches import as_images
 from stm_lab.measure.sampling import LayerPoints
 from stm_lab.measure.sampling import sampling_points as measured
 
-_FARTHEST = 6.0  # tokens, of an offset that is moved by hand
+_FARTHEST = 8.0  # tokens, of an offset that is moved by hand
 _LOGIT = 4.0
 _POINTS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)], float)  # [x, y]; x slow, as published
 

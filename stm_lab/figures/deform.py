@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -90,11 +92,12 @@ def _as_points(name: str, places: object, weights: object) -> tuple[np.ndarray, 
     return places, weights
 
 
-def _limits(places: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Corners [x, y] of what is shown: the map, a margin round it, and all points."""
+def _limits(places: Sequence[np.ndarray], size: tuple[int, int], outside: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Corners [x, y] of what is shown: the map with so many tokens outside of it, all points, and a margin."""
     every, edge = np.concatenate(places), np.array([size[1], size[0]])
     margin = 0.35 + 0.04 * edge.max()
-    return np.minimum(every.min(0), -0.5) - margin, np.maximum(every.max(0), edge - 0.5) + margin
+    low, high = np.minimum(every.min(0), -0.5 - outside), np.maximum(every.max(0), edge - 0.5 + outside)
+    return low - margin, high + margin
 
 
 def _map(axes: Axes, image: np.ndarray, size: tuple[int, int], low: np.ndarray, high: np.ndarray) -> None:
@@ -118,14 +121,14 @@ def _dots(
     axes: Axes, places: np.ndarray, weights: np.ndarray, size: tuple[int, int], centre: tuple[float, float]
 ) -> None:
     starts = np.tile(POINTS, (len(places) // 9, 1)) + centre
-    top = weights.max() or 1.0
-    colours = np.where(finds_nothing(places, size), _OUTSIDE, _INSIDE)
-    for (x, y), (x0, y0), weight, colour in zip(places, starts, weights, colours, strict=True):
-        alpha = 0.3 + 0.7 * float(max(weight, 0) / top)
-        axes.plot([x0, x], [y0, y], color="white", lw=1.6, alpha=0.7 * alpha, zorder=4)
-        axes.plot([x0, x], [y0, y], color="black", lw=0.7, alpha=alpha, zorder=5)
-        area = 14 + _LARGEST * max(float(weight), 0) / (len(places) / 9) ** 0.5
-        axes.scatter([x], [y], s=area, color=colour, alpha=alpha, edgecolors="black", linewidths=0.8, zorder=6)
+    shares = np.maximum(weights, 0) / (weights.max() or 1.0)
+    alpha = 0.3 + 0.7 * shares
+    ways = np.stack((starts, places), 1)  # (P, 2, [x, y])
+    axes.add_collection(LineCollection(ways, colors="white", linewidths=1.6, alpha=0.7 * alpha, zorder=4))
+    axes.add_collection(LineCollection(ways, colors="black", linewidths=0.7, alpha=alpha, zorder=5))
+    colours = np.where(finds_nothing(places, size)[:, None], to_rgb(_OUTSIDE), to_rgb(_INSIDE))
+    area = 14 + _LARGEST * np.maximum(weights, 0) / (len(places) / 9) ** 0.5
+    axes.scatter(*places.T, s=area, c=colours, alpha=alpha, edgecolors="black", linewidths=0.8, zorder=6)
 
 
 def _in_words(places: np.ndarray, weights: np.ndarray, size: tuple[int, int], centre: tuple[float, float]) -> str:
@@ -210,12 +213,12 @@ def sampled_value(
     panels = [
         figure.add_axes(box) for box in ((0.01, 0.1, 0.33, 0.78), (0.36, 0.1, 0.27, 0.78), (0.69, 0.13, 0.2, 0.75))
     ]
-    low, high = _limits([places], size)
+    low, high = _limits([places], size, outside=1.5)  # so that a click can send a point where there is nothing
     _map(panels[0], tokens, size, low, high)
     _frame(panels[0], row, column)
     _dots(panels[0], places, weights, size, (column, row))
     for number, (x, y) in enumerate(places):
-        panels[0].annotate(str(number), (x, y), ha="center", va="center", fontsize=7, zorder=8)
+        panels[0].text(x, y, str(number), ha="center", va="center", fontsize=7, zorder=8)
     panels[0].scatter(*places[point], s=260, facecolors="none", edgecolors=_CHOSEN, linewidths=2.2, zorder=7)
     panels[0].set_title("the points; a click puts the chosen one there", fontsize=9)
     words = _four(panels[1], tokens, places[point], point, found[point].mean())
@@ -278,6 +281,7 @@ def _bars(axes: Axes, weights: np.ndarray, found: np.ndarray, point: int) -> Non
     for n, (weight, value) in enumerate(zip(weights, found, strict=True)):
         axes.annotate(f" {weight:.2f} x {value:.2f}", (gives[n], n), va="center", fontsize=7)
     axes.set(yticks=range(9), ylim=(8.6, -0.6), xlim=(0, max(gives.max(), 1e-3) * 1.5))
+    axes.locator_params(axis="x", nbins=4)
     axes.set_xlabel("weight x brightness", fontsize=8)
     axes.set_ylabel("point", fontsize=8)
     axes.tick_params(labelsize=7)
