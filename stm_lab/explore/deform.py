@@ -16,12 +16,11 @@ from stm_lab.errors import UserError
 from stm_lab.explore.pictures import as_shown, check_models, place_controls
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure._batches import as_images
-from stm_lab.measure.sampling import LayerPoints
+from stm_lab.measure.sampling import GRID, LayerPoints
 from stm_lab.measure.sampling import sampling_points as measured
 
 _FARTHEST = 8.0  # tokens, of an offset that is moved by hand
 _LOGIT = 4.0
-_POINTS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)], float)  # [x, y]; x slow, as published
 
 
 def sampling_points(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1) -> Explorer:
@@ -150,7 +149,7 @@ def moved_points(images: Mapping[str, Tensor], *, side: int = 12) -> Explorer:
         now = explorer.state
         if panel == 2:
             return {"point": min(max(round(y), 0), 8)}
-        own = np.array([now["column"], now["row"]]) + _POINTS[now["point"]]
+        own = np.array([now["column"], now["row"]]) + GRID[now["point"]]
         along, down = np.clip((np.array([x, y]) - own).round(2), -_FARTHEST, _FARTHEST).tolist()
         return {"x": along, "y": down}
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Legend of shapes: N images, (H, W) tokens of the layer's map, h groups, P = 9 points.
 
-_GRID = np.array([(n // 3 - 1, n % 3 - 1) for n in range(9)], np.float32)  # [x, y]; x slow, as published
+GRID = np.array([(n // 3 - 1, n % 3 - 1) for n in range(9)], np.float32)  # [x, y]; x slow, as published
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +51,12 @@ class LayerPoints:
         """(N, H, W, h, P, [x, y]): where the samples are taken, in tokens; (0, 0) is the middle of the first token."""
         height, width = self.map_size
         own = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)  # (H, W, [x, y])
-        return own[:, :, None, None].astype(np.float32) + _GRID + self.offsets
+        return own[:, :, None, None].astype(np.float32) + GRID + self.offsets
 
     @property
     def distance(self) -> float:
         """Tokens from a token to its samples: the mean by weight."""
-        return float((self.weights * np.hypot(*np.moveaxis(_GRID + self.offsets, -1, 0))).sum(-1).mean())
+        return float((self.weights * np.hypot(*np.moveaxis(GRID + self.offsets, -1, 0))).sum(-1).mean())
 
     @property
     def outside(self) -> float:
@@ -113,7 +113,6 @@ class SamplingPoints:
 
         place: as shares of height and width. Raises UserError for an image that is not there.
         """
-        from stm_lab.explore.pictures import as_shown
         from stm_lab.figures import sampling_points
 
         if not 0 <= image < len(self.pixels):
@@ -128,7 +127,8 @@ class SamplingPoints:
                 layer.places[image, row, column].reshape(-1, 2),
                 layer.weights[image, row, column].reshape(-1),
             )
-        return sampling_points(as_shown(self.pixels[image]), panels, size=sizes, token=tokens, title=self.model)
+        shown = self.pixels[image].permute(1, 2, 0).cpu().numpy()
+        return sampling_points(shown, panels, size=sizes, token=tokens, title=self.model)
 
 
 def sampling_points(

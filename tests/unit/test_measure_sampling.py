@@ -12,6 +12,7 @@ from torch import nn
 import stm_lab
 from stm_lab import UserError, measure
 from stm_lab.figures.deform import POINTS
+from stm_lab.measure.sampling import GRID
 
 IMAGES = torch.rand(5, 3, 64, 48, generator=torch.Generator().manual_seed(0))
 
@@ -58,12 +59,13 @@ def test_without_offsets_the_points_are_the_grid():
         assert layer.largest_weight == pytest.approx(1 / 9)
 
 
-def test_points_of_the_figure_are_those_of_the_mixer(model):
+def test_points_of_figure_and_measure_are_those_of_the_mixer(model):
     """Of the mixer's own grid, by what it samples: a map that holds its own places."""
     mixer = model.stages[0].blocks[0].mixer
     places = mixer._grid(torch.zeros(1, 3, 5, 1, 9, 2))[0].view(3, 5, 9, 2)
     unit = (places + 1) * torch.tensor([5, 3]) / 2 - 0.5
     np.testing.assert_allclose(unit[1, 2], POINTS + np.array([2, 1]), atol=1e-6)
+    assert np.array_equal(GRID, POINTS)
 
 
 def test_far_offsets_find_nothing():
