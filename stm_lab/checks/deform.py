@@ -14,16 +14,25 @@ _GRID = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)]  # x slow, y fast
 _BY_ROWS = [(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1)]
 
 
-# ---- 1: a value between four tokens ---------------------------------------------------------------------------------
+# ---- 1: values between tokens ---------------------------------------------------------------------------------------
 
 
-def _places(draw: Draw) -> dict:
-    height, width = draw.distinct(2, 4, 9)
-    near = draw.choice(("inside", "left", "right", "above", "below", "far"))
+def _near(draw: Draw, height: int, width: int, where: str) -> tuple[float, float]:
+    """A place [x, y] between tokens, never on one."""
     u, v = (0.05 + 0.9 * float(torch.sigmoid(draw.normal())) for _ in range(2))
     x, y = u + draw.integer(0, width - 2), v + draw.integer(0, height - 2)
-    x = {"left": u - 1, "right": width - 1 + u, "far": width + 1 + u}.get(near, x)
-    y = {"above": v - 1, "below": height - 1 + v}.get(near, y)
+    x = {"left": u - 1, "right": width - 1 + u, "far": width + 1 + u}.get(where, x)
+    y = {"above": v - 1, "below": height - 1 + v}.get(where, y)
+    return x, y
+
+
+_WHERE = ("inside", "left", "right", "above", "below", "far")
+
+
+def _many_places(draw: Draw) -> dict:
+    height, width = draw.distinct(2, 4, 9)
+    places = [_near(draw, height, width, where) for where in (*_WHERE, "inside")]
+    x, y = torch.tensor(places, dtype=torch.float64).T.contiguous()
     return {"tokens": draw.normal(height, width, 3), "x": x, "y": y}
 
 
@@ -40,39 +49,53 @@ def _sample(tokens, x, y, *, share=lambda a: 1 - abs(a), place=None):
     return total
 
 
-@exercise(_NOTEBOOK, 1, inputs=_places, what="value", cases=24)
-def value_at(tokens, x, y):
-    "(H, W, C), a place in tokens -> (C,): bilinear, 0 outside."
-    return _sample(tokens, x, y)
+def _at_each(sample, tokens, x, y):
+    return torch.stack([sample(tokens, *place) for place in zip(x.tolist(), y.tolist(), strict=True)])
 
 
-@value_at.mistake("your x counts rows; x runs along a row, so it is the column")
+@exercise(_NOTEBOOK, 1, inputs=_many_places, what="table of values")
+def values_at(tokens, x, y):
+    "(H, W, C), places (N,) and (N,) in tokens -> (N, C): bilinear, 0 outside."
+    return _at_each(_sample, tokens, x, y)
+
+
+@values_at.mistake("your x counts rows; x runs along a row, so it is the column")
 def x_is_a_row(tokens, x, y):
-    return _sample(tokens, y, x)
+    return _at_each(_sample, tokens, y, x)
 
 
-@value_at.mistake("the nearest token alone is taken; four tokens have a share in it")
+@values_at.mistake("the nearest token alone is taken; four tokens have a share in it")
 def nearest(tokens, x, y):
-    return _sample(tokens, round(x), round(y))
+    return _at_each(_sample, tokens, x.round(), y.round())
 
 
-@value_at.mistake("the shares are turned round: the *nearer* token gets the larger one, 1 - distance")
+@values_at.mistake("the shares are turned round: the *nearer* token gets the larger one, 1 - distance")
 def shares_turned(tokens, x, y):
-    return _sample(tokens, x, y, share=abs)
+    return _at_each(lambda *at: _sample(*at, share=abs), tokens, x, y)
 
 
-@value_at.mistake("outside of the map you repeat its border; there is 0")
-def border_repeated(tokens, x, y):
+def _with_border(tokens, x, y):
     return _sample(tokens, x, y, place=lambda j, i, H, W: (min(max(j, 0), H - 1), min(max(i, 0), W - 1)))
 
 
-@value_at.mistake("negative numbers count from the end of the map in Python: left of it you meet its right side")
+@values_at.mistake(
+    "outside of the map you repeat its border; there is 0. Clamping an index is fine, if its share is set to 0 as well"
+)
+def border_repeated(tokens, x, y):
+    return _at_each(_with_border, tokens, x, y)
+
+
+@values_at.mistake("indices behind the map come round to its other side (a remainder, or a roll); there is 0 outside")
+def comes_round(tokens, x, y):
+    return _at_each(lambda *at: _sample(*at, place=lambda j, i, H, W: (j % H, i % W)), tokens, x, y)
+
+
+@values_at.mistake("negative numbers count from the end of the map in Python: left of it you meet its right side")
 def from_the_end(tokens, x, y):
-    return _sample(tokens, x, y, place=lambda j, i, H, W: (j + H * (j < 0), i + W * (i < 0)))
+    return _at_each(lambda *at: _sample(*at, place=lambda j, i, H, W: (j + H * (j < 0), i + W * (i < 0))), tokens, x, y)
 
 
-@value_at.mistake("int() rounds to zero, so that left of the map and above it the wrong tokens are met; use floor")
-def rounded_to_zero(tokens, x, y):
+def _towards_zero(tokens, x, y):
     height, width, _ = tokens.shape
     total, left, top = torch.zeros_like(tokens[0, 0]), int(x), int(y)
     for j, down in ((top, 1 - y + top), (top + 1, y - top)):
@@ -82,26 +105,31 @@ def rounded_to_zero(tokens, x, y):
     return total
 
 
-@value_at.mistake("the four tokens are averaged, wherever the place lies between them; the shares depend on it")
+@values_at.mistake("you round to zero, so that left of the map and above it the wrong tokens are met; use floor")
+def rounded_to_zero(tokens, x, y):
+    return _at_each(_towards_zero, tokens, x, y)
+
+
+@values_at.mistake("the four tokens are averaged, wherever the place lies between them; the shares depend on it")
 def averaged(tokens, x, y):
-    return _sample(tokens, math.floor(x) + 0.5, math.floor(y) + 0.5)
+    return _at_each(_sample, tokens, x.floor() + 0.5, y.floor() + 0.5)
 
 
-@value_at.mistake("a token's middle is the whole number itself: take no half token off")
+@values_at.mistake("a token's middle is the whole number itself: take no half token off")
 def half_off(tokens, x, y):
-    return _sample(tokens, x - 0.5, y - 0.5)
+    return _at_each(_sample, tokens, x - 0.5, y - 0.5)
 
 
-@value_at.mistake("a place that lies outside of the map by less than a token still has a share of its border")
+@values_at.mistake("a place that lies outside of the map by less than a token still has a share of its border")
 def nothing_outside(tokens, x, y):
-    inside = 0 <= x <= tokens.shape[1] - 1 and 0 <= y <= tokens.shape[0] - 1
-    return _sample(tokens, x, y) if inside else torch.zeros_like(tokens[0, 0])
+    inside = (x >= 0) & (x <= tokens.shape[1] - 1) & (y >= 0) & (y <= tokens.shape[0] - 1)
+    return _at_each(_sample, tokens, x, y) * inside[:, None]
 
 
-@value_at.mistake("the shares of those inside are made to add up to 1; what lies outside keeps its share, of 0")
+@values_at.mistake("the shares of those inside are made to add up to 1; what lies outside keeps its share, of 0")
 def shares_made_whole(tokens, x, y):
-    whole = _sample(torch.ones_like(tokens), x, y)
-    return torch.where(whole > 0, _sample(tokens, x, y) / whole.clamp_min(1e-12), whole)
+    whole = _at_each(_sample, torch.ones_like(tokens), x, y)
+    return torch.where(whole > 0, _at_each(_sample, tokens, x, y) / whole.clamp_min(1e-12), whole)
 
 
 # ---- 2: from tokens to grid_sample ----------------------------------------------------------------------------------
@@ -109,56 +137,75 @@ def shares_made_whole(tokens, x, y):
 
 def _whereabouts(draw: Draw) -> dict:
     height, width = draw.distinct(2, 3, 9)
-    return {"places": 3 * draw.normal(5, 2), "height": height, "width": width}
+    return {"places": 3 * draw.normal(5, 2), "height": height, "width": width, "aligned": bool(draw.integer(0, 1))}
 
 
 def _size(height, width):
     return torch.tensor([width, height], dtype=torch.float64)
 
 
-@exercise(_NOTEBOOK, 2, inputs=_whereabouts, what="grid")
-def to_grid(places, height, width):
-    "(N, [x, y]) in tokens -> (N, [x, y]): -1 and 1 are the outer edges of the map."
+def _grid_of(places, height, width, aligned):
+    if aligned:
+        return 2 * places / (_size(height, width) - 1) - 1
     return (2 * places + 1) / _size(height, width) - 1
 
 
-@to_grid.mistake(
-    "-1 and 1 are the *middles* of the outer tokens with you (align_corners=True); they are the map's edges"
-)
-def corners_aligned(places, height, width):
-    return 2 * places / (_size(height, width) - 1) - 1
+@exercise(_NOTEBOOK, 2, inputs=_whereabouts, what="grid", cases=10)
+def to_grid(places, height, width, aligned):
+    "(N, [x, y]) in tokens -> (N, [x, y]): -1 and 1 are the map's edges, or, `aligned`, the outer tokens' middles."
+    return _grid_of(places, height, width, aligned)
+
+
+@to_grid.mistake("`aligned` makes no difference with you: -1 and 1 are always the *edges* of the map")
+def always_edges(places, height, width, aligned):
+    return _grid_of(places, height, width, False)
+
+
+@to_grid.mistake("`aligned` makes no difference with you: -1 and 1 are always the *middles* of the outer tokens")
+def always_middles(places, height, width, aligned):
+    return _grid_of(places, height, width, True)
+
+
+@to_grid.mistake("the two are exchanged: aligned means that -1 and 1 are the middles of the outer tokens")
+def other_way_round(places, height, width, aligned):
+    return _grid_of(places, height, width, not aligned)
 
 
 @to_grid.mistake(
-    "half a token is missing: (0, 0) is the middle of the first token, not its corner; add 1 before dividing"
+    "half a token is missing where nothing is aligned: (0, 0) is the middle of the first token, not its corner"
 )
-def from_the_corner(places, height, width):
-    return 2 * places / _size(height, width) - 1
+def from_the_corner(places, height, width, aligned):
+    return _grid_of(places, height, width, True) if aligned else 2 * places / _size(height, width) - 1
+
+
+@to_grid.mistake("aligned, the middles of the outer tokens are W - 1 tokens apart, not W; divide by that")
+def a_token_too_wide(places, height, width, aligned):
+    return 2 * places / _size(height, width) - 1 if aligned else _grid_of(places, height, width, False)
 
 
 @to_grid.mistake("x is divided by the height and y by the width; x runs along the width")
-def sides_exchanged(places, height, width):
-    return (2 * places + 1) / _size(width, height) - 1
+def sides_exchanged(places, height, width, aligned):
+    return _grid_of(places, width, height, aligned)
 
 
 @to_grid.mistake("x and y are exchanged in the result")
-def exchanged(places, height, width):
-    return to_grid.truth(places, height, width).flip(-1)
+def exchanged(places, height, width, aligned):
+    return _grid_of(places, height, width, aligned).flip(-1)
 
 
 @to_grid.mistake("your grid runs from 0 to 1; stretch it to -1 to 1")
-def from_zero(places, height, width):
-    return (places + 0.5) / _size(height, width)
+def from_zero(places, height, width, aligned):
+    return (_grid_of(places, height, width, aligned) + 1) / 2
 
 
 @to_grid.mistake("both axes are divided by one side; each has its own")
-def one_side(places, height, width):
-    return (2 * places + 1) / width - 1
+def one_side(places, height, width, aligned):
+    return _grid_of(places, width, width, aligned)
 
 
 @to_grid.mistake("the grid is cut to -1 ... 1; a point may lie outside, and finds 0 there")
-def cut(places, height, width):
-    return to_grid.truth(places, height, width).clamp(-1, 1)
+def cut(places, height, width, aligned):
+    return _grid_of(places, height, width, aligned).clamp(-1, 1)
 
 
 # ---- 3: nine points, moved and weighed ------------------------------------------------------------------------------
@@ -178,7 +225,7 @@ def _aggregate(value, offsets, weights, *, grid=_GRID, own=True, **outside):
     height, width, _ = value.shape
     place = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy"), -1).double()
     place = place[:, :, None] * own + torch.tensor(grid, dtype=torch.float64) + offsets  # (H, W, 9, [x, y])
-    places = to_grid.truth(place, height, width).view(1, height * width, 9, 2)
+    places = _grid_of(place, height, width, False).view(1, height * width, 9, 2)
     found = F.grid_sample(value.permute(2, 0, 1)[None], places, align_corners=False, **outside)  # (1, C, HW, 9)
     return (found[0].view(-1, height, width, 9) * weights).sum(-1).permute(1, 2, 0)
 
@@ -315,7 +362,13 @@ def kernel_without_offsets(offsets, logits):
 # ---- 5: how an offset learns ----------------------------------------------------------------------------------------
 
 
-def _slope(tokens, x, y, *, value=value_at.truth):
+def _one_place(draw: Draw) -> dict:
+    height, width = draw.distinct(2, 4, 9)
+    x, y = _near(draw, height, width, draw.choice(_WHERE))
+    return {"tokens": draw.normal(height, width, 3), "x": x, "y": y}
+
+
+def _slope(tokens, x, y, *, value=_sample):
     """The slope between two places of one cell, in which a sample is linear along each axis: no step is too long."""
     left, top = math.floor(x), math.floor(y)
     along = value(tokens, left + 0.75, y) - value(tokens, left + 0.25, y)
@@ -323,7 +376,7 @@ def _slope(tokens, x, y, *, value=value_at.truth):
     return 2 * torch.stack((along, down))
 
 
-@exercise(_NOTEBOOK, 5, inputs=_places, what="slope", cases=24)
+@exercise(_NOTEBOOK, 5, inputs=_one_place, what="slope", cases=24)
 def slope(tokens, x, y):
     "(H, W, C), a place between tokens -> (2, C): how the sample grows with x, and with y; 0 outside."
     return _slope(tokens, x, y)
@@ -364,7 +417,7 @@ def without_shares(tokens, x, y):
 
 @slope.mistake("outside of the map you repeat its border, where nothing grows; there is 0, and the way to it is steep")
 def slope_of_border(tokens, x, y):
-    return _slope(tokens, x, y, value=border_repeated)
+    return _slope(tokens, x, y, value=_with_border)
 
 
 @slope.mistake("a place that lies outside of the map by less than a token still feels its border")
