@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import linecache
 import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
 from stm_lab.errors import UserError
+from stm_lab.files import write_whole
 
 MODULE_PREFIX = "stm_lab_plugin_"  # of the names of their modules, before that of the file
 
@@ -36,3 +39,44 @@ def load_plugins(files: Iterable[str | Path]) -> None:
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
             line = f" line {lines[-1]}" if lines else ""
             raise UserError(f"plugin {str(file)!r}{line}: {type(error).__name__}: {error}") from error
+
+
+def write_plugin(mixer: type, file: str | Path) -> Path:
+    """Write the cell in which a mixer was defined to a file, and load it: from then on the mixer is the file's.
+
+    The cell must stand by itself: imports, the class with `@register_mixer`, and nothing that other cells made. As a
+    file it comes to processes that train beside this one, to sweeps and to other machines, where a cell could not. A
+    class that was read from a file is written likewise, with all that stands in that file.
+
+    Returns the file's absolute path, for `plugins=[path]`. A file that says the same already is left as it is.
+
+    Raises:
+        UserError: the class's source is not known (typed at a prompt without IPython), it is no .py file, or the cell
+            fails when it is run alone; then there is no file, or the one that was there.
+    """
+    path = Path(file).expanduser().absolute()
+    if path.suffix != ".py":
+        raise UserError(f"plugin {str(file)!r}: expected a Python file (.py)")
+    source = _cell_of(mixer)
+    before = path.read_text(encoding="utf-8") if path.is_file() else None
+    if source != before:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, source.encode())
+    try:
+        load_plugins([path])
+    except UserError as error:
+        path.unlink() if before is None else write_whole(path, before.encode())
+        hint = "a cell that is to be a file must hold all that it uses, its imports too"
+        raise UserError(f"{error}; {hint}") from error
+    return path
+
+
+def _cell_of(mixer: type) -> str:
+    """The whole cell, or file, in which a class was defined: that of its first method."""
+    methods = [value for value in vars(mixer).values() if inspect.isfunction(value)]
+    file = methods[0].__code__.co_filename if methods else ""
+    linecache.checkcache(file)  # it may have been edited since
+    lines = linecache.getlines(file)
+    if not lines:
+        raise UserError(f"{mixer.__name__}: its source is not known; write it into a file yourself")
+    return "".join(lines).rstrip() + "\n"

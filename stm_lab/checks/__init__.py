@@ -13,8 +13,7 @@ How to add exercises and their checks
    true answer with a decorator that says whose it is and draws inputs. Then its typical mistakes, five at least, each
    a function as a learner would write it and the sentence that is said of it ("your output ...", then what to mend)::
 
-       from stm_lab.checks.contract import Contract, mixer_contract
-from stm_lab.checks.core import Draw, exercise
+       from stm_lab.checks.core import Draw, exercise
 
        def _maps(draw: Draw) -> dict:
            height, width = draw.distinct(2, 5, 9)             # sides that differ, odd ones among them

@@ -16,7 +16,7 @@ from stm_lab.course.exercises import exercise_cells, exercise_problems, task_sou
 from stm_lab.errors import UserError, nearest
 from stm_lab.files import replace_bytes
 
-TAGS = ("parameters", "by-hand", "solution", "check", "explorer")
+TAGS = ("parameters", "by-hand", "template", "solution", "check", "explorer")
 
 
 def header_markdown(card: Card) -> str:

@@ -41,6 +41,7 @@ from stm_lab.figures.invariance import (
 )
 from stm_lab.figures.kernels import kernel_applied, mixer_cards
 from stm_lab.figures.mixing import inductive_biases, leans, mixing_distances, mixing_matrices, mixing_over_image
+from stm_lab.figures.own import fetched, mixer_bench
 from stm_lab.figures.paper import (
     accuracy_bubbles,
     accuracy_over_costs,
@@ -105,6 +106,7 @@ __all__ = [
     "detection_over_classification",
     "difference_so_far",
     "feature_drift",
+    "fetched",
     "halo_blocks",
     "image_grid",
     "image_under_attack",
@@ -120,6 +122,7 @@ __all__ = [
     "lucky_leads",
     "macs_over_size",
     "map_panels",
+    "mixer_bench",
     "mixer_cards",
     "mixing_distances",
     "mixing_matrices",

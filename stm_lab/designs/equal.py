@@ -1,0 +1,126 @@
+"""Networks of equal cost: a mixer's widths, chosen so that the whole network comes nearest to a given number.
+
+Mixers differ in what they cost, so that networks of equal depth and width are no equals. The widths are what is turned
+here; depth, MLP ratios and the mixer's options stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+
+from ..errors import UserError, check_known
+from ..mixers import list_mixers, option_names
+from .unified import unified
+
+Dims = tuple[int, int, int, int]
+
+COSTS = ("parameters", "macs")
+_FINEST = 256  # the factor is a multiple of 1 / 256
+_LOW, _HIGH = 1 / 8, 4.0  # factors that are tried
+_STEPS = 3  # of a single width, to either side
+
+
+@dataclass(frozen=True)
+class EqualWidth:
+    """A network of a mixer, and what it costs.
+
+    Attributes:
+        mixer, scale: whose unified design is widened or narrowed.
+        dims: channels of the four stages; `build_model(mixer, scale, dims=dims)` is the network.
+        parameters: of the whole network. macs: multiply-adds for one image of `image_size` pixels.
+        cost: the one of the two that should be equal. target: what it should be.
+    """
+
+    mixer: str
+    scale: str
+    dims: Dims
+    image_size: int
+    parameters: int
+    macs: int
+    cost: str
+    target: int
+
+    @property
+    def off(self) -> float:
+        """How far the cost is from the target, in percent of the target; negative: below."""
+        return 100 * (getattr(self, self.cost) / self.target - 1)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row: all of it."""
+        return [{**asdict(self), "dims": list(self.dims), "off": self.off}]
+
+
+def equal_width(
+    mixer: str, scale: str, target: int, *, cost: str = "parameters", image_size: int = 64, num_classes: int = 10
+) -> EqualWidth:
+    """The widths at which the unified network of `mixer` comes nearest to `target`.
+
+    All four widths are multiplied by one factor and rounded: to even numbers, and to what the design's heads divide.
+    Then the third and the second are moved by three such steps at most, whichever comes nearest. The result is near,
+    not equal: see `EqualWidth.off`. Nothing is computed, models are made without storage.
+
+    Args:
+        mixer, scale: as `build_model` takes them.
+        target: parameters, or multiply-adds for one image.
+        cost: which of the two.
+        image_size: side in pixels, for multiply-adds and for the size of position embeddings.
+        num_classes: of the classifier.
+
+    Raises:
+        UserError: an unknown mixer, scale or cost; a target that an eighth to four times the widths do not reach.
+    """
+    check_known("cost", cost, COSTS, "equal_width: ")
+    check_known("mixer", mixer, list_mixers(), "equal_width: ")
+    design = unified(mixer, scale)
+    has_heads = "heads" in option_names(mixer)
+    units = [max(2, head) if has_heads else 2 for head in design.stage_options["heads"]]
+
+    @lru_cache(maxsize=None)
+    def cost_of(dims: Dims) -> int:
+        model = _empty(mixer, scale, dims, image_size, num_classes)
+        return _macs(model, image_size) if cost == "macs" else _parameters(model)
+
+    def scaled(step: int) -> Dims:
+        """All widths times step / 256."""
+        pairs = zip(design.dims, units, strict=True)
+        return tuple(unit * max(1, round(step / _FINEST * dim / unit)) for dim, unit in pairs)
+
+    def nearest(candidates: Iterable[Dims]) -> Dims:
+        return min(candidates, key=lambda dims: abs(cost_of(dims) - target))
+
+    low, high = round(_LOW * _FINEST), round(_HIGH * _FINEST)
+    if not cost_of(scaled(low)) <= target <= cost_of(scaled(high)):
+        ends = f"{cost_of(scaled(low)):,} to {cost_of(scaled(high)):,}"
+        raise UserError(f"equal_width: no {mixer} network at {scale} has {target:,} {cost}; its widths give {ends}")
+    while high - low > 1:  # the cost grows with the factor
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost_of(scaled(middle)) <= target else (low, middle)
+    dims = nearest([scaled(low), scaled(high)])
+    for stage in (2, 1):  # by a step or two of the third width, then of the second, whose steps are smaller
+        steps = (units[stage] * step for step in range(-_STEPS, _STEPS + 1))
+        wider = [(*dims[:stage], dims[stage] + more, *dims[stage + 1 :]) for more in steps]
+        dims = nearest(some for some in wider if dims[stage - 1] <= some[stage] <= dims[stage + 1])
+    model = _empty(mixer, scale, dims, image_size, num_classes)
+    return EqualWidth(mixer, scale, dims, image_size, _parameters(model), _macs(model, image_size), cost, target)
+
+
+def _empty(mixer: str, scale: str, dims: Dims, image_size: int, num_classes: int) -> nn.Module:
+    """The network without storage."""
+    from ..models import build_model  # here: it stands above the designs
+
+    return build_model(mixer, scale, dims=dims, img_size=image_size, num_classes=num_classes, device="meta")
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _macs(model: nn.Module, image_size: int) -> int:
+    from ..measure import cost  # here, as above
+
+    return cost(model, image_size=image_size).macs
