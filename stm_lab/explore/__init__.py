@@ -2,6 +2,7 @@
 none to be seen."""
 
 from stm_lab.explore.attack import adversarial
+from stm_lab.explore.bench import mixer_bench
 from stm_lab.explore.cards import mixer_cards
 from stm_lab.explore.corruption import corruption
 from stm_lab.explore.deform import moved_points, sampling_points
@@ -26,6 +27,7 @@ __all__ = [
     "design_steps",
     "halo_painter",
     "kernel_painter",
+    "mixer_bench",
     "mixer_cards",
     "mixing_weights",
     "moved_points",

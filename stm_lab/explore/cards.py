@@ -16,8 +16,8 @@ from stm_lab.explore.shell import Explorer
 from stm_lab.measure.mixing import Site, mixing_matrix, token_weights
 from stm_lab.mixers import get_mixer, list_mixers, option_names
 
-_SIDE, _DIM = 14, 16
-_NANO = {"heads": 1, "window": 4, "shift": 2, "block": 4, "halo": 2, "reduction": 2}  # small, so that edges are seen
+SIDE, _DIM = 14, 16  # of the map, tokens; channels
+DESIGNED = {"heads": 1, "window": 4, "shift": 2, "block": 4, "halo": 2, "reduction": 2}  # small, so that edges are seen
 
 
 def mixer_cards(
@@ -45,11 +45,11 @@ def mixer_cards(
 
     @lru_cache(maxsize=64)
     def made(name: str, channels: int) -> nn.Module:
-        return _made(name, channels)
+        return randomised(name, channels)
 
     @lru_cache(maxsize=1024)
     def heard(name: str, row: int, column: int) -> np.ndarray:
-        tokens = torch.randn(1, _SIDE, _SIDE, _DIM, generator=torch.Generator().manual_seed(1))
+        tokens = torch.randn(1, SIDE, SIDE, _DIM, generator=torch.Generator().manual_seed(1))
         return token_weights(Site(made(name, _DIM), (tokens,), {}, "NHWC", None, 0), row, column)[0]
 
     @lru_cache(maxsize=64)
@@ -79,20 +79,20 @@ def mixer_cards(
     controls = {
         "left": widgets.Dropdown(options=names, value=left or names[0], description="left"),
         "right": widgets.Dropdown(options=names, value=right or names[-1], description="right"),
-        "row": widgets.IntSlider(_SIDE // 2, 0, _SIDE - 1, description="row"),
-        "column": widgets.IntSlider(_SIDE // 2, 0, _SIDE - 1, description="column"),
+        "row": widgets.IntSlider(SIDE // 2, 0, SIDE - 1, description="row"),
+        "column": widgets.IntSlider(SIDE // 2, 0, SIDE - 1, description="column"),
         "side": widgets.SelectionSlider(options=[7, 14, 28, 56, 112], value=14, description="side of the map"),
     }
 
     def select(panel: int, x: float, y: float) -> Mapping[str, int]:
-        return {"row": min(max(round(y), 0), _SIDE - 1), "column": min(max(round(x), 0), _SIDE - 1)}
+        return {"row": min(max(round(y), 0), SIDE - 1), "column": min(max(round(x), 0), SIDE - 1)}
 
     return Explorer(draw, controls, select=select)
 
 
-def _made(name: str, channels: int) -> nn.Module:
-    """A mixer whose weights are large enough that all of it is seen."""
-    options = {key: value for key, value in _NANO.items() if key in option_names(name)}
+def randomised(name: str, channels: int, given: Mapping[str, object] | None = None) -> nn.Module:
+    """A mixer whose weights are large enough that all of it is seen. given: options, over those of the design."""
+    options = {key: value for key, value in DESIGNED.items() if key in option_names(name)} | dict(given or {})
     if "heads" in options:
         options["heads"] = max(1, channels // 16)
     with torch.random.fork_rng(devices=[]):

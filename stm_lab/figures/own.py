@@ -31,7 +31,7 @@ def fetched(rows: Sequence[Mapping]) -> Figure:
         for row in sorted(some, key=lambda row: row["offset"]):
             means.setdefault(row["offset"], []).append(row["error"])
         means = {offset: float(np.mean(errors)) for offset, errors in means.items()}
-        axes.plot(means, list(means.values()), **drawn[name], marker=marker, markersize=6, linewidth=2, label=name)
+        axes.plot(list(means), list(means.values()), **drawn[name], marker=marker, markersize=6, linewidth=2, label=name)
         said.append(f"{name} {', '.join(f'{offset}: {error:.2f}' for offset, error in means.items())}")
     offsets = sorted({row["offset"] for row in rows})
     axes.axhline(1, color="0.4", linestyle=":", linewidth=1.5, label="knows nothing")
@@ -103,7 +103,7 @@ def _costs(axes: Axes, name: str, curves: Mapping[str, Mapping[int, int]], side:
         points = {side: macs for side, macs in of.items() if macs > 0}
         if points:
             width = 3.2 if other == name else 1.3
-            axes.plot(points, list(points.values()), **drawn[other], linewidth=width, label=other)
+            axes.plot(list(points), list(points.values()), **drawn[other], linewidth=width, label=other)
     if curves[name][side] > 0:
         axes.plot(side, curves[name][side], "o", color=drawn[name]["color"], markersize=8)
     sides = sorted({one for of in curves.values() for one in of})
