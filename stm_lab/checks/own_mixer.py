@@ -27,7 +27,9 @@ def row_and_column(x):
     return (x.mean(2, keepdim=True) + x.mean(1, keepdim=True)) / 2 - x
 
 
-@row_and_column.mistake("that is the mean of the whole map: one mean over axis 1 and one over axis 2, added, not nested")
+@row_and_column.mistake(
+    "that is the mean of the whole map: one mean over axis 1 and one over axis 2, added, not nested"
+)
 def whole_map(x):
     return x.mean((1, 2), keepdim=True) - x
 
@@ -125,13 +127,17 @@ def repeated(x, side):
     return _window_means(x[:, rows][:, :, columns], side)[:, :H, :W]
 
 
-@window_mean.mistake("you padded at the top and left; the first window begins at token (0, 0), pad at the bottom and right")
+@window_mean.mistake(
+    "you padded at the top and left; the first window begins at token (0, 0), pad at the bottom and right"
+)
 def padded_at_the_top(x, side):
     H, W = x.shape[1:3]
     return _window_means(x, side, offset=(-H % side, -W % side))
 
 
-@window_mean.mistake("that is a window round each token, as in pooling; here the map is cut, and all in a piece share a mean")
+@window_mean.mistake(
+    "that is a window round each token, as in pooling; here the map is cut, and all in a piece share a mean"
+)
 def sliding(x, side):
     shifted = F.pad(x.permute(0, 3, 1, 2), ((side - 1) // 2, side // 2) * 2)
     inside = F.pad(torch.ones_like(x[..., 0])[:, None], ((side - 1) // 2, side // 2) * 2)
@@ -198,7 +204,9 @@ def one_token(height, width, dim, kernel):
     return _cross(1, 1, dim, kernel)
 
 
-@cross_macs.mistake("the strips are counted as full convolutions, dim * dim * K; depth-wise they have K weights a channel")
+@cross_macs.mistake(
+    "the strips are counted as full convolutions, dim * dim * K; depth-wise they have K weights a channel"
+)
 def dense(height, width, dim, kernel):
     return _cross(height, width, dim, kernel, taps=2 * kernel * dim)
 
@@ -267,7 +275,9 @@ def rounding(weights, height, width):
     return int(torch.maximum(down, right)[weights > 0].max())
 
 
-@reach.mistake("that is the difference of the places in the list, |p - q|; a token below is `width` places away, and 1 row")
+@reach.mistake(
+    "that is the difference of the places in the list, |p - q|; a token below is `width` places away, and 1 row"
+)
 def along_the_list(weights, height, width):
     p = torch.arange(height * width)
     return int((p[:, None] - p).abs()[_heard(weights)].max())
@@ -331,12 +341,16 @@ def any_width(count, target, unit):
     return min(range(1, 200), key=lambda width: abs(count(width) - target))
 
 
-@fair_width.mistake("parameters do not grow with the width but nearly with its square: count, do not scale in proportion")
+@fair_width.mistake(
+    "parameters do not grow with the width but nearly with its square: count, do not scale in proportion"
+)
 def proportional(count, target, unit):
     return max(unit, round(unit * target / count(unit) / unit) * unit)
 
 
-@fair_width.mistake("parameters are not the square of the width alone: biases, kernels and classifier are there too; count them")
+@fair_width.mistake(
+    "parameters are not the square of the width alone: biases, kernels and classifier are there too; count them"
+)
 def square_root(count, target, unit):
     return max(unit, round(unit * math.sqrt(target / count(unit)) / unit) * unit)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -80,7 +80,7 @@ def equal_width(
     has_heads = "heads" in option_names(mixer)
     units = [max(2, head) if has_heads else 2 for head in design.stage_options["heads"]]
 
-    @lru_cache(maxsize=None)
+    @cache
     def cost_of(dims: Dims) -> int:
         model = _empty(mixer, scale, dims, image_size, num_classes)
         return _macs(model, image_size) if cost == "macs" else _parameters(model)

@@ -31,7 +31,9 @@ def fetched(rows: Sequence[Mapping]) -> Figure:
         for row in sorted(some, key=lambda row: row["offset"]):
             means.setdefault(row["offset"], []).append(row["error"])
         means = {offset: float(np.mean(errors)) for offset, errors in means.items()}
-        axes.plot(list(means), list(means.values()), **drawn[name], marker=marker, markersize=6, linewidth=2, label=name)
+        axes.plot(
+            list(means), list(means.values()), **drawn[name], marker=marker, markersize=6, linewidth=2, label=name
+        )
         said.append(f"{name} {', '.join(f'{offset}: {error:.2f}' for offset, error in means.items())}")
     offsets = sorted({row["offset"] for row in rows})
     axes.axhline(1, color="0.4", linestyle=":", linewidth=1.5, label="knows nothing")
@@ -79,8 +81,8 @@ def mixer_bench(
     row, column = place
     return described(
         figure,
-        f"{name}: the token in row {row}, column {column} hears {tokens} of {heard.size}. {told}. Multiply-adds at side "
-        f"{side}: {'; '.join(f'{other} {number(of[side])}' for other, of in curves.items())}.",
+        f"{name}: the token in row {row}, column {column} hears {tokens} of {heard.size}. {told}. Multiply-adds at "
+        f"side {side}: {'; '.join(f'{other} {number(of[side])}' for other, of in curves.items())}.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Notebook 19: its template, loaded out of it, keeps the contract and is what it says; its code by hand does what it says."""
+"""Notebook 19: its template, loaded out of it, keeps the contract; its code by hand does what it says."""
 
 import ast
 
@@ -47,7 +47,9 @@ def test_template_keeps_the_contract(template, dim, capsys):
 def test_template_stands_by_itself_and_is_registered(template, tmp_path):
     assert get_mixer("my_mixer") is template
     source = next(cell["source"] for cell in read_notebook(PATH)["cells"] if "template" in tags(cell))
-    imported = {name.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) for name in node.names}
+    imported = {
+        name.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) for name in node.names
+    }
     assert imported == {"nn", "register_mixer"}
     file = tmp_path / "my_mixer.py"
     file.write_text(source)

@@ -1,0 +1,88 @@
+"""A mixer's cell as a file: written, loaded, and refused where it does not stand by itself."""
+
+import linecache
+
+import pytest
+
+import stm_lab
+from stm_lab import UserError
+from stm_lab.mixers import get_mixer, registry
+from stm_lab.plugins import MODULE_PREFIX, load_plugins, write_plugin
+
+CELL = """
+import torch
+from stm_lab import register_mixer
+
+@register_mixer("cell_mixer")
+class CellMixer(torch.nn.Module):
+    factor = 2
+
+    def __init__(self, dim):
+        super().__init__()
+
+    def forward(self, x):
+        return self.factor * x
+"""
+
+
+@pytest.fixture
+def cell():
+    """Run a cell as IPython does: its source is known under its file name. What is registered is taken back."""
+
+    def run(source, name="<ipython-input-1>", **scope):
+        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+        scope = {"__name__": "__main__", **scope}
+        exec(compile(source, name, "exec"), scope)
+        return scope["CellMixer"]
+
+    yield run
+    registry._mixers.pop("cell_mixer", None)
+    linecache.cache.pop("<ipython-input-1>", None)
+
+
+def test_a_cell_becomes_a_file_that_registers_the_same_mixer(cell, tmp_path):
+    mixer = cell(CELL)
+    path = write_plugin(mixer, tmp_path / "folder" / "mine.py")
+    assert path == tmp_path / "folder" / "mine.py"
+    assert path.read_text() == CELL.rstrip() + "\n"
+    loaded = get_mixer("cell_mixer")
+    assert loaded is not mixer
+    assert loaded.__module__ == f"{MODULE_PREFIX}mine"
+    assert write_plugin(loaded, tmp_path / "again.py").read_text() == path.read_text()  # from a file, likewise
+
+
+def test_an_unchanged_file_is_left_as_it_is(cell, tmp_path):
+    mixer = cell(CELL)
+    path = write_plugin(mixer, tmp_path / "mine.py")
+    before = path.stat().st_mtime_ns
+    assert write_plugin(mixer, path).stat().st_mtime_ns == before
+
+
+def test_it_can_be_trained_and_built_from(cell, tmp_path):
+    path = write_plugin(cell(CELL), tmp_path / "mine.py")
+    registry._mixers.pop("cell_mixer")
+    load_plugins([path])
+    assert stm_lab.build_model("cell_mixer", "nano").design.mixer == "cell_mixer"
+
+
+def test_a_cell_that_leans_on_others_leaves_no_file(cell, tmp_path):
+    mixer = cell(CELL.replace("factor = 2", "factor = OTHER_CELL"), OTHER_CELL=3)
+    with pytest.raises(UserError, match=r"line 7: NameError: .*OTHER_CELL.*must hold all that it uses") as error:
+        write_plugin(mixer, tmp_path / "mine.py")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "mine.py").exists()
+    (tmp_path / "mine.py").write_text("# what was there\n")
+    with pytest.raises(UserError):
+        write_plugin(mixer, tmp_path / "mine.py")
+    assert (tmp_path / "mine.py").read_text() == "# what was there\n"
+
+
+def test_what_cannot_be_written(cell, tmp_path):
+    mixer = cell(CELL)
+    with pytest.raises(UserError, match=r"expected a Python file \(\.py\)"):
+        write_plugin(mixer, tmp_path / "mine.txt")
+    linecache.cache.pop("<ipython-input-1>")
+    with pytest.raises(UserError, match="CellMixer: its source is not known"):
+        write_plugin(mixer, tmp_path / "mine.py")
+    with pytest.raises(UserError, match="its source is not known"):
+        write_plugin(type("Empty", (), {}), tmp_path / "mine.py")
