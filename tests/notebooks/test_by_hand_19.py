@@ -78,19 +78,21 @@ def test_the_cross_hears_its_row_and_column_and_nothing_else(template, kernel):
 
 
 @pytest.mark.parametrize(
-    ("name", "clause", "says"),
+    ("name", "clauses", "says"),
     [
-        ("Wraps", "reach", "a roll without a mask"),
-        ("Scrambles", "reach", "are still heard, 1 were promised"),
-        ("Remembers", "memory", "kept from the last size"),
-        ("HearsTheBatch", "batch", "images hear each other"),
-        ("CountsTwice", "cost", "twice as much; a multiply-add is 1"),
+        ("Wraps", ["reach"], "a roll without a mask"),
+        ("Scrambles", ["reach"], "are still heard, 1 were promised"),
+        ("Remembers", ["memory"], "kept from the last size"),
+        ("HearsTheBatch", ["batch", "reach"], "images hear each other"),
+        ("CountsTwice", ["cost"], "twice as much; a multiply-add is 1"),
     ],
 )
-def test_each_broken_mixer_breaks_one_promise(name, clause, says):
+def test_each_broken_mixer_breaks_what_it_should(name, clauses, says, capsys):
+    """Who hears the batch hears far as well: the matrix is measured on copies of the tokens that share a batch."""
     with pytest.raises(checks.Wrong) as caught:
-        checks.mixer_contract(getattr(hand, name), reach=1, say=False)
-    assert f"breaks 1 of 11 promises. {clause}: " in str(caught.value)
+        checks.mixer_contract(getattr(hand, name), reach=1)
+    broken = [line for line in capsys.readouterr().out.splitlines() if line.startswith("✗")]
+    assert [line[2:].split(":")[0] for line in broken] == clauses
     assert says in str(caught.value)
     assert checks.mixer_contract(hand.Small, reach=1, say=False).is_kept
 
@@ -114,6 +116,6 @@ def test_the_error_of_fetching_is_of_the_answer_0_and_of_silence_1():
 
 
 def test_a_cross_learns_to_fetch_from_within_its_reach_and_not_from_beyond(template):
-    within, beyond = (hand.learn_to_fetch(template, offset, dim=8, side=9, seed=3) for offset in (3, 4))
+    within, beyond = (hand.learn_to_fetch(template, offset, steps=200, side=9, seed=3) for offset in (3, 4))
     assert within < 0.1
     assert 0.95 < beyond < 1.05
