@@ -120,6 +120,15 @@ def half_off(tokens, x, y):
     return _at_each(_sample, tokens, x - 0.5, y - 0.5)
 
 
+@values_at.mistake(
+    "your places are stretched, by half a token at the border: they are put into grid_sample's unit by one convention, "
+    "and read by the other (align_corners)"
+)
+def stretched(tokens, x, y):
+    height, width, _ = tokens.shape
+    return _at_each(_sample, tokens, x * width / (width - 1) - 0.5, y * height / (height - 1) - 0.5)
+
+
 @values_at.mistake("a place that lies outside of the map by less than a token still has a share of its border")
 def nothing_outside(tokens, x, y):
     inside = (x >= 0) & (x <= tokens.shape[1] - 1) & (y >= 0) & (y <= tokens.shape[0] - 1)
@@ -220,13 +229,13 @@ def _maps(draw: Draw) -> dict:
     }
 
 
-def _aggregate(value, offsets, weights, *, grid=_GRID, own=True, **outside):
+def _aggregate(value, offsets, weights, *, grid=_GRID, own=True, aligned=False, mode="bilinear", outside="zeros"):
     """(H, W, C), (H, W, 9, 2), (H, W, 9) -> (H, W, C), by grid_sample."""
     height, width, _ = value.shape
     place = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy"), -1).double()
     place = place[:, :, None] * own + torch.tensor(grid, dtype=torch.float64) + offsets  # (H, W, 9, [x, y])
-    places = _grid_of(place, height, width, False).view(1, height * width, 9, 2)
-    found = F.grid_sample(value.permute(2, 0, 1)[None], places, align_corners=False, **outside)  # (1, C, HW, 9)
+    places = _grid_of(place, height, width, aligned).view(1, height * width, 9, 2)
+    found = F.grid_sample(value.permute(2, 0, 1)[None], places, mode, outside, align_corners=False)  # (1, C, HW, 9)
     return (found[0].view(-1, height, width, 9) * weights).sum(-1).permute(1, 2, 0)
 
 
@@ -283,7 +292,15 @@ def without_place(value, offsets, logits):
 
 @deformed.mistake("outside of the map you repeat its border; there is 0")
 def with_border(value, offsets, logits):
-    return _aggregate(value, offsets, logits.softmax(-1), padding_mode="border")
+    return _aggregate(value, offsets, logits.softmax(-1), outside="border")
+
+
+@deformed.mistake(
+    "your places are stretched, by half a token at the border: they are put into grid_sample's unit by one convention, "
+    "and read by the other (align_corners)"
+)
+def stretched_places(value, offsets, logits):
+    return _aggregate(value, offsets, logits.softmax(-1), aligned=True)
 
 
 @deformed.mistake("samples are taken at the nearest token; between tokens four of them have a share")
@@ -310,10 +327,9 @@ def _fixed(draw: Draw) -> dict:
 
 def _kernel(offsets, weights, *, grid=_GRID, adds=True):
     places = torch.as_tensor(grid) + offsets
-    reach = int((torch.as_tensor(_GRID) + offsets).abs().max())
+    reach = int(places.abs().max())
     kernel = torch.zeros(2 * reach + 1, 2 * reach + 1, dtype=torch.float64)
     for (x, y), weight in zip(places.tolist(), weights, strict=True):
-        x, y = max(min(x, reach), -reach), max(min(y, reach), -reach)
         kernel[y + reach, x + reach] = weight + (kernel[y + reach, x + reach] if adds else 0)
     return kernel
 

@@ -52,9 +52,8 @@ def sampling_points(
     arrays = {name: _as_points(name, *pair) for name, pair in panels.items()}
     columns = min(len(arrays), 4)
     lines = math.ceil(len(arrays) / columns)
-    figure = Figure(
-        figsize=(panel_size * columns + 0.3, (panel_size + 0.2) * lines + 0.75), dpi=100, layout="constrained"
-    )
+    width = max(panel_size * columns + 0.3, 6.6)  # room for title and legend
+    figure = Figure(figsize=(width, (panel_size + 0.2) * lines + 0.75), dpi=100, layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     said = []
     for axes, (name, (places, weights)) in zip(grid, arrays.items(), strict=False):
