@@ -48,7 +48,7 @@ WRONG = {
             _STEEPEST.replace("weight.abs().sum()", "weight.sum().abs()"),
             "is too far: the answer turns before",
         ),
-        (_DISTANCE, "255 * value / steepest", "a distance is above 0 on both sides of the boundary"),
+        (_DISTANCE, "255 * value / steepest", "a distance is above 0, on both sides of the boundary"),
         (_DISTANCE, "value.abs() / steepest", "is too near: the answer still stands"),  # not in 1/255
         (_DISTANCE, "255 * value.abs().mean() / steepest", "should be (5,): one an image"),
         (" + bias", "", "linf, bias 1.5, image 0: "),
