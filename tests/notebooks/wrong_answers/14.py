@@ -11,15 +11,15 @@ _CROSS = 'nn.functional.cross_entropy(logits, labels, reduction="none")'
 
 WRONG = {
     1: [
-        (_STEP, _STEP.replace("pixels +", "pixels -"), "grey images: the loss does not rise; step uphill"),
+        (_STEP, _STEP.replace("pixels +", "pixels -"), "grey images: not every image's loss rises; step uphill"),
         (_STEP, _STEP.replace(".sign()", ""), "grey images: a value moved by 3.88/255, epsilon is 1/255"),
         (_STEP, _STEP.replace(" / 255", ""), "grey images: a value moved by"),
         (_STEP, _STEP.replace(".clamp(0, 1)", ""), "images with black and white in them: values from"),
         (_STEP, _STEP.replace("gradient.sign()", "gradient / gradient.norm()"), "is it a whole epsilon along the sign"),
         (_STEP, "(epsilon / 255 * gradient.sign()).clamp(0, 1)", "grey images: a value moved by"),  # the step alone
-        (_LOSS, "model(x).sum()", "grey images, epsilon 1: "),  # no loss at all
-        (_LOSS, "nn.functional.cross_entropy(model(x), 0 * labels)", "grey images, epsilon 1: 50% of the values"),
-        (_LOSS, "nn.functional.cross_entropy(model(x), 1 - labels)", "along the gradient of the loss of `labels`"),
+        (_LOSS, "model(x).sum()", "grey images: not every image's loss rises"),  # no loss at all
+        (_LOSS, "nn.functional.cross_entropy(model(x), 0 * labels)", "grey images: not every image's loss rises"),
+        (_LOSS, "nn.functional.cross_entropy(model(x), 1 - labels)", "by the gradient of labels' loss"),
         ("return (pixels", "(pixels", "my_fgsm gives None, should be the attacked images"),
     ],
     2: [

@@ -37,10 +37,14 @@ WRONG = {
         ("return 100 * mean, ", "return ", "should be two numbers"),
     ],
     3: [
-        (_SHARED, "set(scores[ahead[0]])", "a seed that only one has: not all of these mixers have the seed 7"),
-        (_SHARED, "set(scores[behind[0]])", "not all of these mixers have the seed 9"),
-        (_SHARED, _SHARED.replace("intersection", "union"), "not all of these mixers have the seed"),
-        (_SHARED, _SHARED.replace("[*ahead, *behind]", "ahead"), "not all of these mixers have the seed 7"),
+        (_SHARED, "set(scores[ahead[0]])", "a seed that only one has: no 7 there; if it is a seed"),
+        (_SHARED, "set(scores[behind[0]])", "no 9 there; if it is a seed, not all of these mixers have it"),
+        (_SHARED, _SHARED.replace("intersection", "union"), "there; if it is a seed, not all of these mixers have it"),
+        (
+            _SHARED,
+            _SHARED.replace("[*ahead, *behind]", "ahead"),
+            "no 7 there; if it is a seed, not all of these mixers have it",
+        ),
         (_GROUP, "sum(scores[m][s] for m in group)", "groups of unequal size: mean is"),
         (_GROUP, "max(scores[m][s] for m in group)", "groups of unequal size: mean is"),
         (_GROUP, "scores[group[0]][s]", "groups of unequal size: mean is"),
