@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stm_lab.errors import UserError
 from stm_lab.files import write_whole
+from stm_lab.mixers import get_mixer, list_mixers
 
 MODULE_PREFIX = "stm_lab_plugin_"  # of the names of their modules, before that of the file
 
@@ -52,7 +53,7 @@ def write_plugin(mixer: type, file: str | Path) -> Path:
 
     Raises:
         UserError: the class's source is not known (typed at a prompt without IPython), it is no .py file, or the cell
-            fails when it is run alone; then there is no file, or the one that was there.
+            fails when it is run alone or registers nothing; then there is no file, or the one that was there.
     """
     path = Path(file).expanduser().absolute()
     if path.suffix != ".py":
@@ -64,6 +65,8 @@ def write_plugin(mixer: type, file: str | Path) -> Path:
         write_whole(path, source.encode())
     try:
         load_plugins([path])
+        if not any(get_mixer(name).__module__ == f"{MODULE_PREFIX}{path.stem}" for name in list_mixers()):
+            raise UserError(f"plugin {str(file)!r} registers no mixer; put @register_mixer before the class")
     except UserError as error:
         path.unlink() if before is None else write_whole(path, before.encode())
         hint = "a cell that is to be a file must hold all that it uses, its imports too"
@@ -73,8 +76,9 @@ def write_plugin(mixer: type, file: str | Path) -> Path:
 
 def _cell_of(mixer: type) -> str:
     """The whole cell, or file, in which a class was defined: that of its first method."""
-    methods = [value for value in vars(mixer).values() if inspect.isfunction(value)]
-    file = methods[0].__code__.co_filename if methods else ""
+    functions = [inspect.unwrap(value) for value in vars(mixer).values() if inspect.isfunction(value)]
+    own = [one for one in functions if one.__qualname__.startswith(f"{mixer.__qualname__}.")]  # no decorator's
+    file = own[0].__code__.co_filename if own else ""
     linecache.checkcache(file)  # it may have been edited since
     lines = linecache.getlines(file)
     if not lines:

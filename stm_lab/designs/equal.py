@@ -6,6 +6,7 @@ here; depth, MLP ratios and the mixer's options stay.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -31,7 +32,8 @@ class EqualWidth:
 
     Attributes:
         mixer, scale: whose unified design is widened or narrowed.
-        dims: channels of the four stages; `build_model(mixer, scale, dims=dims)` is the network.
+        dims: channels of the four stages. The network is `build_model(mixer, scale, dims=dims, img_size=image_size,
+            num_classes=num_classes)`.
         parameters: of the whole network. macs: multiply-adds for one image of `image_size` pixels.
         cost: the one of the two that should be equal. target: what it should be.
     """
@@ -40,6 +42,7 @@ class EqualWidth:
     scale: str
     dims: Dims
     image_size: int
+    num_classes: int
     parameters: int
     macs: int
     cost: str
@@ -78,7 +81,7 @@ def equal_width(
     check_known("mixer", mixer, list_mixers(), "equal_width: ")
     design = unified(mixer, scale)
     has_heads = "heads" in option_names(mixer)
-    units = [max(2, head) if has_heads else 2 for head in design.stage_options["heads"]]
+    units = [math.lcm(2, head) if has_heads else 2 for head in design.stage_options["heads"]]
 
     @cache
     def cost_of(dims: Dims) -> int:
@@ -106,7 +109,8 @@ def equal_width(
         wider = [(*dims[:stage], dims[stage] + more, *dims[stage + 1 :]) for more in steps]
         dims = nearest(some for some in wider if dims[stage - 1] <= some[stage] <= dims[stage + 1])
     model = _empty(mixer, scale, dims, image_size, num_classes)
-    return EqualWidth(mixer, scale, dims, image_size, _parameters(model), _macs(model, image_size), cost, target)
+    costs = _parameters(model), _macs(model, image_size)
+    return EqualWidth(mixer, scale, dims, image_size, num_classes, *costs, cost, target)
 
 
 def _empty(mixer: str, scale: str, dims: Dims, image_size: int, num_classes: int) -> nn.Module:

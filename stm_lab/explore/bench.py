@@ -13,35 +13,35 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from stm_lab.designs import list_scales
 from stm_lab.errors import UserError, check_known
-from stm_lab.explore.cards import DESIGNED, SIDE, randomised
+from stm_lab.explore.cards import DESIGNED, DIM, SIDE, SIDES, heard_tokens, parts_of_mixing, randomised
 from stm_lab.explore.shell import Explorer
-from stm_lab.measure.mixing import Site, mixing_matrix, token_weights
 from stm_lab.mixers import get_mixer, list_mixers, option_names
 
-_DIM = 16
-_SIDES = (7, 14, 28, 56, 112)
 _BESIDE = ("halo", "swin", "pvt", "convnext", "dcn_v3")
 
 
 def mixer_bench(mixer: str, *, beside: Sequence[str] = _BESIDE, dim: int = 64, scale: str = "nano") -> Explorer:
     """Turn a mixer's options, click a token (or set its row and column), and see whom it hears and what that costs.
 
-    Each option of the signature whose default is a whole number or a truth value is a control, but `heads`. As in
+    Each option of the signature whose default is a whole number or a truth value is a control, but `heads`, and what is
+    called as one of the other controls (`row`, `column`, `side`). As in
     `mixer_cards` the map shows one row of the exact Jacobian on 14 x 14 tokens, with random weights. The curves are the
     formulas `macs(H, W)` at `dim` channels over the side of the map; a mixer without one has none. Options that the
     mixer refuses are said below the picture.
 
     Args:
         mixer: a registered name.
-        beside: others whose cost is drawn, with the options that the design gives at nano.
+        beside: others whose cost is drawn, with window 4, shift 2, block 4, halo 2, reduction 2.
         dim: channels that are counted for.
-        scale: of the network whose parameters are told.
+        scale: of the network whose parameters are told: as designed, but for the options that were changed.
 
-    Raises UserError for a name that is not registered.
+    Raises UserError for a mixer or scale that is not there.
     """
     for name in (mixer, *beside):
         check_known("mixer", name, list_mixers(), "mixer_bench: ")
+    check_known("scale", scale, list_scales(mixer), f"mixer_bench: {mixer}: ")
     names = list(dict.fromkeys([mixer, *beside]))
     turned = _turned(mixer)
 
@@ -51,20 +51,18 @@ def mixer_bench(mixer: str, *, beside: Sequence[str] = _BESIDE, dim: int = 64, s
 
     @lru_cache(maxsize=1024)
     def heard(row: int, column: int, options: tuple) -> np.ndarray:
-        tokens = torch.randn(1, SIDE, SIDE, _DIM, generator=torch.Generator().manual_seed(1))
-        return token_weights(Site(made(_DIM, options), (tokens,), {}, "NHWC", None, 0), row, column)[0]
+        return heard_tokens(made(DIM, options), mixer, row, column)
 
     @lru_cache(maxsize=256)
     def parts(options: tuple) -> str:
-        tokens = torch.randn(3, 8, 8, _DIM, generator=torch.Generator().manual_seed(2))
-        found = mixing_matrix(made(_DIM, options), tokens, probes=2)
-        return " / ".join(f"{max(0.0, 100 * p):.0f}%" for p in (found.shared, found.positional, found.dynamic))
+        return parts_of_mixing(made(DIM, options))
 
     @lru_cache(maxsize=256)
     def network(options: tuple) -> int:
         from stm_lab.models import build_model  # here, since it stands above
 
-        model = build_model(mixer, scale, device="meta", **dict(options))
+        changed = {name: value for name, value in options if value != turned[name]}  # else the design's, by stage
+        model = build_model(mixer, scale, device="meta", **changed)
         return sum(parameter.numel() for parameter in model.parameters())
 
     others = {name: _curve(_tried(name, dim, {})) for name in names if name != mixer}
@@ -95,13 +93,13 @@ def mixer_bench(mixer: str, *, beside: Sequence[str] = _BESIDE, dim: int = 64, s
         **{name: _control(name, default) for name, default in turned.items()},
         "row": widgets.IntSlider(SIDE // 2, 0, SIDE - 1, description="row"),
         "column": widgets.IntSlider(SIDE // 2, 0, SIDE - 1, description="column"),
-        "side": widgets.SelectionSlider(options=_SIDES, value=14, description="side of the map"),
+        "side": widgets.SelectionSlider(options=SIDES, value=14, description="side of the map"),
     }
     return Explorer(draw, controls, select=select)
 
 
 def _turned(mixer: str) -> dict[str, int | bool]:
-    """The options that are controls, with their first values: the design's at nano, else the defaults."""
+    """The options that are controls, with their first values: small ones for windows, else the defaults."""
     parameters = inspect.signature(get_mixer(mixer)).parameters
     defaults = {name: DESIGNED.get(name, parameters[name].default) for name in option_names(mixer) if name != "heads"}
     taken = {"row", "column", "side"}
@@ -131,4 +129,4 @@ def _tried(mixer: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
 
 def _curve(module: nn.Module) -> dict[int, int]:
     """Multiply-adds by the side of the map; 0 without a formula."""
-    return {side: module.macs(side, side) if hasattr(module, "macs") else 0 for side in _SIDES}
+    return {side: module.macs(side, side) if hasattr(module, "macs") else 0 for side in SIDES}

@@ -16,7 +16,8 @@ from stm_lab.explore.shell import Explorer
 from stm_lab.measure.mixing import Site, mixing_matrix, token_weights
 from stm_lab.mixers import get_mixer, list_mixers, option_names
 
-SIDE, _DIM = 14, 16  # of the map, tokens; channels
+SIDE, DIM = 14, 16  # of the map, tokens; channels
+SIDES = (7, 14, 28, 56, 112)  # of maps whose cost is told
 DESIGNED = {"heads": 1, "window": 4, "shift": 2, "block": 4, "halo": 2, "reduction": 2}  # small, so that edges are seen
 
 
@@ -49,15 +50,11 @@ def mixer_cards(
 
     @lru_cache(maxsize=1024)
     def heard(name: str, row: int, column: int) -> np.ndarray:
-        tokens = torch.randn(1, SIDE, SIDE, _DIM, generator=torch.Generator().manual_seed(1))
-        return token_weights(Site(made(name, _DIM), (tokens,), {}, "NHWC", None, 0), row, column)[0]
+        return heard_tokens(made(name, DIM), name, row, column)
 
     @lru_cache(maxsize=64)
     def parts(name: str) -> str:
-        tokens = torch.randn(3, 8, 8, _DIM, generator=torch.Generator().manual_seed(2))
-        found = mixing_matrix(made(name, _DIM), tokens, probes=2)
-        numbers = (max(0.0, 100 * part) for part in (found.shared, found.positional, found.dynamic))
-        return "% / ".join(f"{number:.0f}" for number in numbers) + "%"
+        return parts_of_mixing(made(name, DIM))
 
     def card(name: str, row: int, column: int, side: int) -> dict:
         mixer, near = made(name, dim), heard(name, row, column)
@@ -81,13 +78,29 @@ def mixer_cards(
         "right": widgets.Dropdown(options=names, value=right or names[-1], description="right"),
         "row": widgets.IntSlider(SIDE // 2, 0, SIDE - 1, description="row"),
         "column": widgets.IntSlider(SIDE // 2, 0, SIDE - 1, description="column"),
-        "side": widgets.SelectionSlider(options=[7, 14, 28, 56, 112], value=14, description="side of the map"),
+        "side": widgets.SelectionSlider(options=SIDES, value=14, description="side of the map"),
     }
 
     def select(panel: int, x: float, y: float) -> Mapping[str, int]:
         return {"row": min(max(round(y), 0), SIDE - 1), "column": min(max(round(x), 0), SIDE - 1)}
 
     return Explorer(draw, controls, select=select)
+
+
+def heard_tokens(mixer: nn.Module, name: str, row: int, column: int) -> np.ndarray:
+    """(14, 14): what each token gives to one, at random tokens of 16 channels. Raises UserError if no token does."""
+    tokens = torch.randn(1, SIDE, SIDE, DIM, generator=torch.Generator().manual_seed(1))
+    near = token_weights(Site(mixer, (tokens,), {}, "NHWC", None, 0), row, column)[0]
+    if not near.any():
+        raise UserError(f"{name}: the token in row {row}, column {column} hears nobody; its output depends on no token")
+    return near
+
+
+def parts_of_mixing(mixer: nn.Module) -> str:
+    """What of the mixing is one kernel for all, differs by position, changes with the input: "60% / 0% / 40%"."""
+    tokens = torch.randn(3, 8, 8, DIM, generator=torch.Generator().manual_seed(2))
+    found = mixing_matrix(mixer, tokens, probes=2)
+    return " / ".join(f"{max(0.0, 100 * part):.0f}%" for part in (found.shared, found.positional, found.dynamic))
 
 
 def randomised(name: str, channels: int, given: Mapping[str, object] | None = None) -> nn.Module:

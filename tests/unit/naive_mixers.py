@@ -29,9 +29,7 @@ def halo(m, x):
     for y in range(H):
         for x_ in range(W):
             top, left = y // b * b - m.halo, x_ // b * b - m.halo  # of the window
-            inside = [
-                (top + j, left + i) for j in range(w) for i in range(w) if 0 <= top + j < H and 0 <= left + i < W
-            ]
+            inside = [(top + j, left + i) for j in range(w) for i in range(w) if 0 <= top + j < H and 0 <= left + i < W]
             rows = torch.tensor([w - 1 + (ky - top) - y % b for ky, _ in inside])
             cols = torch.tensor([w - 1 + (kx - left) - x_ % b for _, kx in inside])
             for n in range(h):

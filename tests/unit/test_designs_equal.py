@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stm_lab import UserError, build_model, list_mixers, measure
+from stm_lab import UserError, build_model, measure
 from stm_lab.designs import equal_width, unified
 
 TARGET = 700_000
@@ -37,21 +37,25 @@ def test_its_own_cost_gives_its_own_widths():
     assert found.off == 0
 
 
-def test_nothing_near_by_is_nearer():
+def test_no_other_second_width_is_nearer():
     found = equal_width("convnext", "nano", TARGET)
-    for stage in (1, 2):
-        for step in (-2, 2):
-            dims = (*found.dims[:stage], found.dims[stage] + step, *found.dims[stage + 1 :])
-            other = sum(p.numel() for p in build_model("convnext", "nano", dims=dims, device="meta").parameters())
-            if dims[0] <= dims[1] <= dims[2] <= dims[3] and stage == 1:
-                assert abs(other - TARGET) >= abs(found.parameters - TARGET)
+    first, second, third, fourth = found.dims
+    others = [width for width in (second - 2, second + 2) if first <= width <= third]
+    assert others
+    for width in others:
+        model = build_model("convnext", "nano", dims=(first, width, third, fourth), device="meta")
+        other = sum(parameter.numel() for parameter in model.parameters())
+        assert abs(other - TARGET) >= abs(found.parameters - TARGET)
 
 
-def test_heads_divide_the_widths():
-    for target in (300_000, 500_000, 900_000, 2_000_000):
-        dims = equal_width("swin", "nano", target).dims
-        assert all(dim % heads == 0 for dim, heads in zip(dims, (1, 2, 4, 8), strict=True))
-        assert dims[0] % 2 == 0
+@pytest.mark.parametrize(
+    ("scale", "target"), [("nano", 300_000), ("nano", 900_000), ("tiny", 18_000_000), ("tiny", 21_000_000)]
+)
+def test_widths_are_even_and_heads_divide_them(scale, target):
+    dims = equal_width("swin", scale, target).dims
+    assert all(dim % 2 == 0 for dim in dims)
+    heads = unified("swin", scale).stage_options["heads"]
+    assert all(dim % head == 0 for dim, head in zip(dims, heads, strict=True))
 
 
 def test_row_has_it_all():
@@ -59,6 +63,9 @@ def test_row_has_it_all():
     assert row["mixer"] == "identity"
     assert row["cost"] == "parameters"
     assert row["target"] == 400_000
+    given = {"dims": row["dims"], "img_size": row["image_size"], "num_classes": row["num_classes"]}
+    rebuilt = build_model(row["mixer"], row["scale"], device="meta", **given)
+    assert sum(parameter.numel() for parameter in rebuilt.parameters()) == row["parameters"]
     assert row["off"] == pytest.approx(100 * (row["parameters"] / 400_000 - 1))
     assert isinstance(row["dims"], list)
 
@@ -76,4 +83,3 @@ def test_row_has_it_all():
 def test_refuses(arguments, options, says):
     with pytest.raises(UserError, match=says):
         equal_width(*arguments, **options)
-    assert "swim" not in list_mixers()

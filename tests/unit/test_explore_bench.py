@@ -4,7 +4,6 @@ import statistics
 import time
 
 import pytest
-import torch
 from speed import slowness
 from torch import nn
 
@@ -68,6 +67,14 @@ def test_costs_are_the_formulas_and_the_network_is_counted():
     assert "hears 49 of 196" in bench.figure(projections=False).get_label()
 
 
+@pytest.mark.parametrize("scale", ["nano", "tiny"])
+@pytest.mark.parametrize("mixer", ["halo", "swin", "pvt"])
+def test_the_network_is_the_designed_one_until_an_option_is_changed(mixer, scale):
+    designed = stm_lab.build_model(mixer, scale, device="meta")
+    count = sum(parameter.numel() for parameter in designed.parameters())
+    assert f"parameters of the network, {scale}: {count:,}" in mixer_bench(mixer, scale=scale).figure().get_label()
+
+
 @pytest.mark.parametrize("mixer", ["halo", "swin", "pvt", "dcn_v3", "identity", "pooling"])
 def test_every_mixer_has_a_bench(mixer):
     assert f"{mixer}: the token in row 7, column 7 hears" in mixer_bench(mixer).figure().get_label()
@@ -96,4 +103,21 @@ def test_refuses_names_that_are_not_there():
         mixer_bench("swim")
     with pytest.raises(UserError, match="did you mean 'swin'"):
         mixer_bench("swin", beside=["swim"])
-    assert torch.is_grad_enabled()
+    with pytest.raises(UserError, match="did you mean 'tiny'"):
+        mixer_bench("swin", scale="tny")
+
+
+def test_a_mixer_that_hears_nobody_is_told_so(own):
+    @stm_lab.register_mixer("deaf_mixer")
+    class Deaf(nn.Module):
+        def __init__(self, dim):
+            super().__init__()
+
+        def forward(self, x):
+            return 0 * x
+
+    try:
+        _, _, message = mixer_bench("deaf_mixer").widget.children
+        assert "deaf_mixer: the token in row 7, column 7 hears nobody" in message.value
+    finally:
+        registry._mixers.pop("deaf_mixer")

@@ -86,3 +86,22 @@ def test_what_cannot_be_written(cell, tmp_path):
         write_plugin(mixer, tmp_path / "mine.py")
     with pytest.raises(UserError, match="its source is not known"):
         write_plugin(type("Empty", (), {}), tmp_path / "mine.py")
+
+
+def test_a_decorated_method_is_still_of_its_own_cell(cell, tmp_path):
+    """A decorator's wrapper comes from its own file, which must not become the learner's."""
+    decorated = CELL.replace(
+        "    def __init__", "    @torch.no_grad()\n    def halves(self):\n        pass\n\n    def __init__", 1
+    )
+    assert decorated != CELL
+    mixer = cell(decorated)
+    path = write_plugin(mixer, tmp_path / "mine.py")
+    assert path.read_text().strip() == decorated.strip()
+
+
+def test_a_cell_that_registers_nothing_is_refused_and_leaves_no_file(cell, tmp_path):
+    unregistered = "\n".join(line for line in CELL.splitlines() if "register_mixer" not in line or "import" in line)
+    assert unregistered != CELL.strip()
+    with pytest.raises(UserError, match="registers no mixer; put @register_mixer before the class"):
+        write_plugin(cell(unregistered), tmp_path / "mine.py")
+    assert not (tmp_path / "mine.py").exists()
