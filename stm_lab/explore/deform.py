@@ -16,8 +16,9 @@ from stm_lab.errors import UserError
 from stm_lab.explore.pictures import as_shown, check_models, place_controls
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure._batches import as_images
-from stm_lab.measure.sampling import GRID, LayerPoints
+from stm_lab.measure.sampling import LayerPoints
 from stm_lab.measure.sampling import sampling_points as measured
+from stm_lab.mixers.dcn_v3 import GRID
 
 _FARTHEST = 8.0  # tokens, of an offset that is moved by hand
 _LOGIT = 4.0

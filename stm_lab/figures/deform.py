@@ -15,11 +15,12 @@ from matplotlib.patches import Rectangle
 
 from stm_lab.errors import UserError
 from stm_lab.figures.style import described
+from stm_lab.measure.sampling import finds_nothing
+from stm_lab.mixers.dcn_v3 import GRID
 
-POINTS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)], float)  # [x, y] in tokens; x slow, as published
 _INSIDE, _OUTSIDE, _BEYOND, _CHOSEN = "#E69F00", "#56B4E9", "#E8E8E8", "#D55E00"
 _LARGEST = 420.0  # area of a dot that has all the weight, in square points
-_GRID = 20  # tokens a side: more are drawn without lines between them
+_LINED = 20  # tokens a side: more are drawn without lines between them
 
 
 def sampling_points(
@@ -74,12 +75,6 @@ def sampling_points(
     return described(figure, f"{title}. {'; '.join(said)}." if title else f"{'; '.join(said)}.")
 
 
-def finds_nothing(places: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(..., [x, y]) in tokens -> (...) bool: a token or more outside of a map of that size, where all is 0."""
-    x, y = places[..., 0], places[..., 1]
-    return (x <= -1) | (x >= size[1]) | (y <= -1) | (y >= size[0])
-
-
 def _as_points(name: str, places: object, weights: object) -> tuple[np.ndarray, np.ndarray]:
     places, weights = (
         np.asarray(each.detach().cpu() if hasattr(each, "detach") else each, float) for each in (places, weights)
@@ -104,7 +99,7 @@ def _map(axes: Axes, image: np.ndarray, size: tuple[int, int], low: np.ndarray, 
     extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
     axes.imshow(image, extent=extent, interpolation="nearest", zorder=1)
     axes.set_facecolor(_BEYOND)
-    if max(size) <= _GRID:
+    if max(size) <= _LINED:
         line = {"color": "white", "lw": 0.5, "alpha": 0.45, "zorder": 2}
         axes.hlines(np.arange(1, size[0]) - 0.5, -0.5, size[1] - 0.5, **line)
         axes.vlines(np.arange(1, size[1]) - 0.5, -0.5, size[0] - 0.5, **line)
@@ -119,7 +114,7 @@ def _frame(axes: Axes, row: int, column: int) -> None:
 def _dots(
     axes: Axes, places: np.ndarray, weights: np.ndarray, size: tuple[int, int], centre: tuple[float, float]
 ) -> None:
-    starts = np.tile(POINTS, (len(places) // 9, 1)) + centre
+    starts = np.tile(GRID, (len(places) // 9, 1)) + centre
     shares = np.maximum(weights, 0) / (weights.max() or 1.0)
     alpha = 0.3 + 0.7 * shares
     ways = np.stack((starts, places), 1)  # (P, 2, [x, y])
@@ -204,7 +199,7 @@ def sampled_value(
         )
     weights = np.exp(logits - np.max(logits))
     weights = weights / weights.sum()
-    places = np.array([column, row]) + POINTS + offsets
+    places = np.array([column, row]) + GRID + offsets
     found = np.stack([sum(share * _colour(tokens, i, j) for i, j, share in _shares(*place)) for place in places])
     result = weights @ found  # (3,)
 

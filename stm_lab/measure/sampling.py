@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stm_lab.errors import UserError
 from stm_lab.measure._batches import as_images, evaluating, model_name
 from stm_lab.measure.mixing import mixer_layers
-from stm_lab.mixers.dcn_v3 import DeformableConvV3
+from stm_lab.mixers.dcn_v3 import GRID, DeformableConvV3
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 # Legend of shapes: N images, (H, W) tokens of the layer's map, h groups, P = 9 points.
 
-GRID = np.array([(n // 3 - 1, n % 3 - 1) for n in range(9)], np.float32)  # [x, y]; x slow, as published
+
+def finds_nothing(places: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(..., [x, y]) in tokens -> (...) bool: a token or more outside of a map of that size, where all is 0."""
+    x, y = places[..., 0], places[..., 1]
+    return (x <= -1) | (x >= size[1]) | (y <= -1) | (y >= size[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +65,7 @@ class LayerPoints:
     @property
     def outside(self) -> float:
         """Share of the weight on points that find 0: a token or more outside of the map."""
-        height, width = self.map_size
-        x, y = np.moveaxis(self.places, -1, 0)
-        nothing = (x <= -1) | (x >= width) | (y <= -1) | (y >= height)
-        return float((self.weights * nothing).sum(-1).mean())
+        return float((self.weights * finds_nothing(self.places, self.map_size)).sum(-1).mean())
 
     @property
     def moving(self) -> float:

@@ -8,6 +8,7 @@ Legend of shapes: h groups ("heads" here, for one name in all designs), d channe
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,7 +16,14 @@ from torch import nn
 from ..layers import TokenConv2d, split_heads
 from .registry import register_mixer
 
-POINTS = 9  # the 3x3 grid that offsets are added to
+
+def _place(n: int | torch.Tensor) -> tuple:
+    """The kernel's n-th point, n a number or a tensor -> its x and y; x slow and y fast, as published."""
+    return n // 3 - 1, n % 3 - 1
+
+
+GRID = np.array([_place(n) for n in range(3 * 3)], np.float32)  # (P, [x, y]), tokens: what offsets are added to
+POINTS = len(GRID)
 
 
 @register_mixer("dcn_v3")
@@ -68,9 +76,9 @@ class DeformableConvV3(nn.Module):
         B, H, W, h, P, _ = offsets.shape
         # half precision would round positions by up to 1/32 pixel on a 56-pixel map
         dtype, device = torch.promote_types(offsets.dtype, torch.float32), offsets.device
-        n = torch.arange(P, device=device)  # the kernel's points: x slow and y fast, as published
-        x = torch.arange(W, device=device)[:, None, None] + n // 3 - 1  # (W, 1, P)
-        y = torch.arange(H, device=device)[:, None, None, None] + n % 3 - 1  # (H, 1, 1, P)
+        right, down = _place(torch.arange(P, device=device))  # made there: no copy from the host at each call
+        x = torch.arange(W, device=device)[:, None, None] + right  # (W, 1, P)
+        y = torch.arange(H, device=device)[:, None, None, None] + down  # (H, 1, 1, P)
         dx, dy = offsets.to(dtype).unbind(-1)  # (B, H, W, h, P)
         grid = torch.stack(((2 * (x + dx) + 1) / W - 1, (2 * (y + dy) + 1) / H - 1), -1)
         return grid.permute(0, 3, 1, 2, 4, 5).reshape(B * h, H * W, P, 2)

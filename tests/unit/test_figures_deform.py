@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from stm_lab import UserError, figures
-from stm_lab.figures.deform import POINTS, finds_nothing
+from stm_lab.mixers.dcn_v3 import GRID
 
 IMAGE = np.random.default_rng(0).random((24, 30, 3))
 EQUAL = np.full(9, 1 / 9)
@@ -19,7 +19,7 @@ def dots(axes):
 
 
 def test_dots_lie_where_the_points_are_and_are_as_large_as_their_weights():
-    places = POINTS + np.array([2, 3]) + np.random.default_rng(1).normal(size=(9, 2))
+    places = GRID + np.array([2, 3]) + np.random.default_rng(1).normal(size=(9, 2))
     weights = np.arange(9) / 36
     figure = figures.sampling_points(IMAGE, {"one": (places, weights)}, size=(8, 10), token=(3, 2))
     at, area = dots(figure.axes[0])
@@ -35,32 +35,25 @@ def test_dots_lie_where_the_points_are_and_are_as_large_as_their_weights():
 
 def test_the_grid_is_told_and_nothing_is_outside():
     label = figures.sampling_points(
-        IMAGE, {"grid": (POINTS + 4, EQUAL)}, size=(8, 10), token=(4, 4), title="a title"
+        IMAGE, {"grid": (GRID + 4, EQUAL)}, size=(8, 10), token=(4, 4), title="a title"
     ).get_label()
     assert label == "a title. grid: 1.1 tokens away; 0% of the weight finds 0."
 
 
 def test_weight_outside_is_told():
     weights = np.array([0.5, 0.3, 0.2, 0, 0, 0, 0, 0, 0])
-    label = figures.sampling_points(IMAGE, {"a": (POINTS, weights)}, size=(8, 10), token=(0, 0)).get_label()
+    label = figures.sampling_points(IMAGE, {"a": (GRID, weights)}, size=(8, 10), token=(0, 0)).get_label()
     assert "100% of the weight finds 0" in label  # the left column of the grid
     label = figures.sampling_points(
-        IMAGE, {"a": (POINTS + np.array([0.5, 0]), weights)}, size=(8, 10), token=(0, 0)
+        IMAGE, {"a": (GRID + np.array([0.5, 0]), weights)}, size=(8, 10), token=(0, 0)
     ).get_label()
     assert "50% of the weight finds 0" in label  # only what is above, too
-
-
-def test_finds_nothing_is_where_a_map_of_ones_gives_zero():
-    places = 4 * torch.randn(400, 2, dtype=torch.float64) + 2
-    grid = (2 * places + 1) / torch.tensor([5, 3]) - 1
-    found = F.grid_sample(torch.ones(1, 1, 3, 5).double(), grid[None, None], align_corners=False)[0, 0, 0]
-    assert np.array_equal(finds_nothing(places.numpy(), (3, 5)), (found == 0).numpy())
 
 
 def test_panels_may_have_maps_of_their_own():
     figure = figures.sampling_points(
         IMAGE,
-        {"a": (POINTS, EQUAL), "b": (POINTS + 1, EQUAL)},
+        {"a": (GRID, EQUAL), "b": (GRID + 1, EQUAL)},
         size={"a": (8, 10), "b": (2, 3)},
         token={"a": (0, 0), "b": (1, 1)},
     )
@@ -71,9 +64,9 @@ def test_panels_may_have_maps_of_their_own():
     ("panels", "token", "says"),
     [
         ({}, (0, 0), "nothing to show"),
-        ({"a": (POINTS, EQUAL)}, (8, 0), "outside of 8x10"),
-        ({"a": (POINTS[:4], EQUAL[:4])}, (0, 0), "'a' has places"),
-        ({"a": (POINTS, EQUAL[:4])}, (0, 0), "weights"),
+        ({"a": (GRID, EQUAL)}, (8, 0), "outside of 8x10"),
+        ({"a": (GRID[:4], EQUAL[:4])}, (0, 0), "'a' has places"),
+        ({"a": (GRID, EQUAL[:4])}, (0, 0), "weights"),
     ],
 )
 def test_points_that_cannot_be(panels, token, says):
@@ -91,7 +84,7 @@ def test_the_result_is_that_of_grid_sample(token, point):
     draw = np.random.default_rng(point)
     tokens, offsets, logits = draw.random((6, 7, 3)), 2 * draw.normal(size=(9, 2)), draw.normal(size=9)
     figure = figures.sampled_value(tokens, offsets, logits, token=token, point=point)
-    places = torch.tensor(POINTS + offsets + [token[1], token[0]])
+    places = torch.tensor(GRID + offsets + [token[1], token[0]])
     grid = (2 * places + 1) / torch.tensor([7, 6]) - 1
     maps = torch.tensor(tokens).permute(2, 0, 1)[None]
     found = F.grid_sample(maps, grid[None, None], align_corners=False)[0, :, 0]  # (3, 9)

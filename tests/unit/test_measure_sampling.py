@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import stm_lab
 from stm_lab import UserError, measure
-from stm_lab.figures.deform import POINTS
-from stm_lab.measure.sampling import GRID
+from stm_lab.figures import deform as figures
+from stm_lab.measure import sampling
+from stm_lab.measure.sampling import finds_nothing
+from stm_lab.mixers.dcn_v3 import GRID
 
 IMAGES = torch.rand(5, 3, 64, 48, generator=torch.Generator().manual_seed(0))
 
@@ -53,19 +56,33 @@ def test_all_layers_in_their_order_with_their_shapes(model):
 def test_without_offsets_the_points_are_the_grid():
     for layer in measure.sampling_points(told(), IMAGES).layers:
         y, x = layer.map_size[0] - 1, 1
-        assert np.array_equal(layer.places[0, y, x, 0], np.array([x, y]) + POINTS)
+        assert np.array_equal(layer.places[0, y, x, 0], np.array([x, y]) + GRID)
         assert layer.distance == pytest.approx((4 + 4 * math.sqrt(2)) / 9)
         assert layer.moving == 0
         assert layer.largest_weight == pytest.approx(1 / 9)
 
 
-def test_points_of_figure_and_measure_are_those_of_the_mixer(model):
-    """Of the mixer's own grid, by what it samples: a map that holds its own places."""
+def test_the_grid_is_the_one_that_the_mixer_samples(model):
+    """In the unit of its own sampling; x slow and y fast, as published."""
     mixer = model.stages[0].blocks[0].mixer
     places = mixer._grid(torch.zeros(1, 3, 5, 1, 9, 2))[0].view(3, 5, 9, 2)
     unit = (places + 1) * torch.tensor([5, 3]) / 2 - 0.5
-    np.testing.assert_allclose(unit[1, 2], POINTS + np.array([2, 1]), atol=1e-6)
-    assert np.array_equal(GRID, POINTS)
+    np.testing.assert_allclose(unit[1, 2], GRID + np.array([2, 1]), atol=1e-6)
+    assert GRID.tolist() == [[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1)]
+
+
+def test_grid_and_finds_nothing_stand_once():
+    """Figures and measure share them: two of a kind would come apart."""
+    assert figures.GRID is sampling.GRID is GRID
+    assert figures.finds_nothing is finds_nothing
+    assert not hasattr(figures, "POINTS")
+
+
+def test_finds_nothing_is_where_a_map_of_ones_gives_zero():
+    places = 4 * torch.randn(400, 2, dtype=torch.float64) + 2
+    grid = (2 * places + 1) / torch.tensor([5, 3]) - 1
+    found = F.grid_sample(torch.ones(1, 1, 3, 5).double(), grid[None, None], align_corners=False)[0, 0, 0]
+    assert np.array_equal(finds_nothing(places.numpy(), (3, 5)), (found == 0).numpy())
 
 
 def test_far_offsets_find_nothing():
