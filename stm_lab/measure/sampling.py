@@ -112,12 +112,14 @@ class SamplingPoints:
     def figure(self, image: int = 0, place: tuple[float, float] = (0.5, 0.5)) -> Figure:
         """All groups of the first block of each stage, for the token at a place of an image.
 
-        place: as shares of height and width. Raises UserError for an image that is not there.
+        place: as shares of height and width. Raises UserError for an image that is not there, and a place outside.
         """
         from stm_lab.figures import sampling_points
 
         if not 0 <= image < len(self.pixels):
             raise UserError(f"image={image}; there are {len(self.pixels)}, from 0")
+        if not all(0 <= at < 1 for at in place):
+            raise UserError(f"place={place}: shares of height and width, at least 0 and below 1")
         firsts = {layer.stage: layer for layer in reversed(self.layers)}
         panels, sizes, tokens = {}, {}, {}
         for stage, layer in sorted(firsts.items(), key=lambda one: one[0] or 0):

@@ -136,6 +136,12 @@ def test_rows_are_plain_and_figure_tells_them(model):
         found.figure(5)
 
 
+@pytest.mark.parametrize("place", [(1.0, 0.5), (0.5, 1.2), (-0.1, 0.5), (0.5, math.nan)])
+def test_the_figure_refuses_a_place_outside_of_the_image(model, place):
+    with pytest.raises(UserError, match=r"place=.*: shares of height and width, at least 0 and below 1"):
+        measure.sampling_points(model, IMAGES[:1]).figure(place=place)
+
+
 @pytest.mark.parametrize(
     ("other", "data", "says"),
     [
