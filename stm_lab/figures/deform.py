@@ -19,6 +19,7 @@ from stm_lab.measure.sampling import finds_nothing
 from stm_lab.mixers.dcn_v3 import GRID
 
 _INSIDE, _OUTSIDE, _BEYOND, _CHOSEN = "#E69F00", "#56B4E9", "#E8E8E8", "#D55E00"
+_PATHS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7")  # colours of paths, then the same ones with dashes, with dots
 _LARGEST = 420.0  # area of a dot that has all the weight, in square points
 _LINED = 20  # tokens a side: more are drawn without lines between them
 
@@ -162,17 +163,17 @@ def point_paths(values: np.ndarray, paths: Mapping[str, np.ndarray], *, title: s
     axes.set_facecolor(_BEYOND)
     axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", xlabel="x (tokens)", ylabel="y (tokens)")
     said = []
-    for (name, path), colour in zip(paths.items(), ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7"), strict=False):
-        path = np.asarray(path, float)
+    for number, (name, path) in enumerate(paths.items()):
+        path, colour = np.asarray(path, float), _PATHS[number % len(_PATHS)]
         axes.plot(*path.T, color="white", lw=3.2, zorder=3)
-        axes.plot(*path.T, color=colour, lw=1.8, zorder=4, label=name)
+        axes.plot(*path.T, ("-", "--", ":")[number // len(_PATHS) % 3], color=colour, lw=1.8, zorder=4, label=name)
         axes.plot(*path[0], "o", mfc="white", mec=colour, mew=2, ms=8, zorder=5)
         axes.plot(*path[-1], "o", mfc=colour, mec="black", ms=8, zorder=6)
         said.append(f"{name}: from ({path[0, 0]:.1f}, {path[0, 1]:.1f}) to ({path[-1, 0]:.1f}, {path[-1, 1]:.1f})")
     figure.colorbar(image, ax=axes, shrink=0.8, label="value")
-    figure.legend(loc="outside lower center", ncols=len(paths), frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=min(len(paths), len(_PATHS)), frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=10)
-    return described(figure, f"{title}. Points, [x, y] in tokens: {'; '.join(said)}.")
+    return described(figure, f"{title + '. ' if title else ''}Points, [x, y] in tokens: {'; '.join(said)}.")
 
 
 def sampled_value(

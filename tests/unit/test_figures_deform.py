@@ -124,3 +124,13 @@ def test_paths_tell_where_points_came_from_and_to():
     assert figure.axes[0].get_xlim()[0] < -2
     with pytest.raises(UserError, match="nothing to show"):
         figures.point_paths(np.eye(3), {})
+
+
+def test_every_path_is_drawn_and_told_apart():
+    paths = {f"path {n}": np.array([[n, 0], [n, 2]]) for n in range(10)}
+    figure = figures.point_paths(np.eye(5), paths)
+    lines = [line for line in figure.axes[0].lines if line.get_label() in paths]
+    assert [line.get_label() for line in lines] == list(paths)
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 10
+    assert "path 9: from (9.0, 0.0) to (9.0, 2.0)" in figure.get_label()
+    assert figure.get_label().startswith("Points, [x, y] in tokens: path 0")
