@@ -320,8 +320,6 @@ def _fixed(draw: Draw) -> dict:
     reach = draw.integer(1, 3)
     offsets = torch.tensor([[draw.integer(-reach, reach) for _ in range(2)] for _ in range(9)])
     offsets[1] = offsets[0] + torch.tensor([0, -1])  # so that points 0 and 1 meet
-    offsets[1] = offsets[1].clamp(-reach - 1, reach)
-    offsets[0] = offsets[1] + torch.tensor([0, 1])
     return {"offsets": offsets, "logits": draw.normal(9)}
 
 
