@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
@@ -22,6 +23,7 @@ from stm_lab.mixers.dcn_v3 import GRID
 
 _FARTHEST = 8.0  # tokens, of an offset that is moved by hand
 _LOGIT = 4.0
+_LINE = ("x", "y", "logit")  # a line of the field
 
 
 def sampling_points(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1) -> Explorer:
@@ -49,10 +51,6 @@ def sampling_points(models: Mapping[str, nn.Module], images: Tensor, *, stage: i
             found.setdefault((layer.stage or 0) + 1, []).append(layer)
         return found
 
-    every = {name: layers(name, 0) for name in models}
-    stages = sorted({number for found in every.values() for number in found})
-    of_all = [layer for found in every.values() for blocks in found.values() for layer in blocks]
-
     def layer_of(model: str, image: int, stage: int, block: int) -> tuple[int, LayerPoints]:
         found = layers(model, image)
         if stage not in found:
@@ -67,23 +65,10 @@ def sampling_points(models: Mapping[str, nn.Module], images: Tensor, *, stage: i
         number, layer = layer_of(model, image, stage, block)
         own = min(group, layer.groups)
         y, x = (at * cells // pixels for at, cells, pixels in zip((row, column), layer.map_size, size, strict=True))
-        places, weights = layer.places[0, y, x], layer.weights[0, y, x]  # (h, 9, 2), (h, 9)
-        panels = {f"group {own} of {layer.groups}": (places[own - 1], weights[own - 1])}
-        if layer.groups > 1:
-            panels[f"all {layer.groups} groups"] = (places.reshape(-1, 2), weights.reshape(-1))
+        panels = _group_and_all(layer.places[0, y, x], layer.weights[0, y, x], own)
         title = f"{model}, stage {stage}, block {number}: the token in row {y}, column {x} of {layer.map_size[0]}x"
         title += f"{layer.map_size[1]}"
         return drawn(as_shown(images[image]), panels, size=layer.map_size, token=(y, x), title=title, panel_size=4.3)
-
-    most_blocks = max(len(blocks) for found in every.values() for blocks in found.values())
-    first = stage if stage in stages else stages[0]
-    controls = {
-        "model": widgets.Dropdown(options=list(models), description="model"),
-        "stage": widgets.Dropdown(options=stages, value=first, description="stage"),
-        "block": widgets.IntSlider(1, 1, most_blocks, description="block"),
-        "group": widgets.IntSlider(1, 1, max(layer.groups for layer in of_all), description="group"),
-        **place_controls(len(images), size),
-    }
 
     def select(panel: int, x: float, y: float) -> Mapping[str, int]:
         now = explorer.state
@@ -93,8 +78,31 @@ def sampling_points(models: Mapping[str, nn.Module], images: Tensor, *, stage: i
             return {}  # outside of the image there are no tokens
         return {"row": int(row), "column": int(column)}
 
-    explorer = Explorer(draw, controls, select=select)
+    controls = _layer_controls({name: layers(name, 0) for name in models}, stage)
+    explorer = Explorer(draw, {**controls, **place_controls(len(images), size)}, select=select)
     return explorer
+
+
+def _group_and_all(places: np.ndarray, weights: np.ndarray, group: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Places (h, 9, 2) and weights (h, 9) of a token: those of one group, from 1, and of all, if there are more."""
+    panels = {f"group {group} of {len(places)}": (places[group - 1], weights[group - 1])}
+    if len(places) > 1:
+        panels[f"all {len(places)} groups"] = (places.reshape(-1, 2), weights.reshape(-1))
+    return panels
+
+
+def _layer_controls(layers: Mapping[str, Mapping[int, list[LayerPoints]]], stage: int) -> dict[str, widgets.Widget]:
+    """By model and stage, its layers -> controls that choose any of them; the stage first, if there is one."""
+    stages = sorted({number for found in layers.values() for number in found})
+    blocks = [found[number] for found in layers.values() for number in found]
+    groups = max(layer.groups for block in blocks for layer in block)
+    first = stage if stage in stages else stages[0]
+    return {
+        "model": widgets.Dropdown(options=list(layers), description="model"),
+        "stage": widgets.Dropdown(options=stages, value=first, description="stage"),
+        "block": widgets.IntSlider(1, 1, max(map(len, blocks)), description="block"),
+        "group": widgets.IntSlider(1, 1, groups, description="group"),
+    }
 
 
 def moved_points(images: Mapping[str, Tensor], *, side: int = 12) -> Explorer:
@@ -102,8 +110,9 @@ def moved_points(images: Mapping[str, Tensor], *, side: int = 12) -> Explorer:
     comes out?
 
     Choose a point; move it by its two offsets (in tokens) and change its logit, whose softmax is the weight; or click
-    the map, or the four tokens beside it: the point goes there. A click on a bar chooses its point. The field holds all
-    nine, a line each: x, y, logit; `x`, `y` and `logit` are those of the chosen one.
+    the map, or the four tokens beside it: the point goes there. A click on a bar chooses its point. The field `numbers`
+    holds all nine, a line each: x, y, logit, and says it all: the sliders show the chosen point's line, and write into
+    it. So `figure` takes `numbers`; where `x`, `y` or `logit` are given, they are written into the point's line.
 
     Args:
         images: by name, each (3, H, W) or (1, 3, H, W), uint8 or in [0, 1].
@@ -126,15 +135,47 @@ def moved_points(images: Mapping[str, Tensor], *, side: int = 12) -> Explorer:
     def draw(image: str, row: int, column: int, point: int, x: float, y: float, logit: float, numbers: str) -> Figure:
         from stm_lab.figures import sampled_value
 
-        values = _read(numbers)
-        values[point] = x, y, logit
+        values = _read(numbers)  # x, y and logit are in there
         return sampled_value(tokens(image), values[:, :2], values[:, 2], token=(row, column), point=point)
 
+    def select(panel: int, x: float, y: float) -> Mapping[str, float]:
+        if panel > 2:
+            return {}  # the swatches, which have no places
+        now = explorer.state
+        if panel == 2:
+            return {"point": min(max(round(y), 0), 8)}
+        own = np.array([now["column"], now["row"]]) + GRID[now["point"]]
+        along, down = np.clip((np.array([x, y]) - own).round(2), -_FARTHEST, _FARTHEST).tolist()
+        return {"x": along, "y": down}
+
+    controls = _point_controls(list(pictures), side)
+    explorer = _Moved(draw, controls, select=select)
+    _together(explorer, controls)
+    return explorer
+
+
+class _Moved(Explorer):
+    """One whose sliders x, y and logit are a line of its field."""
+
+    def figure(self, **state: Any) -> Figure:
+        given = {name: state.pop(name) for name in _LINE if name in state}
+        if given:
+            now = {**self.state, **state}
+            values = _read(now["numbers"])
+            if not 0 <= now["point"] < len(values):
+                raise UserError(f"point={now['point']}: 0 to {len(values) - 1}")
+            for name, value in given.items():
+                values[now["point"], _LINE.index(name)] = value
+            state["numbers"] = _written(values)
+        return super().figure(**state)
+
+
+def _point_controls(names: list[str], side: int) -> dict[str, widgets.Widget]:
     start = np.zeros((9, 3))
     start[7] = 0.5, -0.75, 1
     far = {"min": -_FARTHEST, "max": _FARTHEST, "step": 0.05}
-    controls = {
-        "image": widgets.Dropdown(options=list(pictures), description="image"),
+    return {
+        "image": widgets.Dropdown(options=names, description="image"),
         "row": widgets.IntSlider(side // 2, 0, side - 1, description="row (token)"),
         "column": widgets.IntSlider(side // 2, 0, side - 1, description="column (token)"),
         "point": widgets.IntSlider(7, 0, 8, description="point"),
@@ -146,22 +187,10 @@ def moved_points(images: Mapping[str, Tensor], *, side: int = 12) -> Explorer:
         ),
     }
 
-    def select(panel: int, x: float, y: float) -> Mapping[str, float]:
-        now = explorer.state
-        if panel == 2:
-            return {"point": min(max(round(y), 0), 8)}
-        own = np.array([now["column"], now["row"]]) + GRID[now["point"]]
-        along, down = np.clip((np.array([x, y]) - own).round(2), -_FARTHEST, _FARTHEST).tolist()
-        return {"x": along, "y": down}
-
-    explorer = Explorer(draw, controls, select=select)
-    _together(explorer, controls)
-    return explorer
-
 
 def _together(explorer: Explorer, controls: Mapping[str, widgets.Widget]) -> None:
     """The sliders show the chosen point's line of the field, and the field what the sliders say."""
-    sliders = [controls[name] for name in ("x", "y", "logit")]
+    sliders = [controls[name] for name in _LINE]
 
     def load(_: object) -> None:
         try:

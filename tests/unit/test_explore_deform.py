@@ -93,6 +93,13 @@ def test_learned_refuses(model):
 # ---- moved by hand --------------------------------------------------------------------------------------------------
 
 
+def nine(figure):
+    """Places of the points; what is drawn after them is the ring round the chosen one."""
+    places = np.asarray(figure.axes[0].collections[-2].get_offsets())
+    assert places.shape == (9, 2)
+    return places
+
+
 def told(label, words):
     return float(label.split(words)[1].split()[0].rstrip(".,:;"))
 
@@ -122,6 +129,21 @@ def moved_point(explorer):
     return now["column"] + x + now["x"], now["row"] + y + now["y"]
 
 
+@pytest.mark.parametrize("other", [{"point": 3}, {"point": 3, "x": 1.5}, {"point": 7, "logit": 2}, {"y": -0.25}])
+def test_the_figure_of_another_state_is_that_of_the_state(moved, other):
+    """Another point has another line, of which nothing changes but what is given."""
+    drawn = moved.figure(**other)
+    moved.set(**other)
+    assert moved.figure().get_label() == drawn.get_label()
+    assert np.array_equal(nine(moved.figure()), nine(drawn))
+    assert moved.figure(**moved.state).get_label() == drawn.get_label()
+
+
+def test_a_figure_of_another_point_moves_none(moved):
+    assert np.array_equal(nine(moved.figure(point=3)), nine(moved.figure()))
+    assert "Point 3 lies at x 6.00, y 5.00" in moved.figure(point=3).get_label()
+
+
 def test_numbers_that_are_typed_move_the_sliders(moved):
     lines = ["0 0 0"] * 9
     lines[7] = "-1 2.5 0.5"
@@ -143,6 +165,13 @@ def test_a_click_on_a_bar_chooses_its_point(moved):
     assert moved._picture.alt.count("Point 3 lies at") == 1
 
 
+@pytest.mark.parametrize("panel", [3, 4])
+def test_a_click_on_a_colour_changes_nothing(moved, panel):
+    before = moved.state
+    clicked(moved, panel, (0.5, 0.5))
+    assert moved.state == before
+
+
 def test_a_click_sets_no_offset_that_the_sliders_lack(moved):
     moved.set(row=0, column=0)
     assert moved._select(0, 11, 11) == {"x": 8.0, "y": 8.0}
@@ -151,7 +180,7 @@ def test_a_click_sets_no_offset_that_the_sliders_lack(moved):
 def test_what_comes_out_follows_the_weights(moved):
     only = ["0 0 -4"] * 9
     only[4] = "0 0 4"
-    label = moved.figure(numbers="\n".join(only), point=4, x=0.0, y=0.0, logit=4.0).get_label()
+    label = moved.figure(numbers="\n".join(only), point=4).get_label()
     assert told(label, "together give ") == pytest.approx(told(label, "brightness "), abs=2e-3)
 
 
@@ -196,3 +225,12 @@ def test_the_moved_ones_answer_in_time(moved):
 def test_moved_refuses(images, side, says):
     with pytest.raises(UserError, match=says):
         explore.moved_points(images, side=side)
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [({"point": 9}, "point=9"), ({"point": 9, "x": 1.0}, "point=9"), ({"x": 9.0}, "-8"), ({"z": 1.0}, "z")],
+)
+def test_states_that_cannot_be(moved, state, says):
+    with pytest.raises(UserError, match=says):
+        moved.figure(**state)
