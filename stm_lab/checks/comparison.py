@@ -145,8 +145,8 @@ def _accuracies(draw: Draw) -> dict:
 
 @exercise(_NOTEBOOK, 3, inputs=_accuracies, what="number of images")
 def images_needed(accuracy, difference):
-    """The least number of validation images for which two standard errors of the difference of two networks, both right
-    in `accuracy` percent, are at most `difference` points."""
+    """The least number of images a network for which two standard errors of the difference of two networks, both right
+    in `accuracy` percent, are at most `difference` points. Each network has images of its own, drawn independently."""
     return math.ceil(8 * accuracy * (100 - accuracy) / difference**2)
 
 
@@ -160,7 +160,7 @@ def one_error(accuracy, difference):
     return math.ceil(2 * accuracy * (100 - accuracy) / difference**2)
 
 
-@images_needed.mistake("the standard errors are added as they are; of independent networks their squares add up")
+@images_needed.mistake("the standard errors are added as they are; on independent images their squares add up")
 def errors_added(accuracy, difference):
     return math.ceil(16 * accuracy * (100 - accuracy) / difference**2)
 

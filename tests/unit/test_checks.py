@@ -1,5 +1,7 @@
 """What checks say: right, nothing written yet, the mistake by name, else where the first difference is."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -220,3 +222,20 @@ def test_a_notebook_shows_the_message_alone(scaled):
     with pytest.raises(checks.Wrong) as caught:
         scaled(lambda x, factor: x)
     assert caught.value._render_traceback_() == [str(caught.value)]
+
+
+# ---- how many images ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("accuracy", "difference"), [(28, 1.5), (83, 0.7)])
+def test_so_many_images_of_its_own_each_network_needs(accuracy, difference):
+    """By draws: the spread of the difference of two networks, each on images drawn for it alone."""
+    needed = checks.comparison.images_needed.truth(accuracy, difference)
+    one, other = 100 * np.random.default_rng(0).binomial(needed, accuracy / 100, size=(2, 200_000)) / needed
+    assert 2 * (one - other).std() == pytest.approx(difference, rel=0.01)
+    assert "images a network" in checks.comparison.images_needed.__doc__
+
+
+def test_errors_that_are_added_are_told_of_images():
+    text = message(checks.comparison.images_needed, lambda p, d: math.ceil(16 * p * (100 - p) / d**2))
+    assert "on independent images their squares add up" in text
