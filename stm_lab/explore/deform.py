@@ -51,18 +51,10 @@ def sampling_points(models: Mapping[str, nn.Module], images: Tensor, *, stage: i
             found.setdefault((layer.stage or 0) + 1, []).append(layer)
         return found
 
-    def layer_of(model: str, image: int, stage: int, block: int) -> tuple[int, LayerPoints]:
-        found = layers(model, image)
-        if stage not in found:
-            known = ", ".join(map(str, found))
-            raise UserError(f"{model} has no deformable mixers in stage {stage}; known: {known}")
-        number = min(block, len(found[stage]))
-        return number, found[stage][number - 1]
-
     def draw(model: str, stage: int, block: int, group: int, image: int, row: int, column: int) -> Figure:
         from stm_lab.figures import sampling_points as drawn
 
-        number, layer = layer_of(model, image, stage, block)
+        number, layer = _block_of(model, layers(model, image), stage, block)
         own = min(group, layer.groups)
         y, x = (at * cells // pixels for at, cells, pixels in zip((row, column), layer.map_size, size, strict=True))
         panels = _group_and_all(layer.places[0, y, x], layer.weights[0, y, x], own)
@@ -72,7 +64,8 @@ def sampling_points(models: Mapping[str, nn.Module], images: Tensor, *, stage: i
 
     def select(panel: int, x: float, y: float) -> Mapping[str, int]:
         now = explorer.state
-        cells = layer_of(now["model"], now["image"], now["stage"], now["block"])[1].map_size
+        found = layers(now["model"], now["image"])
+        cells = _block_of(now["model"], found, now["stage"], now["block"])[1].map_size
         row, column = ((at + 0.5) * pixels / side for at, pixels, side in zip((y, x), size, cells, strict=True))
         if not (0 <= row < size[0] and 0 <= column < size[1]):
             return {}  # outside of the image there are no tokens
@@ -81,6 +74,15 @@ def sampling_points(models: Mapping[str, nn.Module], images: Tensor, *, stage: i
     controls = _layer_controls({name: layers(name, 0) for name in models}, stage)
     explorer = Explorer(draw, {**controls, **place_controls(len(images), size)}, select=select)
     return explorer
+
+
+def _block_of(model: str, layers: Mapping[int, list[LayerPoints]], stage: int, block: int) -> tuple[int, LayerPoints]:
+    """A stage's block, or its last one, with its number. Raises UserError for a stage without such."""
+    if stage not in layers:
+        known = ", ".join(map(str, layers))
+        raise UserError(f"{model} has no deformable mixers in stage {stage}; known: {known}")
+    number = min(block, len(layers[stage]))
+    return number, layers[stage][number - 1]
 
 
 def _group_and_all(places: np.ndarray, weights: np.ndarray, group: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -52,13 +52,9 @@ def sampling_points(
     if not panels:
         raise UserError("sampling_points: nothing to show")
     arrays = {name: _as_points(name, *pair) for name, pair in panels.items()}
-    columns = min(len(arrays), 4)
-    lines = math.ceil(len(arrays) / columns)
-    width = max(panel_size * columns + 0.3, 6.6)  # room for title and legend
-    figure = Figure(figsize=(width, (panel_size + 0.2) * lines + 0.75), dpi=100, layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    figure, panels = _panels(len(arrays), panel_size)
     said = []
-    for axes, (name, (places, weights)) in zip(grid, arrays.items(), strict=False):
+    for axes, (name, (places, weights)) in zip(panels, arrays.items(), strict=True):
         (rows, across), (row, column) = (each[name] if isinstance(each, Mapping) else each for each in (size, token))
         if not (0 <= row < rows and 0 <= column < across):
             raise UserError(f"sampling_points: token=({row}, {column}) lies outside of {rows}x{across} tokens")
@@ -69,11 +65,21 @@ def sampling_points(
         words = _in_words(places, weights, (rows, across), (column, row))
         axes.set_title(f"{name}\n{words}", fontsize=8)
         said.append(f"{name}: {words}")
-    for axes in grid[len(arrays) :]:
-        axes.remove()
     _legend(figure)
     figure.suptitle(title, fontsize=10)
     return described(figure, f"{title}. {'; '.join(said)}." if title else f"{'; '.join(said)}.")
+
+
+def _panels(count: int, side: float) -> tuple[Figure, np.ndarray]:
+    """A figure with so many panels, four in a line, of that side in inches."""
+    columns = min(count, 4)
+    lines = math.ceil(count / columns)
+    width = max(side * columns + 0.3, 6.6)  # room for title and legend
+    figure = Figure(figsize=(width, (side + 0.2) * lines + 0.75), dpi=100, layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes in grid[count:]:
+        axes.remove()
+    return figure, grid[:count]
 
 
 def _as_points(name: str, places: object, weights: object) -> tuple[np.ndarray, np.ndarray]:
@@ -208,25 +214,13 @@ def sampled_value(
     panels = [
         figure.add_axes(box) for box in ((0.01, 0.1, 0.33, 0.78), (0.36, 0.1, 0.27, 0.78), (0.69, 0.13, 0.2, 0.75))
     ]
-    low, high = _limits([places], size, outside=1.5)  # so that a click can send a point where there is nothing
-    _map(panels[0], tokens, size, low, high)
-    _frame(panels[0], row, column)
-    _dots(panels[0], places, weights, size, (column, row))
-    for number, (x, y) in enumerate(places):
-        panels[0].text(x, y, str(number), ha="center", va="center", fontsize=7, zorder=8)
-    panels[0].scatter(*places[point], s=260, facecolors="none", edgecolors=_CHOSEN, linewidths=2.2, zorder=7)
-    panels[0].set_title("the points; a click puts the chosen one there", fontsize=9)
+    _nine(panels[0], tokens, places, weights, token, point)
     words = _four(panels[1], tokens, places[point], point, found[point].mean())
     _bars(panels[2], weights, found.mean(1), point)
     own, now = tokens[row, column], float(result.mean())
     panels[2].set_title(f"what each gives; result {now:.3f}", fontsize=9)
-    for box, colour, name in (
-        ((0.91, 0.53, 0.08, 0.3), own, "the token"),
-        ((0.91, 0.13, 0.08, 0.3), result, "the result"),
-    ):
-        axes = figure.add_axes(box)
-        axes.set(facecolor=colour.clip(0, 1), xticks=[], yticks=[])
-        axes.set_title(f"{name}\n{colour.mean():.3f}", fontsize=8)
+    _swatch(figure, (0.91, 0.53, 0.08, 0.3), own, "the token")
+    _swatch(figure, (0.91, 0.13, 0.08, 0.3), result, "the result")
     lost = int(finds_nothing(places, size).sum())
     said = (
         f"The token in row {row}, column {column} of {size[0]}x{size[1]}, brightness {own.mean():.3f}. {words} Its "
@@ -244,6 +238,27 @@ def _shares(x: float, y: float) -> list[tuple[int, int, float]]:
 def _colour(tokens: np.ndarray, i: int, j: int) -> np.ndarray:
     inside = 0 <= j < tokens.shape[0] and 0 <= i < tokens.shape[1]
     return tokens[j, i].astype(float) if inside else np.zeros(3)
+
+
+def _nine(
+    axes: Axes, tokens: np.ndarray, places: np.ndarray, weights: np.ndarray, token: tuple[int, int], point: int
+) -> None:
+    """The nine points with their numbers over the map, and a ring round the chosen one."""
+    (row, column), size = token, tokens.shape[:2]
+    low, high = _limits([places], size, outside=1.5)  # so that a click can send a point where there is nothing
+    _map(axes, tokens, size, low, high)
+    _frame(axes, row, column)
+    _dots(axes, places, weights, size, (column, row))
+    for number, (x, y) in enumerate(places):
+        axes.text(x, y, str(number), ha="center", va="center", fontsize=7, zorder=8)
+    axes.scatter(*places[point], s=260, facecolors="none", edgecolors=_CHOSEN, linewidths=2.2, zorder=7)
+    axes.set_title("the points; a click puts the chosen one there", fontsize=9)
+
+
+def _swatch(figure: Figure, box: tuple[float, float, float, float], colour: np.ndarray, name: str) -> None:
+    axes = figure.add_axes(box)
+    axes.set(facecolor=colour.clip(0, 1), xticks=[], yticks=[])
+    axes.set_title(f"{name}\n{colour.mean():.3f}", fontsize=8)
 
 
 def _four(axes: Axes, tokens: np.ndarray, place: np.ndarray, point: int, found: float) -> str:

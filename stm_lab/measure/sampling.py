@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -155,7 +157,24 @@ def sampling_points(
     if not layers:
         raise UserError(f"{model_name(model)}: no deformable mixer found; build_model('dcn_v3', ...) has some")
     images = as_images(data, model, image_size)
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {layer.name: [] for layer in layers}
+    with (
+        _kept(model, [layer.name for layer in layers]) as found,
+        evaluating(model, device, seed) as on,
+        torch.inference_mode(),
+    ):
+        for pixels, _ in images.batches(model, on, batch_size):
+            model(pixels)
+    points = []
+    for layer in layers:
+        offsets, weights = (torch.cat(parts).numpy() for parts in zip(*found[layer.name], strict=True))
+        points.append(LayerPoints(layer.name, layer.stage, layer.block, offsets, weights))
+    return SamplingPoints(model=model_name(model), pixels=images.pixels, layers=tuple(points))
+
+
+@contextmanager
+def _kept(model: nn.Module, names: list[str]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
+    """By mixer, offsets and weights of each batch that goes through the model in here."""
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in names}
 
     def hook(name: str):
         def keep(mixer: nn.Module, args: tuple[Tensor]) -> None:
@@ -163,24 +182,9 @@ def sampling_points(
 
         return keep
 
-    hooks = [model.get_submodule(layer.name).register_forward_pre_hook(hook(layer.name)) for layer in layers]
+    hooks = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in names]
     try:
-        with evaluating(model, device, seed) as on, torch.inference_mode():
-            for pixels, _ in images.batches(model, on, batch_size):
-                model(pixels)
+        yield found
     finally:
         for handle in hooks:
             handle.remove()
-    return SamplingPoints(
-        model=model_name(model),
-        pixels=images.pixels,
-        layers=tuple(
-            LayerPoints(
-                layer.name,
-                layer.stage,
-                layer.block,
-                *(torch.cat(parts).numpy() for parts in zip(*found[layer.name], strict=True)),
-            )
-            for layer in layers
-        ),
-    )
