@@ -60,7 +60,7 @@ from stm_lab.figures.receptive import (
     receptive_grid,
 )
 from stm_lab.figures.reduction import accuracy_by_reduction, query_map, reduction_steps
-from stm_lab.figures.scores import accuracy_dots
+from stm_lab.figures.scores import accuracy_by_mistake, accuracy_dots
 from stm_lab.figures.seeds import (
     difference_so_far,
     interval_by_seeds,
@@ -74,7 +74,7 @@ from stm_lab.figures.style import MIXER_COLOURS, colours
 from stm_lab.figures.trace import shape_trace
 from stm_lab.figures.training import compared_curves, learning_rates, run_curves, training_curves
 from stm_lab.figures.views import views_compared
-from stm_lab.figures.windows import accuracy_by_mistake, window_steps
+from stm_lab.figures.windows import window_steps
 
 __all__ = [
     "MIXER_COLOURS",

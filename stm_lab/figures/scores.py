@@ -1,4 +1,4 @@
-"""Final accuracies of several networks over seeds, and the differences between them."""
+"""Accuracies of networks over seeds, and the differences between them: of one mixer to another, of broken to whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stm_lab.errors import check_known
+from stm_lab.errors import UserError, check_known
 from stm_lab.figures.style import CHANCE, colours, described, grouped, plain
 from stm_lab.seeds import half_interval
 
@@ -64,6 +64,50 @@ def accuracy_dots(rows: Sequence[Mapping], baseline: str = "identity", *, chance
         if (ends := intervals.get((place[mixer], colours(scores)[mixer]))) is not None:
             said[-1] += ", 95% from {:+.1f} to {:+.1f}".format(*ends)
     return described(figure, f"Top-1 accuracy, means over seeds. {'; '.join(said)}.")
+
+
+def accuracy_by_mistake(rows: Sequence[Mapping], *, chance: float | None = None) -> Figure:
+    """What is left of trained networks whose operator has one line wrong: a dot a seed, in the order of the rows.
+
+    rows: with mistake (a name; None for the operator as it was trained), seed and top1 in percent. The line down is the
+    mean of those as trained. Beside each mistake stands what it costs, the mean over seeds of the difference to the
+    same network as trained; and, where there are several seeds, how much these differences spread.
+    Raises UserError for no rows, one that lacks a key, a mistake and seed that come twice, and a mistake with a seed
+    that has no row as trained.
+    """
+    scores: dict[str | None, dict[object, float]] = {}
+    for (name, seed), found in grouped(rows, ("mistake", "seed", "top1"), ("mistake", "seed")).items():
+        if len(found) > 1:
+            raise UserError(f"accuracy_by_mistake: {len(found)} rows of mistake {name!r} and seed {seed!r}")
+        scores.setdefault(name, {})[seed] = found[0]["top1"]
+    whole = scores.pop(None, {})
+    if lacking := [f"seed {seed!r} ({name})" for name, found in scores.items() for seed in found if seed not in whole]:
+        raise UserError(f"accuracy_by_mistake: no row with mistake None, as trained, of {lacking[0]}")
+    mean = float(np.mean(list(whole.values())))
+    figure = Figure(figsize=(8, 1.4 + 0.42 * len(scores)), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(mean, color="#0072B2", linewidth=2, label="as trained")
+    if chance is not None:
+        axes.axvline(chance, **CHANCE)
+    said = []
+    for line, (name, by_seed) in enumerate(scores.items()):
+        left = list(by_seed.values())
+        axes.plot([np.mean(left), mean], [line, line], color="0.6", linewidth=2, zorder=2)
+        axes.plot(left, [line] * len(left), "o", color="#D55E00", markersize=8, zorder=3)
+        cost = _change([top1 - whole[seed] for seed, top1 in by_seed.items()])
+        axes.annotate(cost, (1.01, line), xycoords=("axes fraction", "data"), va="center")
+        said.append(f"{name} {np.mean(left):.1f}%, {cost}")
+    axes.set(yticks=range(len(scores)), yticklabels=list(scores), ylim=(len(scores) - 0.5, -0.5))
+    axes.set(xlabel="top-1 accuracy (%), and what the mistake changes (points)", xlim=(0, 100))
+    plain(axes, "x")
+    figure.legend(loc="outside upper right", frameon=False, ncols=2)
+    return described(figure, f"As trained {mean:.1f}%; with one line wrong: {'; '.join(said)}.")
+
+
+def _change(differences: Sequence[float]) -> str:
+    """Their mean, with their standard deviation where there are several."""
+    spread = f" (sd {np.std(differences, ddof=1):.1f}, {len(differences)} seeds)" if len(differences) > 1 else ""
+    return f"{np.mean(differences):+.1f}{spread}"
 
 
 def _intervals(axes: Axes, intervals: Mapping[tuple[float, str], tuple[float, float]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from stm_lab.errors import UserError
-from stm_lab.figures.style import CHANCE, described, grouped, plain
+from stm_lab.figures.style import described
 
 _STEPS = ("the map", "the shifted grid", "rolled", "the mask", "attention", "shifted back")
 _OUTSIDE = (0.86, 0.86, 0.86)  # padding
@@ -126,40 +125,6 @@ def window_steps(
         note = panel(axes, image, found, weights, masked)
         axes.set_title(f"{number + 1}. {name}{note}", fontsize=9)
     return described(figure, _in_words(found, weights, masked, step))
-
-
-def accuracy_by_mistake(rows: Sequence[Mapping], *, chance: float | None = None) -> Figure:
-    """What is left of trained networks whose operator has one line wrong: a dot a seed, in the order of the rows.
-
-    rows: with mistake (a name; None for the operator as it was trained) and top1 in percent. The line down is the mean
-    of those as trained; beside each mistake stands what it costs on average, and the seeds' spread where there are
-    several. Raises UserError for no rows, one that lacks a key, and if none is as trained.
-    """
-    groups = {
-        name: [row["top1"] for row in found]
-        for (name,), found in grouped(rows, ("mistake", "top1"), ("mistake",)).items()
-    }
-    if None not in groups:
-        raise UserError("accuracy_by_mistake: no row with mistake None, the network as it was trained")
-    whole = float(np.mean(groups.pop(None)))
-    figure = Figure(figsize=(8, 1.4 + 0.42 * len(groups)), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    axes.axvline(whole, color="#0072B2", linewidth=2, label="as trained")
-    if chance is not None:
-        axes.axvline(chance, **CHANCE)
-    said = []
-    for line, (name, scores) in enumerate(groups.items()):
-        mean = float(np.mean(scores))
-        axes.plot([mean, whole], [line, line], color="0.6", linewidth=2, zorder=2)
-        axes.plot(scores, [line] * len(scores), "o", color="#D55E00", markersize=8, zorder=3)
-        spread = f" (sd {np.std(scores, ddof=1):.1f}, {len(scores)} seeds)" if len(scores) > 1 else ""
-        axes.annotate(f"{mean - whole:+.1f}{spread}", (1.01, line), xycoords=("axes fraction", "data"), va="center")
-        said.append(f"{name} {mean:.1f}%, {mean - whole:+.1f}{spread}")
-    axes.set(yticks=range(len(groups)), yticklabels=list(groups), ylim=(len(groups) - 0.5, -0.5))
-    axes.set(xlabel="top-1 accuracy (%), and what the mistake changes (points)", xlim=(0, 100))
-    plain(axes, "x")
-    figure.legend(loc="outside upper right", frameon=False, ncols=2)
-    return described(figure, f"As trained {whole:.1f}%; with one line wrong: {'; '.join(said)}.")
 
 
 def _padded(image: np.ndarray, found: Windows) -> np.ndarray:

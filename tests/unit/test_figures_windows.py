@@ -96,21 +96,3 @@ def test_refuses(change, says):
     given = {"image": image(8, 8), "window": 4, "shift": 2, "place": (0, 0), **change}
     with pytest.raises(UserError, match=says):
         figures.window_steps(given.pop("image"), **given)
-
-
-def test_accuracy_by_mistake_says_what_each_costs():
-    rows = [
-        {"mistake": None, "top1": 90.0},
-        {"mistake": None, "top1": 80.0},
-        {"mistake": "no mask", "top1": 70.0},
-        {"mistake": "no mask", "top1": 74.0},
-        {"mistake": "no bias", "top1": 85.0},
-    ]
-    told = figures.accuracy_by_mistake(rows, chance=10).get_label()
-    assert told == (
-        "As trained 85.0%; with one line wrong: no mask 72.0%, -13.0 (sd 2.8, 2 seeds); no bias 85.0%, +0.0."
-    )
-    with pytest.raises(UserError, match="no row with mistake None"):
-        figures.accuracy_by_mistake(rows[2:])
-    with pytest.raises(UserError, match="no 'top1'"):
-        figures.accuracy_by_mistake([{"mistake": None}])
