@@ -67,3 +67,14 @@ def split_heads(dim: int, heads: int | None, head_dim: int) -> int:
     if heads < 1 or dim % heads:
         raise UserError(f"heads={heads} does not divide dim={dim}")
     return heads
+
+
+def padded_note(height: int, width: int, side: int) -> str:
+    """To follow "blocks of 7x7": what a map is padded to for whole ones of that side, or nothing."""
+    rows, columns = (-(-size // side) * side for size in (height, width))
+    return "" if (rows, columns) == (height, width) else f"; padded to {rows}x{columns}"
+
+
+def count_lines(rows: int, columns: int) -> str:
+    """In words: 2 rows, 1 column."""
+    return f"{rows} row{'s' * (rows != 1)}, {columns} column{'s' * (columns != 1)}"

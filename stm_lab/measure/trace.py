@@ -10,9 +10,8 @@ from torch import nn
 
 from stm_lab.backbone import MIN_SIZE, Block, Mlp, Stage, UnifiedBackbone
 from stm_lab.errors import UserError
-from stm_lab.layers import MergePatches, PatchConv2d
+from stm_lab.layers import MergePatches, PatchConv2d, count_lines
 from stm_lab.measure._batches import input_size, model_name
-from stm_lab.mixers import HaloAttention, ShiftedWindowAttention, SpatialReductionAttention
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -171,7 +170,7 @@ def _blocks(blocks: Sequence[Block], shape: Shape) -> Iterator[TracedPart]:
         yield part("norm 1", [block.norm1 for block in blocks], 0)
     formulas = [getattr(block.mixer, "macs", None) for block in blocks]
     macs = None if None in formulas else sum(formula(height, width) for formula in formulas)
-    notes = dict.fromkeys(_padding(block.mixer, height, width) for block in blocks)
+    notes = dict.fromkeys(_padding_note(block.mixer, height, width) for block in blocks)
     yield part("mixer", [block.mixer for block in blocks], macs, "; ".join(filter(None, notes)))
     if two and blocks[0].gamma1 is not None:
         yield part("layer scale 1", [block.gamma1 for block in blocks], 0)
@@ -239,11 +238,7 @@ def _side(layer: nn.Conv2d, size: int) -> tuple[int, int]:
 
 
 def _zeros(rows: int, columns: int) -> str:
-    return f"zeros: {_lines(rows, columns)}" if rows or columns else ""
-
-
-def _lines(rows: int, columns: int) -> str:
-    return f"{rows} row{'s' * (rows != 1)}, {columns} column{'s' * (columns != 1)}"
+    return f"zeros: {count_lines(rows, columns)}" if rows or columns else ""
 
 
 def _mlp_macs(mlp: Mlp, height: int, width: int) -> int:
@@ -251,21 +246,9 @@ def _mlp_macs(mlp: Mlp, height: int, width: int) -> int:
     return height * width * sum(layer.weight.numel() for layer in layers)
 
 
-def _padding(mixer: nn.Module, height: int, width: int) -> str:
-    """What a mixer pads the map to, or drops of it."""
-    if isinstance(mixer, ShiftedWindowAttention | HaloAttention):
-        side = mixer._window_and_shift(height, width)[0] if isinstance(mixer, ShiftedWindowAttention) else mixer.block
-        rows, columns = (-(-size // side) * side for size in (height, width))
-        what = "windows" if isinstance(mixer, ShiftedWindowAttention) else "blocks"
-        padded = f"; padded to {rows}x{columns}" if (rows, columns) != (height, width) else ""
-        return f"{what} of {side}x{side}{padded}"
-    if isinstance(mixer, SpatialReductionAttention):
-        R = mixer.reduction
-        if min(height, width) < R:
-            raise UserError(f"trace: a {height}x{width} map is smaller than reduction={R}")
-        missed = f"; dropped: {_lines(height % R, width % R)}" if height % R or width % R else ""
-        return f"keys {height // R}x{width // R}{missed}"
-    return ""
+def _padding_note(mixer: nn.Module, height: int, width: int) -> str:
+    note = getattr(mixer, "padding_note", None)
+    return note(height, width) if note else ""
 
 
 def _parameters(what: nn.Module | nn.Parameter) -> int:

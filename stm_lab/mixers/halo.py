@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import UserError
-from ..layers import split_heads
+from ..layers import padded_note, split_heads
 from .registry import register_mixer
 
 
@@ -90,3 +90,8 @@ class HaloAttention(nn.Module):
         queries = (-(-H // self.block)) * (-(-W // self.block)) * self.block**2
         attention = queries * C * (2 * self.window**2 + 2 * (2 * self.window - 1))
         return 4 * H * W * C * C + attention
+
+    def padding_note(self, H: int, W: int) -> str:
+        """How a map is cut into blocks, and what it is padded to for that."""
+        b = self.block
+        return f"blocks of {b}x{b}" + padded_note(H, W, b)

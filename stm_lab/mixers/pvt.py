@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import UserError
-from ..layers import TokenConv2d, split_heads
+from ..layers import TokenConv2d, count_lines, split_heads
 from .registry import register_mixer
 
 
@@ -42,8 +42,7 @@ class SpatialReductionAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         B, H, W, C = x.shape
-        if min(H, W) < self.reduction:
-            raise UserError(f"a {H}x{W} map is smaller than reduction={self.reduction}")
+        self._check_size(H, W)
         h, d = self.heads, C // self.heads
         q = self.q(x).view(B, H * W, h, d).transpose(1, 2)  # (B, h, HW, d)
         if self.reduction > 1:
@@ -59,3 +58,14 @@ class SpatialReductionAttention(nn.Module):
         keys = (H // self.reduction) * (W // self.reduction)
         reduce = keys * (self.reduction * C) ** 2 if self.reduction > 1 else 0
         return 2 * H * W * C * C + 2 * keys * C * C + reduce + 2 * H * W * keys * C
+
+    def padding_note(self, H: int, W: int) -> str:
+        """How many keys a map gives, and what of it the strided convolution drops."""
+        R = self.reduction
+        self._check_size(H, W)
+        dropped = f"; dropped: {count_lines(H % R, W % R)}" if H % R or W % R else ""
+        return f"keys {H // R}x{W // R}{dropped}"
+
+    def _check_size(self, H: int, W: int) -> None:
+        if min(H, W) < self.reduction:
+            raise UserError(f"a {H}x{W} map is smaller than reduction={self.reduction}")

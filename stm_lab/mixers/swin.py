@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import UserError
-from ..layers import init_table, split_heads
+from ..layers import init_table, padded_note, split_heads
 from .registry import register_mixer
 
 
@@ -91,6 +91,11 @@ class ShiftedWindowAttention(nn.Module):
         w, _ = self._window_and_shift(H, W)
         queries = (-(-H // w)) * (-(-W // w)) * w * w
         return 4 * H * W * C * C + 2 * queries * w * w * C
+
+    def padding_note(self, H: int, W: int) -> str:
+        """How a map is cut into windows, and what it is padded to for that."""
+        w, _ = self._window_and_shift(H, W)
+        return f"windows of {w}x{w}" + padded_note(H, W, w)
 
     def no_weight_decay(self) -> set[str]:
         return {"relative_position_bias_table"}
