@@ -15,6 +15,7 @@ from torch import Tensor
 from stm_lab.errors import UserError
 from stm_lab.explore.pictures import as_shown
 from stm_lab.explore.shell import Explorer
+from stm_lab.measure import token_window
 
 _MOST = 28  # tokens a side: more are too small to be clicked
 
@@ -87,8 +88,6 @@ def shifted_windows(
 
 def _token(panel: int, x: int, y: int, now: Mapping) -> tuple[int, int] | None:
     """The token of the map that is shown at a place of a panel."""
-    from stm_lab.figures.windows import token_window
-
     if panel >= now["step"]:
         return None
     if panel in (0, 1, 5):

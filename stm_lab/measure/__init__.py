@@ -24,6 +24,7 @@ from stm_lab.measure.receptive import (
 from stm_lab.measure.sampling import LayerPoints, SamplingPoints, sampling_points
 from stm_lab.measure.throughput import PartTime, PartTimes, Throughput, throughput, time_by_part
 from stm_lab.measure.trace import ShapeTrace, TracedPart, TracedStage, trace
+from stm_lab.measure.windows import Windows, colour_weights, token_window
 
 __all__ = [
     "ALEXNET",
@@ -50,9 +51,11 @@ __all__ = [
     "Throughput",
     "TracedPart",
     "TracedStage",
+    "Windows",
     "adversarial_accuracy",
     "adversarial_examples",
     "attack_checks",
+    "colour_weights",
     "contribution_radius",
     "corruption_error",
     "corruption_errors",
@@ -69,5 +72,6 @@ __all__ = [
     "sampling_points",
     "throughput",
     "time_by_part",
+    "token_window",
     "trace",
 ]

@@ -1,59 +1,14 @@
-"""The geometry of shifted windows is the mixer's own, and the figure tells it in words."""
+"""The figure of shifted windows tells in words what it shows, step by step."""
 
 import numpy as np
 import pytest
 import torch
 
 from stm_lab import UserError, figures
-from stm_lab.figures.windows import colour_weights, token_window
-from stm_lab.mixers import get_mixer
-
-SIZES = [(12, 12, 4, 2), (14, 14, 7, 3), (9, 13, 4, 2), (16, 10, 5, 1), (5, 11, 7, 3), (8, 8, 4, 0), (1, 6, 2, 1)]
-each_size = pytest.mark.parametrize(("height", "width", "window", "shift"), SIZES)
 
 
 def image(height, width):
     return torch.rand(height, width, 3, generator=torch.Generator().manual_seed(0)).numpy().astype(float)
-
-
-@each_size
-def test_mask_and_order_are_the_mixers(height, width, window, shift):
-    mixer = get_mixer("swin")(4, heads=1, window=window, shift=shift)
-    w, s = mixer._window_and_shift(height, width)
-    masks = mixer._allowed(height, width, w, s, torch.device("cpu")).numpy()
-    for row in range(height):
-        for column in range(width):
-            found = token_window(height, width, window=window, shift=shift, place=(row, column))
-            assert (found.side, found.shift) == (w, s)
-            across = found.padded[1] // w
-            number = (row - s) % found.padded[0] // w * across + (column - s) % found.padded[1] // w
-            np.testing.assert_array_equal(found.allowed, masks[number])
-            assert (found.rows.flat[found.query], found.columns.flat[found.query]) == (row, column)
-
-
-@each_size
-def test_who_is_heard_is_whom_the_mixer_hears(height, width, window, shift):
-    """By the gradient of one output token, in float64."""
-    torch.manual_seed(0)
-    mixer = get_mixer("swin")(4, heads=1, window=window, shift=shift).double()
-    x = torch.randn(1, height, width, 4, dtype=torch.float64, requires_grad=True)
-    row, column = height - 1, width // 2
-    (gradient,) = torch.autograd.grad(mixer(x)[0, row, column].sum(), x)
-    found = token_window(height, width, window=window, shift=shift, place=(row, column))
-    heard = np.zeros(found.padded, bool)
-    heard[found.rows, found.columns] = found.allowed[found.query].reshape(found.side, found.side)
-    np.testing.assert_array_equal(heard[:height, :width], gradient[0].abs().sum(-1).numpy() > 0)
-    assert not heard[height:].any()
-    assert not heard[:, width:].any()
-
-
-def test_weights_are_shares_and_only_of_the_piece():
-    picture = image(10, 13)
-    found = token_window(10, 13, window=4, shift=2, place=(0, 12))
-    weights = colour_weights(picture, found)
-    assert weights.sum() == pytest.approx(1)
-    np.testing.assert_array_equal(weights.ravel() > 0, found.allowed[found.query])
-    assert (colour_weights(picture, found, masked=False) > 0).all()
 
 
 def test_without_the_mask_the_far_sides_meet():
