@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError
-from stm_lab.explore.pictures import as_shown, check_models, place_controls
+from stm_lab.explore.pictures import as_shown, check_models, place_controls, token_at
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure import mixer_layers
 from stm_lab.measure._batches import as_images, evaluating
@@ -62,8 +62,7 @@ def mixing_weights(models: Mapping[str, nn.Module], images: Tensor, *, stage: in
         with evaluating(models[name], None, 0):
             for label, layer, head in panels_of(name, stage, block, at):
                 site = at[layer.name]
-                token = (at * cells // pixels for at, cells, pixels in zip((row, column), site.size, size, strict=True))
-                found[label] = token_weights(site, *token, head)[0]
+                found[label] = token_weights(site, *token_at(row, column, size, site.size), head)[0]
         return found
 
     def panels_of(
@@ -86,7 +85,8 @@ def mixing_weights(models: Mapping[str, nn.Module], images: Tensor, *, stage: in
         maps = weights(model, image, stage, row, column, panels)
         cells = next(iter(maps.values())).shape
         title = f"{model}, stage {stage}: what each of {cells[0]}x{cells[1]} tokens gives to the framed one"
-        place = (row + 0.5) / size[0], (column + 0.5) / size[1]
+        asks = token_at(row, column, size, cells)
+        place = (asks[0] + 0.5) / cells[0], (asks[1] + 0.5) / cells[1]
         return mixing_over_image(as_shown(images[image]), maps, place, title)
 
     most = max(layer.block + 1 for found in layers.values() for layer in found)

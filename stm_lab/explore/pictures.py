@@ -52,6 +52,12 @@ def as_shown(image: Tensor) -> np.ndarray:
     return (shown / 255 if image.dtype == torch.uint8 else shown).clip(0, 1)
 
 
+def token_at(row: int, column: int, size: tuple[int, int], cells: tuple[int, int]) -> tuple[int, int]:
+    """The token in whose area the middle of a pixel lies: of `cells` (rows, columns) over an image of `size` pixels."""
+    found = zip((row, column), size, cells, strict=True)
+    return tuple((2 * at + 1) * count // (2 * pixels) for at, pixels, count in found)
+
+
 def check_models(models: Mapping[str, nn.Module]) -> None:
     """Raises UserError unless there are some."""
     if not models:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError
-from stm_lab.explore.pictures import as_shown, check_models, place_controls
+from stm_lab.explore.pictures import as_shown, check_models, place_controls, token_at
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure import mixer_layers
 from stm_lab.measure._batches import as_images, evaluating
@@ -67,7 +67,7 @@ def query_map(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1
 
         weights = attention(model, image, stage, block, ratio)
         tokens = weights.shape[1:3]
-        asks = tuple(at * cells // pixels for at, cells, pixels in zip((row, column), tokens, size, strict=True))
+        asks = token_at(row, column, size, tokens)
         maps = _chosen(weights[:, asks[0], asks[1]], head, f"{model}, stage {stage}")
         trained = layers[model][stage, block].reduction
         side = min(ratio or trained, *tokens)
@@ -76,7 +76,7 @@ def query_map(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1
             f"{model}, stage {stage}, block {block}: {tokens[0]}x{tokens[1]} queries, {rows}x{columns} keys of patches "
             f"{side}x{side}" + ("" if side == trained else f" (trained with {trained}x{trained})")
         )
-        place = (row + 0.5) / size[0], (column + 0.5) / size[1]
+        place = (asks[0] + 0.5) / tokens[0], (asks[1] + 0.5) / tokens[1]
         return drawn(as_shown(images[image]), maps, place, tokens=tokens, reduction=side, title=title)
 
     controls = {

@@ -58,6 +58,20 @@ def test_it_draws_the_row_of_the_exact_mixing_matrix(explorer, models, mixer):
         assert {(patch.get_x(), patch.get_y()) for patch in axes.patches} == {(48, 16)}
 
 
+@pytest.mark.parametrize("row", [7, 14, 15, 22, 30, 38, 46, 99])
+def test_where_tokens_do_not_divide_the_side_the_framed_one_is_the_one_that_is_shown(row):
+    """13 tokens on 100 pixels; each mixer of identity gives all of a token to itself."""
+    model = stm_lab.build_model("identity", "nano")
+    figure = mixing_weights({"identity": model}, torch.rand(1, 3, 100, 100)).figure(stage=2, row=row, column=99 - row)
+    axes = figure.axes[1]
+    shown = np.asarray(axes.images[1].get_array())
+    assert shown.shape == (13, 13)
+    own = np.unravel_index(shown.argmax(), shown.shape)
+    frame = axes.patches[0]
+    np.testing.assert_allclose((frame.get_y() * 13 / 100, frame.get_x() * 13 / 100), own, atol=1e-9)
+    assert "100% from the token itself" in figure.get_label()
+
+
 @pytest.mark.parametrize("mixer", [mixer for mixer in MIXERS if mixer not in ("convnext", "identity")])
 def test_heads_of_a_block_have_panels_of_their_own(explorer, mixer):
     heads = explorer.figure(model=mixer, stage=2, panels=2, row=30, column=30)

@@ -82,6 +82,25 @@ def test_the_picture_shows_the_weights_of_the_query_that_is_framed(explorer, mod
     np.testing.assert_allclose(shown, weights / weights.max(), atol=1e-6)
 
 
+@pytest.mark.parametrize("row", [7, 14, 15, 30, 38, 46])
+def test_where_tokens_do_not_divide_the_side_the_framed_one_is_the_one_that_asks(models, row):
+    """13 tokens on 100 pixels."""
+    given = {}
+    mixer = models["pvt_v2"].stages[1].blocks[0].mixer
+    explorer = explore.query_map({"pvt_v2": models["pvt_v2"]}, torch.rand(1, 3, 100, 100))
+    hook = mixer.register_forward_pre_hook(lambda _, inputs: given.update(x=inputs[0]))
+    axes = explorer.figure(stage=2, row=row, column=50).axes[1]
+    hook.remove()
+    with torch.no_grad():
+        weights = key_attention(mixer, given["x"], mixer.reduction)[0, 0].numpy()
+    frame = axes.patches[0]
+    framed = round(frame.get_y() * 13 / 100), round(frame.get_x() * 13 / 100)
+    assert weights.shape[:2] == (13, 13)
+    assert framed[0] * 100 / 13 <= row + 0.5 <= (framed[0] + 1) * 100 / 13  # the middle of the pixel is in the frame
+    shown = weights[framed]
+    np.testing.assert_allclose(axes.images[1].get_array(), shown / shown.max(), atol=1e-6)
+
+
 def test_controls_change_keys_heads_and_queries(explorer):
     first = explorer.figure().get_label()
     assert first.startswith("pvt, stage 1, block 1: 16x16 queries, 4x4 keys of patches 4x4. head 1: at most")
