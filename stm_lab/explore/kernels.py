@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from stm_lab.errors import UserError
-from stm_lab.explore.pictures import as_shown
+from stm_lab.explore.pictures import as_shown, one_each
 from stm_lab.explore.shell import Explorer
 
 _OWN = "my own"
@@ -40,7 +40,7 @@ def kernel_painter(
         raise UserError("kernel_painter: no images; give {name: image}")
     if side < 1 or side % 2 == 0:
         raise UserError(f"kernel_painter: side={side} must be odd")
-    pictures = {name: image[0] if image.ndim == 4 else image for name, image in images.items()}
+    pictures = one_each(images)
     known = {name: _framed(name, kernel, side) for name, kernel in {**_classics(side), **(kernels or {})}.items()}
 
     @lru_cache(maxsize=256)

@@ -8,6 +8,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
@@ -50,6 +51,17 @@ def as_shown(image: Tensor) -> np.ndarray:
     """(3, H, W), uint8 or in [0, 1] -> (H, W, 3) in [0, 1]."""
     shown = image.permute(1, 2, 0).float().cpu().numpy()
     return (shown / 255 if image.dtype == torch.uint8 else shown).clip(0, 1)
+
+
+def one_each(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By name, (3, H, W) or (1, 3, H, W) -> (3, H, W)."""
+    return {name: image[0] if image.ndim == 4 else image for name, image in images.items()}
+
+
+def mean_colours(image: Tensor, rows: int, columns: int) -> np.ndarray:
+    """(3, H, W), uint8 or in [0, 1] -> (rows, columns, 3) in [0, 1]: the mean colour of each token's patch."""
+    shown = torch.from_numpy(as_shown(image)).permute(2, 0, 1)
+    return F.adaptive_avg_pool2d(shown, (rows, columns)).permute(1, 2, 0).numpy()
 
 
 def token_at(row: int, column: int, size: tuple[int, int], cells: tuple[int, int]) -> tuple[int, int]:

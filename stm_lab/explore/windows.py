@@ -7,13 +7,11 @@ from functools import lru_cache
 
 import ipywidgets as widgets
 import numpy as np
-import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from stm_lab.errors import UserError
-from stm_lab.explore.pictures import as_shown
+from stm_lab.explore.pictures import mean_colours, one_each
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure import token_window
 
@@ -44,13 +42,11 @@ def shifted_windows(
     ):
         if not low <= value <= high:
             raise UserError(f"shifted_windows: {name}={value} must be {low} to {high}")
-    pictures = {name: image[0] if image.ndim == 4 else image for name, image in images.items()}
+    pictures = one_each(images)
 
     @lru_cache(maxsize=64)
     def tokens(name: str, height: int, width: int) -> np.ndarray:
-        """(height, width, 3): the mean colour of each token's patch."""
-        picture = torch.from_numpy(as_shown(pictures[name])).permute(2, 0, 1)
-        return F.adaptive_avg_pool2d(picture, (height, width)).permute(1, 2, 0).numpy()
+        return mean_colours(pictures[name], height, width)
 
     def draw(
         image: str, step: int, height: int, width: int, window: int, shifted: bool, masked: bool, row: int, column: int

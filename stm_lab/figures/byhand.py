@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from stm_lab.errors import UserError
-from stm_lab.figures.style import CHANCE, colours, described, grouped, plain
+from stm_lab.figures.style import CHANCE, colours, described, framed, grouped, plain
 
 _SIGNED, _PLAIN = "PuOr_r", "cividis"  # both told apart without colour vision
 
@@ -58,7 +57,7 @@ def map_panels(
         drawn.append((axes, image))
         said.append(f"{name}: from {np.nanmin(array):.3g} to {np.nanmax(array):.3g}, mean {np.nanmean(array):.3g}")
         if mark is not None:
-            _frame(axes, *mark)
+            framed(axes, *mark)
     for axes in grid[len(arrays) :]:
         axes.remove()
     if drawn and shared:
@@ -87,11 +86,6 @@ def _limits(arrays: Sequence[np.ndarray], signed: bool) -> tuple[float, float]:
         high = max(abs(low), abs(high)) or 1.0
         return -high, high
     return low, high if high > low else low + 1
-
-
-def _frame(axes: Axes, row: float, column: float) -> None:
-    for colour, width in (("black", 3.0), ("white", 1.4)):
-        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=colour, linewidth=width))
 
 
 def number_grids(
@@ -133,7 +127,7 @@ def number_grids(
                 colour = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
                 axes.text(column, row, _short(value, digits), ha="center", va="center", fontsize=7, color=colour)
         for place in (mark or {}).get(name, ()):
-            _frame(axes, *place)
+            framed(axes, *place)
         axes.set_title(name, fontsize=9)
         _ticks(axes, array.shape, labels)
         said.append(f"{name}: {_in_words(array, digits)}")

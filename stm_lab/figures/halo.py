@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from stm_lab.errors import UserError
-from stm_lab.figures.style import described
+from stm_lab.figures.style import described, framed
 
 _SILENT, _BLOCK, _HALO, _MASKED, _ONE_WAY = "#DDDDDD", "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 _MEANINGS = {
@@ -58,8 +58,7 @@ def halo_blocks(
     _counted(panels[2], counts)
     for axes in panels:
         _blocks(axes, height, width, block, halo)
-        for colour, line in (("black", 3.2), ("white", 1.6)):
-            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=colour, lw=line, zorder=6))
+        framed(axes, row, column)
     window, masked = (block + 2 * halo) ** 2, (block + 2 * halo) ** 2 - int(heard.sum())
     only = int((hears_it & ~heard).sum())
     panels[0].set_title(f"it hears {heard.sum()} tokens; {masked} of {window} keys are masked", fontsize=9)

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from stm_lab.errors import UserError
-from stm_lab.figures.style import colours, described
+from stm_lab.figures.style import colours, described, framed
 
 
 def mixer_cards(cards: Sequence[Mapping]) -> Figure:
@@ -34,8 +33,7 @@ def mixer_cards(cards: Sequence[Mapping]) -> Figure:
         axes.set_facecolor("0.92")
         axes.imshow(shown, cmap="cividis", vmin=-3, vmax=0, interpolation="nearest")
         row, column = card["place"]
-        for line, width in (("black", 3.2), ("white", 1.6)):
-            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=line, linewidth=width))
+        framed(axes, row, column)
         axes.set(xticks=[], yticks=[])
         axes.set_title(card["name"], fontsize=12, color=colour[card["name"]], weight="bold")
         for line, (what, text) in enumerate(card["facts"].items()):

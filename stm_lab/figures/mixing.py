@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
 from stm_lab.errors import UserError
-from stm_lab.figures.style import colours, described, grouped, legend_beside, plain, styles
+from stm_lab.figures.style import colours, described, framed, grouped, legend_beside, plain, styles
 
 PARTS = {"shared": "#0072B2", "positional": "#56B4E9", "dynamic": "#E69F00"}  # dark, middle, light also without colours
 _HATCHES = {"shared": "", "positional": "////", "dynamic": "...."}
@@ -216,7 +216,9 @@ def mixing_over_image(
             own = _own(contribution, place)
             said.append(f"{name}: {100 * own:.0f}% from the token itself")
         shape = contribution.shape if contribution is not None else next(iter(maps.values())).shape
-        _framed(axes, place, shape, (height, width))
+        row, column = _cell(place, shape)
+        tall, wide = height / shape[0], width / shape[1]
+        framed(axes, row * tall, column * wide, tall, wide, first=0, colour="#56B4E9")
     figure.suptitle(title, fontsize=10, y=1 - 0.1 / figure.get_figheight(), va="top")
     return described(figure, f"{title}. {'; '.join(said)}.")
 
@@ -233,13 +235,3 @@ def _own(contribution: np.ndarray, place: tuple[float, float]) -> float:
 
 def _cell(place: tuple[float, float], shape: tuple[int, int]) -> tuple[int, int]:
     return tuple(min(int(fraction * size), size - 1) for fraction, size in zip(place, shape, strict=True))
-
-
-def _framed(axes: Axes, place: tuple[float, float], shape: tuple[int, int], size: tuple[int, int]) -> None:
-    """A frame round the token, in pixels of the image."""
-    row, column = _cell(place, shape)
-    tall, wide = size[0] / shape[0], size[1] / shape[1]
-    for colour, width in (("black", 2.6), ("#56B4E9", 1.4)):
-        axes.add_patch(
-            Rectangle((column * wide, row * tall), wide, tall, fill=False, edgecolor=colour, linewidth=width)
-        )

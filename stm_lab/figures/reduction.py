@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from stm_lab.errors import UserError
-from stm_lab.figures.style import CHANCE, colours, described, grouped, plain
+from stm_lab.figures.style import CHANCE, colours, described, framed, grouped, plain
 
 _SHARPNESS = 60.0
+_FRAME = "#56B4E9"  # on an image with white lines on it
 _NUMBERED = 64  # keys at most whose weights are written into their cells
 
 
@@ -58,7 +58,7 @@ def reduction_steps(image: np.ndarray, *, reduction: int, place: tuple[int, int]
     panels[3].set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     for axes in (panels[0], panels[3]):
         _patches(axes, rows, columns, reduction)
-        _frame(axes, place[1] - 0.5, place[0] - 0.5, 1, 1)
+        framed(axes, *place)
     tokens, left = height * width, height * width - rows * columns * reduction**2
     panels[0].set_title(f"1. {tokens} tokens, patches of {reduction}x{reduction}", fontsize=9)
     panels[1].set_title(f"2. {rows * columns} keys", fontsize=9)
@@ -128,7 +128,7 @@ def query_map(
             said.append(f"{told}, most from the key in row {best[0]}, column {best[1]}")
         axes.set_title(told, fontsize=9 if columns < 4 else 7.5, pad=3, y=1.0)  # a given y spares looking for ticks
         axes.set(xlim=(0, width), ylim=(height, 0))
-        _frame(axes, column * token[1], row * token[0], token[1], token[0])
+        framed(axes, row * token[0], column * token[1], *token, first=0, colour=_FRAME)
     figure.suptitle(title, fontsize=10, y=1 - 0.08 / tall, va="top")
     return described(figure, f"{title}. {'; '.join(said)}.")
 
@@ -197,8 +197,3 @@ def _grid(axes: Axes, keys: tuple[int, int], pixels: tuple[float, float]) -> Non
     line = {"color": "white", "linewidth": 0.7, "alpha": 0.7}
     axes.hlines(np.arange(keys[0] + 1) * pixels[0], 0, keys[1] * pixels[1], **line)
     axes.vlines(np.arange(keys[1] + 1) * pixels[1], 0, keys[0] * pixels[0], **line)
-
-
-def _frame(axes: Axes, x: float, y: float, wide: float, tall: float) -> None:
-    for colour, width in (("black", 3.0), ("#56B4E9", 1.5)):
-        axes.add_patch(Rectangle((x, y), wide, tall, fill=False, edgecolor=colour, linewidth=width, zorder=5))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter
 
 from stm_lab.errors import UserError
@@ -79,6 +80,25 @@ def legend_beside(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     handles = [Line2D([], [], color=h.get_color(), linestyle=h.get_linestyle(), linewidth=2.2) for h in handles]
     figure.legend(handles, labels, loc="outside right center", frameon=False)
+
+
+def framed(
+    axes: Axes,
+    row: float,
+    column: float,
+    tall: float = 1,
+    wide: float = 1,
+    *,
+    first: float = -0.5,
+    colour: str = "white",
+) -> None:
+    """A frame, dark outside and light inside, that is seen on any ground: round one token, or `tall` x `wide`.
+
+    first: where row 0 and column 0 begin, as imshow places them; 0 where the image's extent starts there.
+    """
+    for edge, line in (("black", 3.0), (colour, 1.4)):
+        corner = (column + first, row + first)
+        axes.add_patch(Rectangle(corner, wide, tall, fill=False, edgecolor=edge, linewidth=line, zorder=6))
 
 
 def described(figure: Figure, text: str) -> Figure:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from stm_lab.errors import UserError
-from stm_lab.figures.style import described
+from stm_lab.figures.style import described, framed
 from stm_lab.measure.windows import Windows, colour_weights, token_window
 
 _STEPS = ("the map", "the shifted grid", "rolled", "the mask", "attention", "shifted back")
@@ -69,12 +68,6 @@ def _dimmed(colours: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return np.where(keep[..., None], colours, 0.35 * colours + 0.62)
 
 
-def _frame(axes: Axes, row: float, column: float, height: int = 1, width: int = 1) -> None:
-    for colour, line in (("black", 3.4), ("white", 1.5)):
-        corner = (column - 0.5, row - 0.5)
-        axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=line, zorder=4))
-
-
 def _lines(axes: Axes, numbers: np.ndarray, colour: str = "black", width: float = 1.6) -> None:
     """A line wherever two neighbours have different numbers."""
     height, across = numbers.shape
@@ -86,7 +79,7 @@ def _lines(axes: Axes, numbers: np.ndarray, colour: str = "black", width: float 
 
 def _draw_map(axes: Axes, image: np.ndarray, found: Windows, weights: np.ndarray, masked: bool) -> str:
     axes.imshow(image, interpolation="nearest")
-    _frame(axes, *_place(found))
+    framed(axes, *_place(found))
     return f": {found.size[0]}x{found.size[1]} tokens"
 
 
@@ -94,7 +87,7 @@ def _draw_grid(axes: Axes, image: np.ndarray, found: Windows, weights: np.ndarra
     same = found.pieces == found.pieces[_place(found)]
     axes.imshow(_dimmed(_padded(image, found), same), interpolation="nearest")
     _lines(axes, found.pieces)
-    _frame(axes, *_place(found))
+    framed(axes, *_place(found))
     inside = found.pieces[: found.size[0], : found.size[1]]
     return f": {len(np.unique(inside))} pieces"
 
@@ -111,14 +104,14 @@ def _draw_rolled(axes: Axes, image: np.ndarray, found: Windows, weights: np.ndar
     _lines(axes, pieces, "#D55E00", 1.2)
     ys, xs = np.indices(found.padded) // side
     _lines(axes, ys * found.padded[1] + xs)
-    _frame(axes, row, column)
+    framed(axes, row, column)
     return f" by -{found.shift}: {found.padded[0] // side}x{found.padded[1] // side} windows"
 
 
 def _draw_mask(axes: Axes, image: np.ndarray, found: Windows, weights: np.ndarray, masked: bool) -> str:
     allowed = found.allowed if masked else np.ones_like(found.allowed)
     axes.imshow(allowed, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
-    _frame(axes, found.query, 0, 1, len(allowed))
+    framed(axes, found.query, 0, 1, len(allowed))
     axes.set_ylabel("query", fontsize=8)
     axes.set_xlabel("key", fontsize=8)
     return f" of its window: {100 * allowed.mean():.0f}% allowed"
@@ -126,7 +119,7 @@ def _draw_mask(axes: Axes, image: np.ndarray, found: Windows, weights: np.ndarra
 
 def _draw_attention(axes: Axes, image: np.ndarray, found: Windows, weights: np.ndarray, masked: bool) -> str:
     axes.imshow(weights, cmap="cividis", vmin=0, interpolation="nearest")
-    _frame(axes, *divmod(found.query, found.side))
+    framed(axes, *divmod(found.query, found.side))
     if found.side <= 8:
         for (row, column), value in np.ndenumerate(weights):
             ink = "black" if value > 0.6 * weights.max() else "white"
@@ -140,7 +133,7 @@ def _draw_back(axes: Axes, image: np.ndarray, found: Windows, weights: np.ndarra
     shown = back[: found.size[0], : found.size[1]]
     axes.imshow(shown, cmap="cividis", vmin=0, vmax=weights.max(), interpolation="nearest")
     _lines(axes, found.pieces[: found.size[0], : found.size[1]], "0.75", 0.8)
-    _frame(axes, *_place(found))
+    framed(axes, *_place(found))
     return f": it hears {int((shown > 0).sum())} tokens"
 
 
