@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError
-from stm_lab.explore.pictures import as_shown, check_models, place_controls, token_at
+from stm_lab.explore.pictures import as_shown, check_models, pixel_at, place_controls, token_at
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure import mixer_layers
 from stm_lab.measure._batches import as_images, evaluating
@@ -41,43 +41,22 @@ def mixing_weights(models: Mapping[str, nn.Module], images: Tensor, *, stage: in
     layers = {name: mixer_layers(model) for name, model in models.items()}
     stages = sorted({layer.stage + 1 for found in layers.values() for layer in found})
 
-    def of_stage(name: str, stage: int) -> list[MixerLayer]:
-        found = [layer for layer in layers[name] if layer.stage == stage - 1]
-        if not found:
-            known = ", ".join(str(number + 1) for number in sorted({layer.stage for layer in layers[name]}))
-            raise UserError(f"{name} has no mixers in stage {stage}; known: {known}")
-        return found
-
     @lru_cache(maxsize=64)
     def sites(name: str, image: int, stage: int) -> dict[str, Site]:
         model = models[name]
         with evaluating(model, None, 0) as device:
             ((batch, _),) = as_images(images[image : image + 1], model).batches(model, device, 1)
-            return mixer_sites(model, batch, of_stage(name, stage))
+            return mixer_sites(model, batch, _of_stage(name, layers[name], stage))
 
     @lru_cache(maxsize=512)
     def weights(name: str, image: int, stage: int, row: int, column: int, block: int | None) -> dict[str, np.ndarray]:
         """By block or, of one block, by head; row and column in pixels."""
         found, at = {}, sites(name, image, stage)
         with evaluating(models[name], None, 0):
-            for label, layer, head in panels_of(name, stage, block, at):
+            for label, layer, head in _panels(name, _of_stage(name, layers[name], stage), at, block):
                 site = at[layer.name]
                 found[label] = token_weights(site, *token_at(row, column, size, site.size), head)[0]
         return found
-
-    def panels_of(
-        name: str, stage: int, block: int | None, at: Mapping[str, Site]
-    ) -> list[tuple[str, MixerLayer, int | None]]:
-        """What is drawn: (title, layer, head)."""
-        found = of_stage(name, stage)
-        if block is None:
-            return [(f"block {layer.block + 1}", layer, None) for layer in _some(found)]
-        if block > len(found):
-            raise UserError(f"{name} has {len(found)} blocks in stage {stage}, and no block {block}")
-        layer = found[block - 1]
-        if not at[layer.name].heads:
-            raise UserError(f"{name}: its mixers have no heads; choose the blocks")
-        return [(f"block {block}, head {head + 1}", layer, head) for head in _some(range(at[layer.name].heads))]
 
     def draw(model: str, stage: int, panels: int | None, image: int, row: int, column: int) -> Figure:
         from stm_lab.figures import mixing_over_image
@@ -97,11 +76,29 @@ def mixing_weights(models: Mapping[str, nn.Module], images: Tensor, *, stage: in
         "panels": widgets.Dropdown(options=choices, value=None, description="panels"),
         **place_controls(len(images), size),
     }
+    return Explorer(draw, controls, select=lambda panel, x, y: pixel_at(x, y, size))
 
-    def select(panel: int, x: float, y: float) -> Mapping[str, int]:
-        return {"row": min(max(int(y), 0), size[0] - 1), "column": min(max(int(x), 0), size[1] - 1)}
 
-    return Explorer(draw, controls, select=select)
+def _of_stage(name: str, layers: Sequence[MixerLayer], stage: int) -> list[MixerLayer]:
+    found = [layer for layer in layers if layer.stage == stage - 1]
+    if not found:
+        known = ", ".join(str(number + 1) for number in sorted({layer.stage for layer in layers}))
+        raise UserError(f"{name} has no mixers in stage {stage}; known: {known}")
+    return found
+
+
+def _panels(
+    name: str, layers: Sequence[MixerLayer], sites: Mapping[str, Site], block: int | None
+) -> list[tuple[str, MixerLayer, int | None]]:
+    """What is drawn of a stage's layers: (title, layer, head)."""
+    if block is None:
+        return [(f"block {layer.block + 1}", layer, None) for layer in _some(layers)]
+    if block > len(layers):
+        raise UserError(f"{name} has {len(layers)} blocks in stage {layers[0].stage + 1}, and no block {block}")
+    layer = layers[block - 1]
+    if not sites[layer.name].heads:
+        raise UserError(f"{name}: its mixers have no heads; choose the blocks")
+    return [(f"block {block}, head {head + 1}", layer, head) for head in _some(range(sites[layer.name].heads))]
 
 
 def _some(items: Sequence) -> list:

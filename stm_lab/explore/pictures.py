@@ -70,6 +70,11 @@ def token_at(row: int, column: int, size: tuple[int, int], cells: tuple[int, int
     return tuple((2 * at + 1) * count // (2 * pixels) for at, pixels, count in found)
 
 
+def pixel_at(x: float, y: float, size: tuple[int, int]) -> dict[str, int]:
+    """The controls of `place_controls` for a click, by its place in pixels; beside the image the nearest pixel."""
+    return {"row": min(max(int(y), 0), size[0] - 1), "column": min(max(int(x), 0), size[1] - 1)}
+
+
 def check_models(models: Mapping[str, nn.Module]) -> None:
     """Raises UserError unless there are some."""
     if not models:

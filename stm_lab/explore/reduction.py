@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import ipywidgets as widgets
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError
-from stm_lab.explore.pictures import as_shown, check_models, place_controls, token_at
+from stm_lab.explore.pictures import as_shown, check_models, pixel_at, place_controls, token_at
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure import mixer_layers
 from stm_lab.measure._batches import as_images, evaluating
@@ -53,11 +53,7 @@ def query_map(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1
     @lru_cache(maxsize=64)
     def attention(name: str, image: int, stage: int, block: int, ratio: int) -> np.ndarray:
         """(heads, H, W, rows, columns)"""
-        mixer = layers[name].get((stage, block))
-        if mixer is None:
-            known = sorted(number for at, number in layers[name] if at == stage)
-            last = f"has {known[-1]} blocks" if known else "is not there"
-            raise UserError(f"{name}: stage {stage} {last}, block {block} cannot be shown")
+        mixer = _mixer_at(name, layers[name], stage, block)
         with torch.no_grad():
             found = key_attention(mixer, inputs(name, image)[stage, block], ratio or mixer.reduction)
         return found[0].float().cpu().numpy()
@@ -71,11 +67,7 @@ def query_map(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1
         maps = _chosen(weights[:, asks[0], asks[1]], head, f"{model}, stage {stage}")
         trained = layers[model][stage, block].reduction
         side = min(ratio or trained, *tokens)
-        rows, columns = weights.shape[3:]
-        title = (
-            f"{model}, stage {stage}, block {block}: {tokens[0]}x{tokens[1]} queries, {rows}x{columns} keys of patches "
-            f"{side}x{side}" + ("" if side == trained else f" (trained with {trained}x{trained})")
-        )
+        title = f"{model}, stage {stage}, block {block}: {_sizes(weights.shape[1:], side, trained)}"
         place = (asks[0] + 0.5) / tokens[0], (asks[1] + 0.5) / tokens[1]
         return drawn(as_shown(images[image]), maps, place, tokens=tokens, reduction=side, title=title)
 
@@ -90,10 +82,7 @@ def query_map(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1
         **place_controls(len(images), size),
     }
 
-    def select(panel: int, x: float, y: float) -> Mapping[str, int]:
-        return {"row": min(max(int(y), 0), size[0] - 1), "column": min(max(int(x), 0), size[1] - 1)}
-
-    return Explorer(draw, controls, select=select)
+    return Explorer(draw, controls, select=lambda panel, x, y: pixel_at(x, y, size))
 
 
 def key_attention(mixer: nn.Module, x: Tensor, reduction: int) -> Tensor:
@@ -149,6 +138,14 @@ def _reducing(name: str, model: nn.Module) -> dict[tuple[int, int], nn.Module]:
     return found
 
 
+def _mixer_at(name: str, layers: Mapping[tuple[int, int], nn.Module], stage: int, block: int) -> nn.Module:
+    if (stage, block) not in layers:
+        known = sorted(number for at, number in layers if at == stage)
+        last = f"has {known[-1]} blocks" if known else "is not there"
+        raise UserError(f"{name}: stage {stage} {last}, block {block} cannot be shown")
+    return layers[stage, block]
+
+
 def _mixer_inputs(
     model: nn.Module, layers: Mapping[tuple[int, int], nn.Module], image: Tensor
 ) -> dict[tuple[int, int], Tensor]:
@@ -166,6 +163,13 @@ def _mixer_inputs(
         for hook in hooks:
             hook.remove()
     return found
+
+
+def _sizes(shape: Sequence[int], side: int, trained: int) -> str:
+    """shape: (H, W, rows, columns) of the weights. side: of the patch behind a key, `trained` the trained one."""
+    H, W, rows, columns = shape
+    other = "" if side == trained else f" (trained with {trained}x{trained})"
+    return f"{H}x{W} queries, {rows}x{columns} keys of patches {side}x{side}{other}"
 
 
 def _chosen(weights: np.ndarray, head: str, where: str) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from stm_lab.explore.shell import Explorer
 from stm_lab.measure import token_window
 
 _MOST = 28  # tokens a side: more are too small to be clicked
+_RANGES = {"step": (1, 6), "height": (2, _MOST), "width": (2, _MOST), "window": (2, 8)}
 
 
 def shifted_windows(
@@ -34,14 +35,7 @@ def shifted_windows(
     """
     if not images:
         raise UserError("shifted_windows: no images; give {name: image}")
-    for name, value, low, high in (
-        ("height", height, 2, _MOST),
-        ("width", width, 2, _MOST),
-        ("window", window, 2, 8),
-        ("step", step, 1, 6),
-    ):
-        if not low <= value <= high:
-            raise UserError(f"shifted_windows: {name}={value} must be {low} to {high}")
+    sizes = _sliders(step=step, height=height, width=width, window=window)
     pictures = one_each(images)
 
     @lru_cache(maxsize=64)
@@ -61,10 +55,7 @@ def shifted_windows(
 
     controls = {
         "image": widgets.Dropdown(options=list(pictures), description="image"),
-        "step": widgets.IntSlider(step, 1, 6, description="step"),
-        "height": widgets.IntSlider(height, 2, _MOST, description="height (tokens)"),
-        "width": widgets.IntSlider(width, 2, _MOST, description="width (tokens)"),
-        "window": widgets.IntSlider(window, 2, 8, description="window"),
+        **sizes,
         "shifted": widgets.Checkbox(True, description="shifted by half a window"),
         "masked": widgets.Checkbox(True, description="masked"),
         "row": widgets.IntSlider(0, 0, _MOST - 1, description="row"),
@@ -80,6 +71,19 @@ def shifted_windows(
 
     explorer = Explorer(draw, controls, select=select)
     return explorer
+
+
+def _sliders(**values: int) -> dict[str, widgets.IntSlider]:
+    """By name, at these values. Raises UserError for one that the slider does not have."""
+    for name, value in values.items():
+        low, high = _RANGES[name]
+        if not low <= value <= high:
+            raise UserError(f"shifted_windows: {name}={value} must be {low} to {high}")
+    units = {"height": "height (tokens)", "width": "width (tokens)"}
+    return {
+        name: widgets.IntSlider(value, *_RANGES[name], description=units.get(name, name))
+        for name, value in values.items()
+    }
 
 
 def _token(panel: int, x: int, y: int, now: Mapping) -> tuple[int, int] | None:

@@ -44,12 +44,7 @@ def halo_blocks(
     row, column = place or (min(block, height) - 1, min(block, width) - 1)
     if not (0 <= row < height and 0 <= column < width):
         raise UserError(f"halo_blocks: place=({row}, {column}) lies outside of {height}x{width} tokens")
-    down, across = _hears(height, block, halo), _hears(width, block, halo)
-    heard = down[row][:, None] & across[column]
-    hears_it = down[:, row][:, None] & across[:, column]
-    own = (np.arange(height) // block == row // block)[:, None] & (np.arange(width) // block == column // block)
-    counts = down[::block].sum(0)[:, None] * across[::block].sum(0)
-
+    heard, hears_it, own, counts = _relations((height, width), block, halo, (row, column))
     figure = Figure(figsize=(11, 4.3), dpi=100)
     panels = [figure.add_axes((x, 0.12, 0.3, 0.76)) for x in (0.015, 0.345, 0.675)]
     _window(panels[0], row // block, column // block, block, halo)
@@ -64,8 +59,7 @@ def halo_blocks(
     panels[0].set_title(f"it hears {heard.sum()} tokens; {masked} of {window} keys are masked", fontsize=9)
     panels[1].set_title(f"{hears_it.sum()} tokens hear it; {only} of them it does not hear", fontsize=9)
     panels[2].set_title(f"how many blocks hear each token; this one: {counts[row, column]}", fontsize=9)
-    patches = [Patch(fc=c, ec="0.5", hatch="///" if c == _MASKED else None) for c in _MEANINGS]
-    figure.legend(patches, _MEANINGS.values(), loc="lower center", ncols=len(patches), frameon=False, fontsize=9)
+    _legend(figure)
     title = f"{height}x{width} tokens, blocks of {block}, halo {halo}: the token in row {row}, column {column}"
     figure.suptitle(title, fontsize=10, y=0.985)
     said = (
@@ -76,10 +70,25 @@ def halo_blocks(
     return described(figure, said)
 
 
+def _relations(size: tuple[int, int], block: int, halo: int, place: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """Maps of `size`: bool, whom the token at `place` hears, who hears it, and its block; and how many blocks hear."""
+    (row, column), (down, across) = place, (_hears(side, block, halo) for side in size)
+    heard = down[row][:, None] & across[column]
+    hears_it = down[:, row][:, None] & across[:, column]
+    rows, columns = (np.arange(side) // block == at // block for side, at in zip(size, place, strict=True))
+    counts = down[::block].sum(0)[:, None] * across[::block].sum(0)
+    return heard, hears_it, rows[:, None] & columns, counts
+
+
 def _hears(size: int, block: int, halo: int) -> np.ndarray:
     """(size, size) bool, along one axis: [query, key]. A window is a product of two such intervals."""
     first, key = np.arange(size)[:, None] // block * block, np.arange(size)
     return (key >= first - halo) & (key < first + block + halo)
+
+
+def _legend(figure: Figure) -> None:
+    patches = [Patch(fc=c, ec="0.5", hatch="///" if c == _MASKED else None) for c in _MEANINGS]
+    figure.legend(patches, _MEANINGS.values(), loc="lower center", ncols=len(patches), frameon=False, fontsize=9)
 
 
 def _window(axes: Axes, row: int, column: int, block: int, halo: int) -> None:

@@ -37,12 +37,8 @@ def reduction_steps(image: np.ndarray, *, reduction: int, place: tuple[int, int]
         raise UserError(f"reduction={reduction} must be 1 to {min(height, width)} on a {height}x{width} map")
     if not (0 <= place[0] < height and 0 <= place[1] < width):
         raise UserError(f"place={place} is no token of a {height}x{width} map")
-    rows, columns = height // reduction, width // reduction
-    whole = image[: rows * reduction, : columns * reduction]
-    keys = whole.reshape(rows, reduction, columns, reduction, 3).mean((1, 3))
-    logits = -_SHARPNESS * ((keys - image[place]) ** 2).sum(2)
-    weights = np.exp(logits - logits.max())
-    weights /= weights.sum()
+    keys, weights = _by_colours(image, reduction, place)
+    rows, columns = weights.shape
     figure = Figure(figsize=(11, 3.15), dpi=100)
     panels = [figure.add_axes((0.01 + 0.2475 * number, 0.02, 0.2325, 0.83)) for number in range(4)]
     for axes in panels:
@@ -59,18 +55,40 @@ def reduction_steps(image: np.ndarray, *, reduction: int, place: tuple[int, int]
     for axes in (panels[0], panels[3]):
         _patches(axes, rows, columns, reduction)
         framed(axes, *place)
-    tokens, left = height * width, height * width - rows * columns * reduction**2
-    panels[0].set_title(f"1. {tokens} tokens, patches of {reduction}x{reduction}", fontsize=9)
-    panels[1].set_title(f"2. {rows * columns} keys", fontsize=9)
-    panels[2].set_title("3. the framed token's attention (%)", fontsize=9)
-    panels[3].set_title("4. the same, laid over the patches", fontsize=9)
-    best = np.unravel_index(weights.argmax(), weights.shape)
-    said = (
-        f"A map of {height}x{width} tokens in patches of {reduction}x{reduction}: {rows}x{columns} keys, {left} tokens "
-        f"belong to none. The token in row {place[0]}, column {place[1]} takes {100 * weights.max():.0f}% from the key "
-        f"in row {best[0]}, column {best[1]}."
+    titles = (
+        f"1. {height * width} tokens, patches of {reduction}x{reduction}",
+        f"2. {weights.size} keys",
+        "3. the framed token's attention (%)",
+        "4. the same, laid over the patches",
     )
-    return described(figure, said)
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(title, fontsize=9)
+    return described(figure, _steps_in_words((height, width), weights, reduction, place))
+
+
+def _by_colours(image: np.ndarray, reduction: int, place: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean colour of each whole patch, (rows, columns, 3), and what the token at `place` takes from each."""
+    rows, columns = (size // reduction for size in image.shape[:2])
+    whole = image[: rows * reduction, : columns * reduction]
+    keys = whole.reshape(rows, reduction, columns, reduction, 3).mean((1, 3))
+    logits = -_SHARPNESS * ((keys - image[place]) ** 2).sum(2)
+    weights = np.exp(logits - logits.max())
+    return keys, weights / weights.sum()
+
+
+def _steps_in_words(size: tuple[int, int], weights: np.ndarray, reduction: int, place: tuple[int, int]) -> str:
+    rows, columns = weights.shape
+    left = size[0] * size[1] - weights.size * reduction**2
+    return (
+        f"A map of {size[0]}x{size[1]} tokens in patches of {reduction}x{reduction}: {rows}x{columns} keys, {left} "
+        f"tokens belong to none. The token in row {place[0]}, column {place[1]} takes {100 * weights.max():.0f}% from "
+        f"the key in {_largest(weights)}."
+    )
+
+
+def _largest(weights: np.ndarray) -> str:
+    row, column = np.unravel_index(weights.argmax(), weights.shape)
+    return f"row {row}, column {column}"
 
 
 def query_map(
@@ -96,41 +114,50 @@ def query_map(
     """
     if not maps:
         raise UserError("query_map: no heads")
-    count = len(maps) + 1
-    columns = count if count <= 4 else -(-count // 2)
-    lines = -(-count // columns)
-    side = min(3.3, 11 / columns)
-    figure = Figure(figsize=(side * columns, 0.42 + (side + 0.16) * lines), dpi=100)
-    tall = figure.get_figheight()
+    figure, panels, fontsize = _panels(len(maps) + 1)
     height, width = image.shape[:2]
     token = height / tokens[0], width / tokens[1]
+    patch = reduction * token[0], reduction * token[1]
     row, column = (min(int(fraction * size), size - 1) for fraction, size in zip(place, tokens, strict=True))
     said = []
-    for number, (name, weights) in enumerate([("the image", None), *maps.items()]):
-        left, top = number % columns / columns, 0.42 + (side + 0.16) * (number // columns) + 0.26
-        axes = figure.add_axes(
-            (left + 0.006, 1 - (top + side - 0.14) / tall, 1 / columns - 0.012, (side - 0.14) / tall)
-        )
-        axes.set_axis_off()
+    for axes, (name, weights) in zip(panels, [("the image", None), *maps.items()], strict=True):
         told = name
         if weights is None:
             axes.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
-            shape = next(iter(maps.values())).shape
-            _grid(axes, shape, (reduction * token[0], reduction * token[1]))
+            _grid(axes, next(iter(maps.values())).shape, patch)
         else:
             axes.imshow(image.mean(2), extent=(0, width, height, 0), cmap="gray", vmin=0, vmax=1)
-            covered = [cells * reduction * pixels for cells, pixels in zip(weights.shape, token, strict=True)]
-            _overlay(axes, weights, (0, covered[1], covered[0], 0))
-            share = weights / weights.sum()
-            heard = np.exp(-(share * np.log(np.maximum(share, 1e-12))).sum())
-            told = f"{name}: at most {_percent(share.max())}, as if {heard:.1f} keys"
-            best = np.unravel_index(weights.argmax(), weights.shape)
-            said.append(f"{told}, most from the key in row {best[0]}, column {best[1]}")
-        axes.set_title(told, fontsize=9 if columns < 4 else 7.5, pad=3, y=1.0)  # a given y spares looking for ticks
+            _overlay(axes, weights, (0, weights.shape[1] * patch[1], weights.shape[0] * patch[0], 0))
+            told = f"{name}: {_spread(weights)}"
+            said.append(f"{told}, most from the key in {_largest(weights)}")
+        axes.set_title(told, fontsize=fontsize, pad=3, y=1.0)  # a given y spares looking for ticks
         axes.set(xlim=(0, width), ylim=(height, 0))
         framed(axes, row * token[0], column * token[1], *token, first=0, colour=_FRAME)
-    figure.suptitle(title, fontsize=10, y=1 - 0.08 / tall, va="top")
+    figure.suptitle(title, fontsize=10, y=1 - 0.08 / figure.get_figheight(), va="top")
     return described(figure, f"{title}. {'; '.join(said)}.")
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes], float]:
+    """A figure with room for a title, `count` square panels in one line or two, and the font size of their titles."""
+    columns = count if count <= 4 else -(-count // 2)
+    lines = -(-count // columns)
+    side = min(3.3, 11 / columns)
+    tall = 0.42 + (side + 0.16) * lines
+    figure = Figure(figsize=(side * columns, tall), dpi=100)
+    panels = []
+    for number in range(count):
+        left, top = number % columns / columns, 0.42 + (side + 0.16) * (number // columns) + 0.26
+        box = (left + 0.006, 1 - (top + side - 0.14) / tall, 1 / columns - 0.012, (side - 0.14) / tall)
+        panels.append(figure.add_axes(box))
+        panels[-1].set_axis_off()
+    return figure, panels, 9 if columns < 4 else 7.5
+
+
+def _spread(weights: np.ndarray) -> str:
+    """The largest share, and how many keys they amount to."""
+    share = weights / weights.sum()
+    heard = np.exp(-(share * np.log(np.maximum(share, 1e-12))).sum())
+    return f"at most {_percent(share.max())}, as if {heard:.1f} keys"
 
 
 def accuracy_by_reduction(rows: Sequence[Mapping], *, chance: float | None = None) -> Figure:
