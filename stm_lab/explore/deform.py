@@ -8,13 +8,11 @@ from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
-import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError
-from stm_lab.explore.pictures import as_shown, check_models, place_controls
+from stm_lab.explore.pictures import as_shown, check_models, mean_colours, one_each, place_controls, token_at
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure._batches import as_images
 from stm_lab.measure.sampling import LayerPoints
@@ -56,7 +54,7 @@ def sampling_points(models: Mapping[str, nn.Module], images: Tensor, *, stage: i
 
         number, layer = _block_of(model, layers(model, image), stage, block)
         own = min(group, layer.groups)
-        y, x = (at * cells // pixels for at, cells, pixels in zip((row, column), layer.map_size, size, strict=True))
+        y, x = token_at(row, column, size, layer.map_size)
         panels = _group_and_all(layer.places[0, y, x], layer.weights[0, y, x], own)
         title = f"{model}, stage {stage}, block {number}: the token in row {y}, column {x} of {layer.map_size[0]}x"
         title += f"{layer.map_size[1]}"
@@ -126,13 +124,12 @@ def moved_points(images: Mapping[str, Tensor], *, side: int = 12) -> Explorer:
         raise UserError("moved_points: no images; give {name: image}")
     if not 2 <= side <= 40:
         raise UserError(f"moved_points: side={side} must be 2 to 40")
-    pictures = {name: image[0] if image.ndim == 4 else image for name, image in images.items()}
+    pictures = one_each(images)
 
     @lru_cache(maxsize=32)
     def tokens(name: str) -> np.ndarray:
         """(side, side, 3): the mean colour of each token's patch."""
-        picture = torch.from_numpy(as_shown(pictures[name])).permute(2, 0, 1)
-        return F.adaptive_avg_pool2d(picture, (side, side)).permute(1, 2, 0).numpy()
+        return mean_colours(pictures[name], side, side)
 
     def draw(image: str, row: int, column: int, point: int, x: float, y: float, logit: float, numbers: str) -> Figure:
         from stm_lab.figures import sampled_value

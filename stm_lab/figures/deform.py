@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from stm_lab.errors import UserError
-from stm_lab.figures.style import described
+from stm_lab.figures.style import described, framed
 from stm_lab.measure.sampling import finds_nothing
 from stm_lab.mixers.dcn_v3 import GRID
 
@@ -60,7 +60,7 @@ def sampling_points(
             raise UserError(f"sampling_points: token=({row}, {column}) lies outside of {rows}x{across} tokens")
         together = [places] if isinstance(size, Mapping) else [places for places, _ in arrays.values()]
         _map(axes, image, (rows, across), *_limits(together, (rows, across)))
-        _frame(axes, row, column)
+        framed(axes, row, column)
         _dots(axes, places, weights, (rows, across), (column, row))
         words = _in_words(places, weights, (rows, across), (column, row))
         axes.set_title(f"{name}\n{words}", fontsize=8)
@@ -111,11 +111,6 @@ def _map(axes: Axes, image: np.ndarray, size: tuple[int, int], low: np.ndarray, 
         axes.hlines(np.arange(1, size[0]) - 0.5, -0.5, size[1] - 0.5, **line)
         axes.vlines(np.arange(1, size[1]) - 0.5, -0.5, size[0] - 0.5, **line)
     axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), xticks=[], yticks=[], aspect="equal")
-
-
-def _frame(axes: Axes, row: int, column: int) -> None:
-    for colour, width in (("black", 2.6), ("white", 1.2)):
-        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=colour, lw=width, zorder=3))
 
 
 def _dots(
@@ -247,7 +242,7 @@ def _nine(
     (row, column), size = token, tokens.shape[:2]
     low, high = _limits([places], size, outside=1.5)  # so that a click can send a point where there is nothing
     _map(axes, tokens, size, low, high)
-    _frame(axes, row, column)
+    framed(axes, row, column)
     _dots(axes, places, weights, size, (column, row))
     for number, (x, y) in enumerate(places):
         axes.text(x, y, str(number), ha="center", va="center", fontsize=7, zorder=8)

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from stm_lab.errors import UserError
-from stm_lab.figures.style import colours, described, grouped, legend_beside, number, plain, styles
+from stm_lab.figures.style import colours, described, framed, grouped, legend_beside, number, plain, styles
 
 _MARKERS = "osD^vP*X"
 
@@ -92,9 +91,7 @@ def _heard(axes: Axes, heard: np.ndarray, place: tuple[int, int]) -> np.ndarray:
     axes.set_facecolor("0.92")
     shown = np.where(share > 1e-9, np.log10(share.clip(1e-3)), np.nan)
     axes.imshow(shown, cmap="cividis", vmin=-3, vmax=0, interpolation="nearest")
-    row, column = place
-    for line, width in (("black", 3.2), ("white", 1.6)):
-        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=line, linewidth=width))
+    framed(axes, *place)
     axes.set(xticks=[], yticks=[])
     return share
 
