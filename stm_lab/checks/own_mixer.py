@@ -211,6 +211,20 @@ def dense(height, width, dim, kernel):
     return _cross(height, width, dim, kernel, taps=2 * kernel * dim)
 
 
+@cross_macs.mistake(
+    "products with the zeros outside of the map are left out; they are computed and counted like the others"
+)
+def inside_only(height, width, dim, kernel):
+    half = kernel // 2
+    taps = sum(
+        min(at, half) + min(size - 1 - at, half) + 1
+        for size, lines in ((width, height), (height, width))
+        for _ in range(lines)
+        for at in range(size)
+    )
+    return height * width * 2 * dim * dim + taps * dim
+
+
 @cross_macs.mistake("the crossing is counted once, 2 K - 1; both strips have a weight in the middle")
 def crossing_once(height, width, dim, kernel):
     return _cross(height, width, dim, kernel, taps=2 * kernel - 1)
@@ -242,9 +256,14 @@ def _heard(weights: torch.Tensor) -> torch.Tensor:
 
 @exercise(_NOTEBOOK, 4, inputs=_matrices, what="reach")
 def reach(weights, height, width):
-    "(P, P) -> int: the most rows or columns between a token and one that it hears, above 1e-9 of the largest weight."
+    "(P, P) -> int: how many rows or columns away is the farthest that a token hears, above 1e-9 of the largest weight."
     down, right = _away(height, width)
     return int(torch.maximum(down, right)[_heard(weights)].max())
+
+
+@reach.mistake("you count the tokens between the two; the next row is 1 away, not 0")
+def between(weights, height, width):
+    return reach.truth(weights, height, width) - 1
 
 
 @reach.mistake("only rows are counted: column distances are |p % width - q % width|")
