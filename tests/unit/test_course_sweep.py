@@ -1,5 +1,6 @@
 """Sweeps: what they plan, that every engine does the same, and that nothing finished is lost however they end."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -295,10 +296,11 @@ def test_a_killed_ray_worker_is_tried_again(small):
     killed = set()
     while process.poll() is None:
         for _, _, kernel in begun(small):  # those that sleep are those of the first trial
-            worker = psutil.Process(kernel).parent() if psutil.pid_exists(kernel) else None
-            if worker is not None and len(killed) < 6 and kernel not in killed:
-                killed.add(kernel)
-                worker.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may end while we look
+                worker = psutil.Process(kernel).parent()
+                if worker is not None and len(killed) < 6 and kernel not in killed:
+                    worker.kill()
+                    killed.add(kernel)
         time.sleep(0.1)
     said = process.communicate()
     assert process.returncode == 0, said
