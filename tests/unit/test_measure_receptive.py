@@ -488,7 +488,9 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux alone")
-@pytest.mark.parametrize("mixer", ["halo", "swin", "pvt", "convnext", "dcn_v3"])
+@pytest.mark.parametrize(
+    "mixer", ["halo", "dcn_v3", *(pytest.param(name, marks=pytest.mark.soak) for name in ("swin", "pvt", "convnext"))]
+)  # all five in `make test-slow`
 def test_a_micro_network_at_1024_pixels_stays_below_a_gigabyte(mixer):
     child = subprocess.run(
         [sys.executable, "-c", PEAK.format(mixer=mixer)], capture_output=True, text=True, timeout=600, check=True
