@@ -154,7 +154,7 @@ class Explorer:
     def answers_clicks(self) -> bool:
         """Whether a click somewhere on the picture changes it; panels lie where the figure has them."""
         size = self.picture.bounding_box()
-        for across, down in ((0.2, 0.4), (0.35, 0.6), (0.6, 0.35), (0.8, 0.7), (0.15, 0.75), (0.5, 0.5)):
+        for across, down in ((0.2, 0.4), (0.35, 0.6), (0.6, 0.35), (0.8, 0.7), (0.15, 0.75), (0.5, 0.5), (0.05, 0.6)):
             place = {"x": across * size["width"], "y": down * size["height"]}
             if self._changes_soon(lambda place=place: self.picture.click(position=place)):
                 return True
