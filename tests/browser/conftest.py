@@ -57,6 +57,9 @@ def server(tmp_path_factory):
         "JUPYTER_RUNTIME_DIR": str(root / "runtime"),
         "IPYTHONDIR": str(root / "ipython"),
     }
+    quiet = root / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text('{"fetchNews": "false"}')  # else a question lies over the picture
     with (root / "log.txt").open("w") as log:
         process = subprocess.Popen(
             [*command, *(f"--{name}={value}" for name, value in options.items())],
