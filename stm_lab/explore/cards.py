@@ -13,7 +13,8 @@ from torch import nn
 
 from stm_lab.errors import UserError, check_known
 from stm_lab.explore.shell import Explorer
-from stm_lab.measure.mixing import Site, mixing_matrix, token_weights
+from stm_lab.measure._sites import Site
+from stm_lab.measure.mixing import mixing_matrix, token_weights
 from stm_lab.mixers import get_mixer, list_mixers, option_names
 
 SIDE, DIM = 14, 16  # of the map, tokens; channels

@@ -15,7 +15,8 @@ from stm_lab.explore.pictures import as_shown, check_models, pixel_at, place_con
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure import mixer_layers
 from stm_lab.measure._batches import as_images, evaluating
-from stm_lab.measure.mixing import MixerLayer, Site, mixer_sites, token_weights
+from stm_lab.measure._sites import MixerLayer, Site, mixer_sites
+from stm_lab.measure.mixing import token_weights
 
 _AT_MOST = 4  # layers or heads that are drawn side by side
 

@@ -1,5 +1,6 @@
 """Measures, one question a file: any timm model and images in, a frozen result with its rows and its figure out."""
 
+from stm_lab.measure._sites import MixerLayer, mixer_layers
 from stm_lab.measure.attack import (
     AdversarialAccuracy,
     AdversarialExamples,
@@ -11,7 +12,7 @@ from stm_lab.measure.corruption import ALEXNET, Baseline, CorruptionError, corru
 from stm_lab.measure.cost import Cost, PartCost, cost
 from stm_lab.measure.invariance import Invariance, invariance
 from stm_lab.measure.memory import Memory, PartMemory, memory
-from stm_lab.measure.mixing import MixerLayer, MixingMatrix, mixer_layers, mixing_matrix
+from stm_lab.measure.mixing import MixingMatrix, mixing_matrix
 from stm_lab.measure.receptive import (
     RadialProfile,
     ReceptiveField,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stm_lab.errors import UserError
 from stm_lab.measure._batches import as_images, evaluating, model_name
-from stm_lab.measure.mixing import mixer_layers
+from stm_lab.measure._sites import mixer_layers
 from stm_lab.mixers.dcn_v3 import GRID, DeformableConvV3
 
 if TYPE_CHECKING:
