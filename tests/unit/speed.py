@@ -1,13 +1,43 @@
-"""How slow this machine is just now: bounds in seconds are those of an idle core, and grow with it."""
+"""What an interaction costs on one idle core: bounds in seconds hold on slow and busy machines, too."""
 
+import statistics
 import time
-from functools import cache
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 _NOMINAL = 0.2  # seconds of processor time of `_work` on one idle core of an AMD EPYC
+
+
+class Stopwatch:
+    """Times what explorers do. Cores that are shared get slower and faster within a second, so that each time stands
+    beside the times that the same work took right before it and right after it.
+    """
+
+    def __init__(self) -> None:
+        _work()  # imports, fonts
+        self._before = _work()
+        self.seconds: list[float] = []  # of one idle core
+
+    def time(self, act: Callable[..., object], **arguments: object) -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            started = time.process_time()
+            act(**arguments)
+            spent = time.process_time() - started
+        finally:
+            torch.set_num_threads(threads)
+        after = _work()
+        slowness = max(1.0, (self._before + after) / 2 / _NOMINAL)
+        self.seconds.append(spent / slowness)
+        self._before = after
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
 
 
 def _work() -> float:
@@ -31,9 +61,3 @@ def _work() -> float:
         return time.process_time() - started
     finally:
         torch.set_num_threads(threads)
-
-
-@cache
-def slowness() -> float:
-    """How many times as long as on an idle core the same work takes here and now, at least 1."""
-    return max(1.0, min(_work() for _ in range(3)) / _NOMINAL)

@@ -1,12 +1,10 @@
 """The explorers of deformable sampling: what they draw follows controls and clicks, and they answer in time."""
 
-import statistics
-import time
 
 import numpy as np
 import pytest
 import torch
-from speed import slowness
+from speed import Stopwatch
 
 import stm_lab
 from stm_lab import UserError, explore, measure
@@ -74,13 +72,11 @@ def test_a_click_chooses_a_token_in_either_panel(learned):
 
 def test_the_learned_ones_answer_in_time(learned):
     learned.widget  # the first one loads fonts  # noqa: B018
-    times = []
+    stopwatch = Stopwatch()
     for stage in (1, 2, 3, 4):
         for image in (1, 2):
-            started = time.process_time()
-            learned.set(stage=stage, image=image, group=stage)
-            times.append(time.process_time() - started)
-    assert statistics.median(times) < 0.5 * slowness()
+            stopwatch.time(learned.set, stage=stage, image=image, group=stage)
+    assert stopwatch.median < 0.5, stopwatch.seconds
 
 
 def test_learned_refuses(model):
@@ -213,12 +209,10 @@ def test_every_change_is_drawn_once(moved):
 
 def test_the_moved_ones_answer_in_time(moved):
     moved.widget  # noqa: B018
-    times = []
+    stopwatch = Stopwatch()
     for point in range(6):
-        started = time.process_time()
-        moved.set(point=point, x=float(point), row=point)
-        times.append(time.process_time() - started)
-    assert statistics.median(times) < 0.5 * slowness()
+        stopwatch.time(moved.set, point=point, x=float(point), row=point)
+    assert stopwatch.median < 0.5, stopwatch.seconds
 
 
 @pytest.mark.parametrize(("images", "side", "says"), [({}, 12, "no images"), ({"a": PHOTO}, 1, "side=1 must be 2")])

@@ -1,9 +1,8 @@
 """The painter of blocks and halos: what it draws follows the controls, and a click chooses a token."""
 
-import time
 
 import pytest
-from speed import slowness
+from speed import Stopwatch
 
 from stm_lab import UserError, explore
 
@@ -49,14 +48,13 @@ def test_answers_within_half_a_second(painter):
     painter.widget  # the first picture: imports and fonts  # noqa: B018
     largest = {"height": 40, "width": 40}
     for state in ({"row": 0}, {"block": 2, "halo": 1}, {**largest, "block": 1, "halo": 16}, {**largest, "block": 5}):
-        times = []
-        for _ in range(3):  # the least of them: what else the process does in between is not the painter's
+        stopwatch = Stopwatch()
+        for _ in range(3):
             painter.set(height=14, width=14, block=7, halo=3, row=6)
-            before, start = painter._picture.png, time.process_time()
-            painter.set(**state)
-            times.append(time.process_time() - start)
+            before = painter._picture.png
+            stopwatch.time(painter.set, **state)
             assert painter._picture.png != before, state
-        assert min(times) < 0.5 * slowness(), (state, times)
+        assert stopwatch.median < 0.5, (state, stopwatch.seconds)
 
 
 @pytest.mark.parametrize("given", [{"height": 0}, {"width": 41}, {"block": 0}, {"halo": -1}], ids=str)

@@ -1,13 +1,11 @@
 """The explorer of mixing weights: any state by its controls, a click finds the token, and it answers in time."""
 
 import itertools
-import statistics
-import time
 
 import numpy as np
 import pytest
 import torch
-from speed import slowness
+from speed import Stopwatch
 from torch import nn
 
 import stm_lab
@@ -121,13 +119,12 @@ def test_a_click_in_any_panel_sets_the_pixel(explorer, panel):
 
 def test_every_state_is_drawn_in_half_a_second(explorer):
     image = explorer.widget.children[1]  # the first one loads fonts
-    times = []
+    stopwatch = Stopwatch()
     for mixer, stage in zip(MIXERS, itertools.cycle((3, 1)), strict=False):
-        before, start = image.png, time.process_time()
-        explorer.set(model=mixer, stage=stage, row=11 + stage, column=40)
-        times.append(time.process_time() - start)
+        before = image.png
+        stopwatch.time(explorer.set, model=mixer, stage=stage, row=11 + stage, column=40)
         assert image.png != before
-    assert statistics.median(times) < 0.5 * slowness(), times
+    assert stopwatch.median < 0.5, stopwatch.seconds
 
 
 def test_a_deep_stage_shows_four_of_its_blocks():

@@ -1,11 +1,9 @@
 """The explorer of costs: any state by its controls, clicks and pointers find networks, and it answers in time."""
 
 import itertools
-import statistics
-import time
 
 import pytest
-from speed import slowness
+from speed import Stopwatch
 
 from stm_lab import paper
 from stm_lab.errors import UserError
@@ -42,13 +40,12 @@ def test_a_spread_is_drawn_and_said(rows):
 @pytest.mark.parametrize("log", [True, False])
 def test_every_state_is_drawn_in_half_a_second(explorer, log):
     picture = explorer.widget.children[1]  # the first one loads fonts
-    times = []
+    stopwatch = Stopwatch()
     for cost, network in itertools.product(("macs", "parameters"), ("U-PVT base", "U-HaloNet micro", "U-PVT tiny")):
-        before, start = picture.png, time.process_time()
-        explorer.set(cost=cost, network=network, log=log)
-        times.append(time.process_time() - start)
+        before = picture.png
+        stopwatch.time(explorer.set, cost=cost, network=network, log=log)
         assert picture.png != before
-    assert statistics.median(times) < 0.5 * slowness(), times
+    assert stopwatch.median < 0.5, stopwatch.seconds
 
 
 def _click(explorer, x, y):

@@ -2,14 +2,12 @@
 
 import itertools
 import re
-import statistics
-import time
 
 import numpy as np
 import pytest
 import timm
 import torch
-from speed import slowness
+from speed import Stopwatch
 
 import stm_lab
 from stm_lab import UserError, zoo
@@ -92,13 +90,12 @@ def test_every_state_is_drawn_in_half_a_second(models):
     """At the size of the notebook, with a gradient for each new place; seen ones come from memory."""
     explorer = receptive_field(models, torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(1)))
     image = explorer.widget.children[1]  # the first one loads fonts
-    times = []
+    stopwatch = Stopwatch()
     for mixer, stage in zip(MIXERS, itertools.cycle((1, 4)), strict=False):
-        before, start = image.png, time.process_time()
-        explorer.set(model=mixer, stage=stage, row=40 + stage, column=70)
-        times.append(time.process_time() - start)
+        before = image.png
+        stopwatch.time(explorer.set, model=mixer, stage=stage, row=40 + stage, column=70)
         assert image.png != before
-    assert statistics.median(times) < 0.5 * slowness(), times
+    assert stopwatch.median < 0.5, stopwatch.seconds
 
 
 def test_a_stage_that_a_model_lacks_is_said_below_the_picture(models):

@@ -1,10 +1,8 @@
 """The tracer of shapes: it follows its controls, a click opens a stage, and it answers in time."""
 
-import statistics
-import time
 
 import pytest
-from speed import slowness
+from speed import Stopwatch
 
 from stm_lab import UserError, explore
 
@@ -53,12 +51,10 @@ def test_a_scale_that_the_mixer_does_not_have_is_said_below_the_picture(tracer):
 
 def test_answers_in_time(tracer):
     tracer.widget  # draws  # noqa: B018
-    times = []
+    stopwatch = Stopwatch()
     for mixer in ("pvt", "swin", "halo", "convnext", "dcn_v3"):
-        start = time.process_time()
-        tracer.set(mixer=mixer, scale="base", height=333, opened="stage 3")
-        times.append(time.process_time() - start)
-    assert statistics.median(times) < 0.5 * slowness(), times
+        stopwatch.time(tracer.set, mixer=mixer, scale="base", height=333, opened="stage 3")
+    assert stopwatch.median < 0.5, stopwatch.seconds
 
 
 @pytest.mark.parametrize(

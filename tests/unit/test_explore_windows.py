@@ -1,11 +1,9 @@
 """The explorer of shifted windows: any state by its controls, a click in any panel finds the token, in time."""
 
-import statistics
-import time
 
 import pytest
 import torch
-from speed import slowness
+from speed import Stopwatch
 
 from stm_lab import UserError, explore
 
@@ -62,12 +60,10 @@ def test_clicks_that_say_nothing(explorer):
 
 def test_it_answers_in_time(explorer):
     assert explorer.widget  # the first one loads fonts
-    times = []
+    stopwatch = Stopwatch()
     for window in (2, 4, 7, 8):
-        start = time.process_time()
-        explorer.set(window=window, height=28, width=27, row=13)
-        times.append(time.process_time() - start)
-    assert statistics.median(times) < 0.5 * slowness()
+        stopwatch.time(explorer.set, window=window, height=28, width=27, row=13)
+    assert stopwatch.median < 0.5, stopwatch.seconds
 
 
 @pytest.mark.parametrize(
