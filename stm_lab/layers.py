@@ -69,10 +69,10 @@ def split_heads(dim: int, heads: int | None, head_dim: int) -> int:
     return heads
 
 
-def padded_note(height: int, width: int, side: int) -> str:
-    """To follow "blocks of 7x7": what a map is padded to for whole ones of that side, or nothing."""
-    rows, columns = (-(-size // side) * side for size in (height, width))
-    return "" if (rows, columns) == (height, width) else f"; padded to {rows}x{columns}"
+def padded_note(map_size: tuple[int, int], block: tuple[int, int]) -> str:
+    """To follow "blocks of 7x7": what a map is padded to for whole ones, or nothing; sizes are (height, width)."""
+    rows, columns = (-(-size // side) * side for size, side in zip(map_size, block, strict=True))
+    return "" if (rows, columns) == map_size else f"; padded to {rows}x{columns}"
 
 
 def count_lines(rows: int, columns: int) -> str:

@@ -1,6 +1,6 @@
 """Halo attention: blocks that look a few pixels over their fence (Vaswani et al. 2021, HaloNet; arXiv 2103.12731).
 
-Legend of shapes: b block, w window = b + 2 halo, N = blocks of the padded map, h heads, d channels a head.
+Legend of shapes: a x b block, v x w window (block + 2 halo), N = blocks of the padded map, h heads, d channels a head.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class HaloAttention(nn.Module):
     equivariant to shifts by whole blocks. Keys outside the image have weight exactly 0. Queries carry relative height
     and width embeddings, taken from the unscaled query as in the published code.
 
-    (B, H, W, C) -> (B, H, W, C), any H and W: the map is padded to whole blocks, and the padding is never a key.
+    (B, H, W, C) -> (B, H, W, C), any H and W: the map is padded to whole blocks, and the padding is never a key. A side
+    shorter than a block is one block of that length; the rest of it would be padding alone.
 
     Raises UserError if `heads` does not divide `dim`, or for a block or halo that is too small.
     """
@@ -42,56 +43,71 @@ class HaloAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         B, H, W, C = x.shape
-        b, h, d = self.block, self.heads, C // self.heads
-        rows, cols = -(-H // b), -(-W // b)
-        bottom, right = rows * b - H, cols * b - W
+        h, d = self.heads, C // self.heads
+        a, b, rows, cols = self._blocks(H, W)
+        v, w = a + 2 * self.halo, b + 2 * self.halo
+        bottom, right = rows * a - H, cols * b - W
 
         q = F.pad(self.q(x), (0, 0, 0, right, 0, bottom))
-        q = q.view(B, rows, b, cols, b, h, d).permute(0, 1, 3, 5, 2, 4, 6)  # (B, rows, cols, h, b, b, d)
-        q = q.reshape(B * rows * cols, h, b * b, d)
+        q = q.view(B, rows, a, cols, b, h, d).permute(0, 1, 3, 5, 2, 4, 6)  # (B, rows, cols, h, a, b, d)
+        q = q.reshape(B * rows * cols, h, a, b, d)
 
         # padded after the projection: a key outside the image is 0, and masked besides
         kv = F.pad(self.kv(x), (0, 0, self.halo, self.halo + right, self.halo, self.halo + bottom))
-        kv = kv.unfold(1, self.window, b).unfold(2, self.window, b)  # (B, rows, cols, 2C, w, w)
-        kv = kv.reshape(B * rows * cols, h, 2, d, self.window**2).transpose(-1, -2)
-        k, v = kv.unbind(2)  # (B*N, h, w*w, d)
+        down, across = self._windows(rows, a, kv.device), self._windows(cols, b, kv.device)
+        # (B, rows*v, cols*w, 2C); `unfold` would do, too, but its backward pass took a fifth of a training
+        kv = kv.index_select(1, down.flatten()).index_select(2, across.flatten())
+        kv = kv.view(B, rows, v, cols, w, h, 2, d).permute(6, 0, 1, 3, 5, 2, 4, 7)  # (2, B, rows, cols, h, v, w, d)
+        keys, values = kv.reshape(2, B * rows * cols, h, v * w, d)
 
-        outside = ~self._inside(H, W, rows, cols, x.device)  # (N, w*w)
-        bias = self._relative_logits(q).unflatten(0, (B, rows * cols))  # (B, N, h, b*b, w*w)
+        inside_y, inside_x = self._inside(down, H), self._inside(across, W)
+        outside = ~(inside_y[:, None, :, None] & inside_x[None, :, None, :]).flatten(2).flatten(0, 1)  # (N, v*w)
+        bias = self._relative_logits(q).unflatten(0, (B, rows * cols))  # (B, N, h, a*b, v*w)
         bias = bias.masked_fill(outside[:, None, None, :], float("-inf")).flatten(0, 1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))  # (B*N, h, b*b, d)
+        out = F.scaled_dot_product_attention(q.flatten(2, 3), keys, values, attn_mask=bias.to(q.dtype))
 
-        out = out.view(B, rows, cols, h, b, b, d).permute(0, 1, 4, 2, 5, 3, 6)  # (B, rows, b, cols, b, h, d)
-        return self.proj(out.reshape(B, rows * b, cols * b, C)[:, :H, :W])
+        out = out.view(B, rows, cols, h, a, b, d).permute(0, 1, 4, 2, 5, 3, 6)  # (B, rows, a, cols, b, h, d)
+        return self.proj(out.reshape(B, rows * a, cols * b, C)[:, :H, :W])
+
+    def _blocks(self, H: int, W: int) -> tuple[int, int, int, int]:
+        """Height and width of a block, and how many there are down and across."""
+        a, b = min(self.block, H), min(self.block, W)
+        return a, b, -(-H // a), -(-W // b)
+
+    def _windows(self, blocks: int, side: int, device: torch.device) -> torch.Tensor:
+        """(blocks, side + 2 halo): along one axis of the padded map, the places of each block's keys."""
+        key = torch.arange(side + 2 * self.halo, device=device)
+        return torch.arange(blocks, device=device)[:, None] * side + key
+
+    def _inside(self, key: torch.Tensor, size: int) -> torch.Tensor:
+        """Which of these places lie in the true map, `size` long."""
+        return (key >= self.halo) & (key < self.halo + size)
 
     def _relative_logits(self, q: torch.Tensor) -> torch.Tensor:
-        """(B*N, h, b*b, d) -> (B*N, h, b*b, w*w): q . height_rel[w-1 + jy - iy] + q . width_rel[w-1 + jx - ix]."""
-        b, w = self.block, self.window
-        q = q.unflatten(2, (b, b))
-        i, j = torch.arange(b, device=q.device), torch.arange(w, device=q.device)
-        offset = w - 1 + j - i[:, None]  # (b, w): the row of the table for query i and key j of one axis
-        height = q @ self.height_rel.t()  # (B*N, h, b, b, 2w-1); all rows are multiplied, as the published MACs count
-        width = q @ self.width_rel.t()
-        height = height.gather(-1, offset[:, None, :].expand(*q.shape[:-1], w))  # by the query's row
-        width = width.gather(-1, offset[None, :, :].expand(*q.shape[:-1], w))  # by its column
-        return (height[..., :, None] + width[..., None, :]).reshape(*q.shape[:2], b * b, w * w)
+        """(B*N, h, a, b, d) -> (B*N, h, a*b, v*w): each query times the rows of the two tables for its keys."""
+        # all rows of the tables are multiplied, as the published MACs count, and each query takes those of its keys
+        height = (q @ self.height_rel.t()).gather(-1, self._offsets(q, 2)[:, None].expand(*q.shape[:-1], -1))
+        width = (q @ self.width_rel.t()).gather(-1, self._offsets(q, 3).expand(*q.shape[:-1], -1))
+        return (height[..., :, None] + width[..., None, :]).flatten(-2).flatten(2, 3)
 
-    def _inside(self, H: int, W: int, rows: int, cols: int, device: torch.device) -> torch.Tensor:
-        """(N, w*w) bool: which keys of each block's window lie in the true H x W map."""
-        j = torch.arange(self.window, device=device) - self.halo
-        y = torch.arange(rows, device=device)[:, None] * self.block + j  # (rows, w)
-        x = torch.arange(cols, device=device)[:, None] * self.block + j  # (cols, w)
-        inside_y, inside_x = (y >= 0) & (y < H), (x >= 0) & (x < W)
-        return (inside_y[:, None, :, None] & inside_x[None, :, None, :]).reshape(rows * cols, self.window**2)
+    def _offsets(self, q: torch.Tensor, axis: int) -> torch.Tensor:
+        """(queries, keys) of one axis of a block: the table's row for key j of the window, query i of the block.
+
+        Tables are as long as whole blocks need, 2 window - 1 rows, so that row window - 1 stands for j = i.
+        """
+        i = torch.arange(q.shape[axis], device=q.device)
+        j = torch.arange(q.shape[axis] + 2 * self.halo, device=q.device)
+        return self.window - 1 + j - i[:, None]
 
     def macs(self, H: int, W: int) -> int:
         """Projections, q.k, weights.v, and q times every row of both tables."""
         C = self.proj.in_features
-        queries = (-(-H // self.block)) * (-(-W // self.block)) * self.block**2
-        attention = queries * C * (2 * self.window**2 + 2 * (2 * self.window - 1))
+        a, b, rows, cols = self._blocks(H, W)
+        keys = (a + 2 * self.halo) * (b + 2 * self.halo)
+        attention = rows * a * cols * b * C * (2 * keys + 2 * (2 * self.window - 1))
         return 4 * H * W * C * C + attention
 
     def padding_note(self, H: int, W: int) -> str:
         """How a map is cut into blocks, and what it is padded to for that."""
-        b = self.block
-        return f"blocks of {b}x{b}" + padded_note(H, W, b)
+        a, b, _, _ = self._blocks(H, W)
+        return f"blocks of {a}x{b}" + padded_note((H, W), (a, b))

@@ -95,7 +95,7 @@ class ShiftedWindowAttention(nn.Module):
     def padding_note(self, H: int, W: int) -> str:
         """How a map is cut into windows, and what it is padded to for that."""
         w, _ = self._window_and_shift(H, W)
-        return f"windows of {w}x{w}" + padded_note(H, W, w)
+        return f"windows of {w}x{w}" + padded_note((H, W), (w, w))
 
     def no_weight_decay(self) -> set[str]:
         return {"relative_position_bias_table"}
