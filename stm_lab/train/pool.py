@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -36,6 +37,8 @@ from stm_lab.train.folder import RunFolder
 from stm_lab.train.runs import finished, fit
 from stm_lab.train.trainer import Result
 
+_WORTH_A_PROCESS = 300  # steps in all; of `nano` at 32x32 a process does about as many while another one starts
+
 
 def fit_all(
     configs: Iterable[str | Path | Mapping[str, Any] | TrainConfig], *, processes: int | None = None
@@ -46,9 +49,9 @@ def fit_all(
 
     Args:
         configs: what `fit` takes.
-        processes: how many train at once; default: one a core on CPUs, one in all on GPUs. With one, this process
-            trains; so it does if a mixer was defined where no other process finds it, as in a notebook's cell. Those of
-            an imported module, or of `plugins`, are found.
+        processes: how many train at once; default: one a core on CPUs, one in all on GPUs or if the runs are done
+            sooner than processes start. With one, this process trains; so it does if a mixer was defined where no other
+            process finds it, as in a notebook's cell. Those of an imported module, or of `plugins`, are found.
 
     Raises:
         UserError: a configuration does not fit, or two would write to one folder; nothing has been trained then.
@@ -63,7 +66,7 @@ def fit_all(
     todo = [folder for folder in folders if not folder.is_finished()]
     on_cpu = all(resolve_device(folder.config.device).type == "cpu" for folder in todo)
     if processes is None:
-        processes = cores() if on_cpu else 1
+        processes = cores() if on_cpu and sum(map(_steps, todo)) > _WORTH_A_PROCESS else 1
     processes = min(processes, len(todo))
     mixers = {folder.config.mixer: _sent(folder.config) for folder in todo}
     if processes > 1 and None not in mixers.values():
@@ -74,6 +77,12 @@ def fit_all(
         return [finished(folder) for folder in folders]
     here = {folder.path: fit(folder.config) for folder in todo}
     return [here.get(folder.path) or finished(folder) for folder in folders]
+
+
+def _steps(folder: RunFolder) -> float:
+    """How many steps a run takes, if that can be told without its data."""
+    config = folder.config
+    return math.inf if config.train_size is None else config.epochs * config.train_size / config.batch_size
 
 
 def _sent(config: TrainConfig) -> bytes | None:

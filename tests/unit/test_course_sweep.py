@@ -298,7 +298,7 @@ def test_a_killed_ray_worker_is_tried_again(small):
         for _, _, kernel in begun(small):  # those that sleep are those of the first trial
             with contextlib.suppress(psutil.NoSuchProcess):  # it may end while we look
                 worker = psutil.Process(kernel).parent()
-                if worker is not None and len(killed) < 6 and kernel not in killed:
+                if worker is not None and len(killed) < 2 and kernel not in killed:
                     worker.kill()
                     killed.add(kernel)
         time.sleep(0.1)
