@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from stm_lab import paper, zoo
+from stm_lab import build_model, designs, measure, paper, zoo
 from stm_lab.course import leaderboard, results, trainings
 from stm_lab.errors import UserError
 from stm_lab.paths import notebooks_dir
@@ -49,6 +49,19 @@ def test_times_of_all_the_papers_networks_come_along():
     rows = results.records(notebooks_dir() / "sweeps" / "rows_of_times.jsonl")
     assert {(row["mixer"], row["scale"]) for row in rows} == {(one.mixer, one.scale) for one in paper.published()}
     assert all(row["milliseconds"] > 0 for row in rows)
+
+
+def test_counts_in_shipped_rows_are_those_of_today():
+    """Multiply-adds are counted, not measured: rows of other days must say the same of the same network."""
+    rows = results.records(notebooks_dir() / "sweeps" / "rows_of_shapes.jsonl")
+    counts = {row["mixer"]: row["macs"] for row in rows if "macs" in row}
+    for mixer, macs in counts.items():
+        assert macs == measure.cost(build_model(mixer, "nano", num_classes=10), image_size=32).macs, mixer
+    board = results.records(notebooks_dir() / "sweeps" / "rows_of_own_mixer.jsonl")
+    for mixer, macs, parameters in {(row["mixer"], row["macs"], row["params"]) for row in board if "params" in row}:
+        if mixer != "my_mixer":
+            narrowed = designs.equal_width(mixer, "nano", parameters, image_size=32)
+            assert (narrowed.parameters, narrowed.macs) == (parameters, macs), mixer
 
 
 def test_none_is_the_recipes_own_value(tmp_path):
