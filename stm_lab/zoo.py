@@ -1,7 +1,7 @@
 """Models that can be measured, by the names that notebooks and commands give them: what to build, and whose weights.
 
 A name is a mixer (in the unified backbone, at a scale) or any model of timm. Weights are "pretrained", "none", the
-folder of one or many trainings, or a file of weights, published or ours.
+folder of one or many trainings, or a file of weights, published or ours, or a folder of such files.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from stm_lab.train.folder import CONFIG, load_run
 from stm_lab.train.folder import WEIGHTS as MODEL_FILE
 
 WORDS = ("pretrained", "none")
+_SUFFIXES = (".pth", ".pt", ".safetensors")  # of files of weights
 LAYER_SCALES = ("gamma", "gamma1", "gamma2", "gamma_1", "gamma_2")  # as our blocks and those of timm call them
 
 
@@ -69,9 +70,9 @@ def load(
     Args:
         names: mixers, or models of timm.
         weights: "pretrained": ours of `shapes` at scale nano, the paper's from micro to base, timm's own; "none":
-            random ones; the folder of a training, of a notebook's run, or one that holds folders of trainings; or a
-            file of weights for one model, published or ours.
-        scale: of the mixers; a folder's models have their own.
+            random ones; the folder of a training, of a notebook's run, or one that holds folders of trainings; a file
+            of weights for one model, published or ours, or a folder of such files, each known by what it holds.
+        scale: of the mixers; a folder's trainings have their own.
         recipe: whose classes a model without trained weights is given.
         seed: of random weights.
         device: None is the fastest at hand.
@@ -82,6 +83,8 @@ def load(
     """
     check_models(names)
     on, source = resolve_device(device), check_source(str(weights), "weights")
+    if source not in WORDS and (files := weight_files(Path(source))):
+        return [_built(name, str(_file_of(name, scale, files)), scale, recipe, seed, on) for name in names]
     if source not in WORDS and is_of_trainings(Path(source)):
         return _of_folders(names, Path(source), on)
     if source not in WORDS and len(names) > 1:
@@ -103,6 +106,25 @@ def check_models(names: Iterable[str], where: str = "") -> None:
 def is_of_trainings(source: Path) -> bool:
     """Whether `source` is a folder, or the weights' file of one training; other files are weights without facts."""
     return source.is_dir() or (source.name == MODEL_FILE and (source.parent / CONFIG).is_file())
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights in a folder that holds nothing but such, as the published ones after a download."""
+    if not folder.is_dir() or (folder / CONFIG).is_file():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+
+
+def _file_of(name: str, scale: str, files: Sequence[Path]) -> Path:
+    """The one whose weights are those of that mixer at that scale. Raises UserError that lists what is there."""
+    kinds = {path: kind_of(path) for path in files}
+    for path, kind in kinds.items():
+        if (kind.mixer, kind.scale) == (name, scale):
+            return path
+    there = ", ".join(
+        f"{path.name} ({kind.mixer or 'no mixer of ours'} {kind.scale or ''})" for path, kind in kinds.items()
+    )
+    raise UserError(f"weights = {str(files[0].parent)!r}: no file for {name!r} at scale {scale!r} there; {there}")
 
 
 def check_source(weights: str, where: str) -> str:

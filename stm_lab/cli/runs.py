@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from stm_lab.course.sweep import Sweep
 
 Force = Annotated[bool, typer.Option(help="Start afresh, whatever is there.")]
-Timeout = Annotated[float | None, typer.Option(min=0, metavar="MINUTES", help="Stop a run after so long.")]
-Memory = Annotated[float | None, typer.Option(min=0, metavar="GB", help="Stop a run that holds more, resident.")]
+Timeout = Annotated[float | None, typer.Option(metavar="MINUTES", help="Stop a run after so long.")]
+Memory = Annotated[float | None, typer.Option(metavar="GB", help="Stop a run that holds more, resident.")]
 
 
 def demo(

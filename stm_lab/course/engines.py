@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from stm_lab.course.folder import Held
 from stm_lab.course.run import Job, perform
+from stm_lab.course.watch import check_limits
 from stm_lab.environment import code_fingerprint
 from stm_lab.errors import UserError, WorkFailed
 
@@ -28,6 +29,9 @@ class Limits:
     force: bool = False
     timeout: float | None = None  # minutes
     memory: float | None = None  # gigabytes
+
+    def __post_init__(self) -> None:
+        check_limits(self.timeout, self.memory)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from stm_lab.course.cards import Card, Resources, check_values, load_card
 from stm_lab.course.folder import RunFolder, data_fingerprint, run_folder, run_key
 from stm_lab.course.notebooks import check_runnable
-from stm_lab.course.watch import Watch
+from stm_lab.course.watch import Watch, check_limits
 from stm_lab.environment import code_fingerprint
 from stm_lab.errors import UserError, WorkFailed
 from stm_lab.progress import progress
@@ -168,6 +168,7 @@ def perform(
 
     Returns whether it was done now; False if it was done already.
     """
+    check_limits(timeout, memory)
     folder = job.folder.create()
     with folder.alone():
         if job.is_done() and not force:

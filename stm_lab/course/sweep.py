@@ -86,7 +86,7 @@ def load_sweep(source: str | Path) -> Sweep:
         check_known("sweep", str(source), [file.stem for file in folder.glob("*.yaml")])
         path = folder / f"{source}.yaml"
     fields = yaml12.read_mapping(path)
-    sweep = validated(Sweep, {"name": path.stem, **fields}, str(path))
+    sweep = validated(Sweep, {"name": path.stem, "title": path.stem, **fields}, str(path))
     beside = [str((path.absolute().parent / file).resolve()) for file in sweep.plugins]
     return sweep.model_copy(update={"plugins": beside})
 

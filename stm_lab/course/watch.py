@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import psutil
 
+from stm_lab.errors import UserError
+
 GIGABYTE = 1e9
 
 
@@ -39,6 +41,13 @@ class Watch:
         if self.seconds is not None and time.monotonic() - self.started > self.seconds:
             return "timeout", f"it was not done after {self.seconds / 60:g} min"
         return None
+
+
+def check_limits(timeout: float | None, memory: float | None) -> None:
+    """Raise UserError for a limit that no run could keep; minutes and gigabytes."""
+    for name, value, unit in (("timeout", timeout, "minutes"), ("memory", memory, "GB")):
+        if value is not None and not value > 0:
+            raise UserError(f"{name} = {value:g}: expected more than 0 {unit}")
 
 
 def held(pid: int) -> float:

@@ -60,8 +60,8 @@ def locate(recipe: Recipe, data_root: Path | None) -> tuple[Source, Path | None]
     wanted = " nor ".join(dict.fromkeys(_WANTED[one.kind](one, split) for one in local for split in recipe.counts))
     raise UserError(
         f"{recipe.name}: no {wanted} in {' or '.join(map(str, places))}{_what_is_wrong(local, data_root)}; pass the "
-        f"folder that has it as data_root= (--data-root), or set STM_LAB_DATA to one that has it under "
-        f"raw/{recipe.name}"
+        f"folder that has it as data_root (--data-root, for a notebook -p data_root=DIR), or set STM_LAB_DATA to one "
+        f"that has it under raw/{recipe.name}"
     )
 
 
@@ -263,11 +263,11 @@ def _not_from_the_hub(recipe: Recipe, source: HubSource, error: Exception) -> st
         return (
             f"{recipe.name}: the images are given to those who accept the terms: do so at "
             f"https://huggingface.co/datasets/{source.name}, then set HF_TOKEN to a token of yours "
-            f"(huggingface.co/settings/tokens), or pass a folder that has them as --data-root"
+            f"(huggingface.co/settings/tokens), or pass a folder that has them as data_root (--data-root)"
         )
     return (
         f"{recipe.name}: {source.name} cannot be had from the hub ({type(error).__name__}); pass a folder that has the "
-        f"images as --data-root, or take recipe 'shapes', which needs no network"
+        f"images as data_root (--data-root), or take recipe 'shapes', which needs no network"
     )
 
 

@@ -1,10 +1,12 @@
 """Every notebook agrees with its card, is stored clean, and runs in its quick profile."""
 
+import re
+
 import exercises
 import pytest
 
 from stm_lab.course import load_card, load_cards, rows, run
-from stm_lab.course.notebooks import check_notebook
+from stm_lab.course.notebooks import check_notebook, read_notebook
 from stm_lab.paths import notebooks_dir
 
 NOTEBOOKS = sorted(notebooks_dir().glob("*.ipynb"))
@@ -18,6 +20,45 @@ def test_every_card_has_its_notebook_and_every_notebook_its_card():
 @each_notebook
 def test_agrees_with_its_card_and_is_stored_clean(path):
     assert check_notebook(path, load_card(path)) == []
+
+
+PARTS = ("Before you run", "The idea|One learning rate|Two recipes", "not (say|show)|not show", "Where next")
+PARTS_BY_HAND = (
+    "Before you run", "The idea", "By hand", "package computes the same|of the package|same from stm_lab", "one line",
+    "What it costs", "What the published code does differently", "In this notebook we have seen", "not show",
+    "Where next",
+)  # fmt: skip
+
+
+@each_notebook
+def test_has_its_parts_in_their_order(path):
+    """A question first; then the idea; at the end what the numbers do not show, and papers."""
+    texts = [cell["source"] for cell in read_notebook(path)["cells"] if cell["cell_type"] == "markdown"]
+    headings = re.findall(r"^## (.*)", "\n".join(texts), flags=re.MULTILINE)
+    places = []
+    for part in PARTS_BY_HAND if "01" <= path.name[:2] <= "07" else PARTS:
+        there = [n for n, heading in enumerate(headings) if re.search(part, heading, flags=re.IGNORECASE)]
+        assert there, f"no heading like {part!r} among {headings}"
+        places.append(there[0])
+    assert places == sorted(places), [headings[place] for place in places]
+    assert any("In this notebook we have seen" in heading for heading in headings)
+    assert "apers" in "\n".join(texts).partition("## Where next")[2]
+
+
+@each_notebook
+def test_stands_by_itself(path):
+    """No pictures from the web, no code from beside the notebook; an explorer but where training itself is one."""
+    cells = read_notebook(path)["cells"]
+    text = "\n".join(cell["source"] for cell in cells)
+    assert not re.search(r"<img|!\[[^]]*\]\(https?:|sys\.path|^%run|^from \.", text, flags=re.MULTILINE)
+    tags = {tag for cell in cells for tag in cell["metadata"].get("tags", [])}
+    assert "explorer" in tags or path.name.startswith("09")
+
+
+def test_quick_runs_are_quick():
+    """By the cards: none takes more than a minute."""
+    slow = {card.name: card.resources["quick"].minutes for card in load_cards().values()}
+    assert {name: minutes for name, minutes in slow.items() if minutes > 1} == {}
 
 
 @pytest.mark.slow

@@ -118,6 +118,14 @@ def test_a_failing_cell_is_told_with_its_traceback(course, tmp_path):
     assert "ValueError" in folder.html.read_text()
 
 
+@pytest.mark.parametrize("limit", ["timeout", "memory"])
+def test_a_limit_that_nothing_could_keep_is_refused(small, limit):
+    for value in (0, -1, float("nan")):
+        with pytest.raises(UserError, match=f"{limit} = .*: expected more than 0"):
+            run(1, **{limit: value})
+    assert not begun(small)
+
+
 @pytest.mark.parametrize(
     ("act", "limits", "kind", "said"),
     [

@@ -76,7 +76,7 @@ def test_shards_are_a_partition(small, parts):
         ("title: t\nnotebook: 01_small\nparameters: {seed: 1}\ngrid: {seed: [1]}", "'seed' is given twice"),
         ("title: t\nnotebook: 1\nparameters: {seed: 5}\nseeds: [0, 1]", "'seed' is given twice"),
         ("title: t\nnotebook: 1\nparameters: {out: here}\nseeds: [0, 1]", "would share the folder `out`"),
-        ("notebook: 01_small", "title"),
+        ("title: 3\nnotebook: 01_small", "title"),
         ("title: t\nnotebook: 01_small\ngather: {metrics: top1}", "did you mean 'metric'?"),
     ],
 )

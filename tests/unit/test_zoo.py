@@ -130,6 +130,21 @@ def test_a_published_file_is_translated(published):
     assert subject.knows("imagenet-1k")
 
 
+def test_a_folder_of_files_gives_each_mixer_its_own(published, tmp_path):
+    """As somebody has them who downloaded the published ones, whatever they are called."""
+    path, state = published
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    (folder / "a.pth").write_bytes(path.read_bytes())
+    other = build_model("convnext", "micro", num_classes=7).eval()
+    safetensors.torch.save_file(other.state_dict(), folder / "b.safetensors")
+    convnext, swin = zoo.load(["convnext", "swin"], folder, scale="micro", device="cpu")
+    assert same(convnext.model, other)
+    assert same(swin.model, load_published(build_model("swin", "micro", num_classes=1000), state).eval())
+    with pytest.raises(UserError, match=r"no file for 'halo' at scale 'micro' there; a.pth \(swin micro\), b\.safet"):
+        zoo.load(["halo"], folder, scale="micro")
+
+
 def test_a_file_of_ours_under_any_name(tmp_path):
     trained = build_model("convnext", "nano").eval()
     for path in (tmp_path / "mine.safetensors", tmp_path / "model.safetensors"):  # the second without a configuration
