@@ -18,7 +18,8 @@ def halo_painter(height: int = 14, width: int = 14, *, block: int = 7, halo: int
     hears it, and how many blocks do.
 
     Choose the sizes of map, block and halo; click a token in any panel, or move the sliders for its row and column. On
-    a smaller map than that the last row or column is taken. Nothing is computed but the geometry: no weights.
+    a smaller map than that the last row or column is taken. A map with a side shorter than a block is one block along
+    it, of that length. Nothing is computed but the geometry: no weights.
 
     Raises UserError for sizes that the sliders do not have: a map of 1 to 40 tokens a side, blocks of 1 to 16, halos of
     0 to 16.

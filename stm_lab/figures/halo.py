@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -28,11 +30,12 @@ def halo_blocks(
     """One token of a map that is cut into blocks with a halo: whom it hears, who hears it, and, for every token, how
     many blocks hear it. Three panels in this order, all in tokens of the map.
 
-    The map is padded at the bottom and right to whole blocks; what lies outside of it is masked, and hears nobody.
+    The map is padded at the bottom and right to whole blocks; what lies outside of it is masked, and hears nobody. As
+    in the mixer, a side of the map that is shorter than a block is one block of that length.
 
     Args:
         height, width: of the map, tokens.
-        block, halo: sides in tokens; a window has the side block + 2 halo.
+        block, halo: sides in tokens; a window's side is that of its block, min(block, side of the map), + 2 halo.
         place: (row, column) of the token; default: the last one of the first block, or of the map.
 
     Raises UserError for a map, block or halo that is too small, and a token outside of the map.
@@ -45,22 +48,25 @@ def halo_blocks(
     if not (0 <= row < height and 0 <= column < width):
         raise UserError(f"halo_blocks: place=({row}, {column}) lies outside of {height}x{width} tokens")
     heard, hears_it, own, counts = _relations((height, width), block, halo, (row, column))
+    sides = min(block, height), min(block, width)  # of a block
     figure = Figure(figsize=(11, 4.3), dpi=100)
     panels = [figure.add_axes((x, 0.12, 0.3, 0.76)) for x in (0.015, 0.345, 0.675)]
-    _window(panels[0], row // block, column // block, block, halo)
+    _window(panels[0], (row, column), sides, halo)
     _coloured(panels[0], heard, hears_it, own)
     _coloured(panels[1], hears_it, heard, own)
     _counted(panels[2], counts)
     for axes in panels:
-        _blocks(axes, height, width, block, halo)
+        _blocks(axes, (height, width), sides, halo)
         framed(axes, row, column)
-    window, masked = (block + 2 * halo) ** 2, (block + 2 * halo) ** 2 - int(heard.sum())
+    window = math.prod(side + 2 * halo for side in sides)
+    masked = window - int(heard.sum())
     only = int((hears_it & ~heard).sum())
     panels[0].set_title(f"it hears {heard.sum()} tokens; {masked} of {window} keys are masked", fontsize=9)
     panels[1].set_title(f"{hears_it.sum()} tokens hear it; {only} of them it does not hear", fontsize=9)
     panels[2].set_title(f"how many blocks hear each token; this one: {counts[row, column]}", fontsize=9)
     _legend(figure)
-    title = f"{height}x{width} tokens, blocks of {block}, halo {halo}: the token in row {row}, column {column}"
+    cut = str(block) if sides == (block, block) else f"{sides[0]}x{sides[1]}"
+    title = f"{height}x{width} tokens, blocks of {cut}, halo {halo}: the token in row {row}, column {column}"
     figure.suptitle(title, fontsize=10, y=0.985)
     said = (
         f"{title}, of block ({row // block}, {column // block}), hears {heard.sum()} tokens; {masked} of the {window} "
@@ -91,11 +97,12 @@ def _legend(figure: Figure) -> None:
     figure.legend(patches, _MEANINGS.values(), loc="lower center", ncols=len(patches), frameon=False, fontsize=9)
 
 
-def _window(axes: Axes, row: int, column: int, block: int, halo: int) -> None:
-    """The whole window, as masked; the map is drawn over it."""
-    corner, side = (column * block - halo - 0.5, row * block - halo - 0.5), block + 2 * halo
-    axes.add_patch(Rectangle(corner, side, side, fc=_MASKED, ec="black", lw=0, hatch="///", zorder=1))
-    axes.add_patch(Rectangle(corner, side, side, fill=False, ec="black", lw=2, zorder=5))
+def _window(axes: Axes, place: tuple[int, int], sides: tuple[int, int], halo: int) -> None:
+    """The whole window of the token at `place`, as masked; the map is drawn over it. `sides`: of its block."""
+    top, left = (at // side * side - halo - 0.5 for at, side in zip(place, sides, strict=True))
+    height, width = (side + 2 * halo for side in sides)
+    axes.add_patch(Rectangle((left, top), width, height, fc=_MASKED, ec="black", lw=0, hatch="///", zorder=1))
+    axes.add_patch(Rectangle((left, top), width, height, fill=False, ec="black", lw=2, zorder=5))
 
 
 def _coloured(axes: Axes, these: np.ndarray, back: np.ndarray, own: np.ndarray) -> None:
@@ -125,15 +132,16 @@ def _runs(counts: np.ndarray) -> list[tuple[int, int]]:
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def _blocks(axes: Axes, height: int, width: int, block: int, halo: int) -> None:
+def _blocks(axes: Axes, size: tuple[int, int], sides: tuple[int, int], halo: int) -> None:
     """Tokens, fences of the blocks, the padding to whole ones included, and the map's own frame."""
-    bottom, right = (-(-size // block) * block for size in (height, width))
+    height, width = size
+    bottom, right = (-(-of_map // side) * side for of_map, side in zip(size, sides, strict=True))
     thin = {"color": "white", "lw": 0.4, "zorder": 3}
     axes.hlines(np.arange(1, height) - 0.5, -0.5, width - 0.5, **thin)
     axes.vlines(np.arange(1, width) - 0.5, -0.5, height - 0.5, **thin)
     fence = {"color": "black", "lw": 1, "ls": ":", "zorder": 4}
-    axes.hlines(np.arange(0, bottom + 1, block) - 0.5, -0.5, right - 0.5, **fence)
-    axes.vlines(np.arange(0, right + 1, block) - 0.5, -0.5, bottom - 0.5, **fence)
+    axes.hlines(np.arange(0, bottom + 1, sides[0]) - 0.5, -0.5, right - 0.5, **fence)
+    axes.vlines(np.arange(0, right + 1, sides[1]) - 0.5, -0.5, bottom - 0.5, **fence)
     axes.add_patch(Rectangle((-0.5, -0.5), width, height, fill=False, ec="black", lw=1.2, zorder=5))
     edge = halo + 0.8
     axes.set(xlim=(-edge, right - 1 + edge), ylim=(bottom - 1 + edge, -edge), aspect="equal", anchor="C")

@@ -10,7 +10,8 @@ from matplotlib.colors import to_rgb
 from stm_lab import UserError, figures, measure
 from stm_lab.mixers import get_mixer
 
-SIZES = [(14, 14, 7, 3), (9, 13, 4, 2), (5, 3, 7, 3), (6, 11, 3, 4), (8, 8, 4, 0), (1, 1, 2, 1)]
+SMALL = [(4, 4, 7, 3), (5, 3, 7, 3), (3, 8, 7, 1), (8, 3, 7, 0), (1, 1, 2, 1)]  # with a side shorter than a block
+SIZES = [(14, 14, 7, 3), (9, 13, 4, 2), (6, 11, 3, 4), (8, 8, 4, 0), *SMALL]
 each_size = pytest.mark.parametrize(("height", "width", "block", "halo"), SIZES)
 BLOCK, HALO, ONE_WAY = "#0072B2", "#56B4E9", "#D55E00"
 
@@ -41,7 +42,7 @@ def test_colours_and_counts_are_those_of_the_loops(height, width, block, halo):
         assert np.array_equal(coloured(second, BLOCK, HALO, ONE_WAY), hears_it)
         assert np.array_equal(coloured(first, ONE_WAY), heard & ~hears_it)
         assert np.array_equal(third.images[0].get_array(), hears[::block, ::block].sum((0, 1)))
-        window = (block + 2 * halo) ** 2
+        window = (min(block, height) + 2 * halo) * (min(block, width) + 2 * halo)
         told = [int(number) for number in re.findall(r"\d+", figure.get_label().split("), hears")[1])]
         assert told[:3] == [heard.sum(), window - heard.sum(), window]
         assert told[4:6] == [hears_it.sum(), (hears_it & ~heard).sum()]
@@ -67,6 +68,37 @@ def test_tokens_that_are_drawn_as_heard_are_those_that_the_mixer_hears(height, w
         figure = figures.halo_blocks(height, width, block=block, halo=halo, place=(row, column))
         heard = weights[row * width + column].reshape(height, width) > 1e-9
         assert np.array_equal(coloured(figure.axes[0], BLOCK, HALO, ONE_WAY), heard)
+
+
+class Asked(Exception):
+    """Holds the mask that the mixer gave to attention: (blocks, heads, queries, keys)."""
+
+
+@pytest.mark.parametrize(("height", "width", "block", "halo"), [(14, 14, 7, 3), (9, 13, 4, 2), *SMALL])
+def test_keys_and_masked_ones_are_counted_as_the_mixer_gives_them_to_attention(height, width, block, halo, monkeypatch):
+    def attention(*_, attn_mask):
+        raise Asked(attn_mask)
+
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attention)
+    mixer = get_mixer("halo")(4, heads=1, block=block, halo=halo)
+    with pytest.raises(Asked) as asked:
+        mixer(torch.zeros(1, height, width, 4))
+    mask = asked.value.args[0][0, 0, 0]  # of the first block
+    title = figures.halo_blocks(height, width, block=block, halo=halo, place=(0, 0)).axes[0].get_title()
+    assert title.endswith(f"; {int(mask.isinf().sum())} of {len(mask)} keys are masked")
+
+
+@pytest.mark.parametrize(("height", "width", "block", "halo"), SMALL)
+def test_window_and_fences_of_a_map_that_is_smaller_than_a_block(height, width, block, halo):
+    first = figures.halo_blocks(height, width, block=block, halo=halo, place=(0, 0)).axes[0]
+    window = first.patches[0]
+    assert window.get_xy() == (-halo - 0.5, -halo - 0.5)
+    assert (window.get_height(), window.get_width()) == (min(block, height) + 2 * halo, min(block, width) + 2 * halo)
+    for lines, axis, side, of_block in zip(
+        first.collections[2:4], (1, 0), (height, width), (min(block, height), min(block, width)), strict=True
+    ):
+        fences = sorted({float(segment[0][axis]) for segment in lines.get_segments()})
+        assert fences == [count * of_block - 0.5 for count in range(-(-side // of_block) + 1)]
 
 
 def test_what_is_told():

@@ -92,6 +92,8 @@ def test_notes_say_what_mixers_pad_and_drop():
 
     assert note("halo", 1, 224) == "blocks of 7x7"
     assert note("halo", 4, (224, 256)) == "blocks of 7x7; padded to 7x14"
+    assert note("halo", 4, (96, 256)) == "blocks of 3x7; padded to 3x14"  # a map of 3x8
+    assert note("halo", 4, 96) == "blocks of 3x3"
     assert note("swin", 4, (96, 256)) == "windows of 3x3; padded to 3x9"
     assert note("pvt", 1, (224, 100)) == "keys 7x3; dropped: 0 rows, 1 column"
     assert note("convnext", 1, (99, 57)) == ""
