@@ -1,7 +1,8 @@
-"""The lock: only one process at a time prepares the same images; held by `prepare`.
+"""The lock: only one caller at a time prepares the same images; held by `prepare`.
 
-It is a file that names the process and its machine, since data roots may be shared by several machines: one whose
-process is gone from this machine is taken over, one of another machine is for a person to delete.
+The system holds it, and lets go when the process ends, however it does: nobody has to guess whether a holder is alive.
+Its empty file stays, since one that is deleted could be held twice, under its name and without. A second file names the
+process and its machine, for who is turned away: data roots may be shared by several machines.
 """
 
 from __future__ import annotations
@@ -12,43 +13,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from stm_lab.errors import UserError
 
 
 @contextmanager
 def alone(lock: Path, doing: str) -> Iterator[None]:
-    """Hold a lock file while this process is `doing` something; that of a process that is gone is taken over.
+    """Hold a lock file while this process is `doing` something.
 
-    Raises UserError if another process holds it.
+    Raises UserError if it is held already, by another process or by another caller in this one.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    if lock.exists() and _is_stale(lock):
-        lock.unlink(missing_ok=True)
+    named = lock.with_name(f"{lock.name}.holder")  # not in the lock's own file, which Windows lets nobody else read
+    us = f"{os.getpid()} {socket.gethostname()}"
+    held = FileLock(lock, timeout=0)
     try:
-        handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except FileExistsError:
-        holder = lock.read_text().split()
-        raise UserError(
-            f"another process (pid {' on '.join(holder) or 'unknown'}) is {doing}; wait for it, or delete "
-            f"{lock} if there is none"
-        ) from None
+        held.acquire()
+    except Timeout:
+        raise UserError(_refused(named, us, lock, doing)) from None
     try:
-        with open(handle, "w") as file:
-            file.write(f"{os.getpid()} {socket.gethostname()}")
+        named.write_text(us)
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        named.unlink(missing_ok=True)
+        held.release()
 
 
-def _is_stale(lock: Path) -> bool:
-    """Whether the process that holds a lock ran on this machine, and is gone; False where that cannot be told."""
-    holder, _, machine = lock.read_text().partition(" ")
-    if machine != socket.gethostname() or os.name == "nt":  # nothing harmless asks about a process there
-        return False
+def _refused(named: Path, us: str, lock: Path, doing: str) -> str:
+    """What is said to a second one."""
     try:
-        os.kill(int(holder), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return int(holder) == os.getpid()  # another of that number, before this machine was started anew
+        holder = named.read_text()
+    except OSError:  # it has only just taken the lock, or is about to let go
+        holder = ""
+    if holder == us:
+        return f"this process is {doing} already; wait for that to end"
+    return (
+        f"another process (pid {' on '.join(holder.split()) or 'unknown'}) is {doing}; wait for it, or delete {lock} "
+        "if there is none"
+    )

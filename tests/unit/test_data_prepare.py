@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from children import hears_ctrl_c
 
 from stm_lab import cli, data, files
 from stm_lab.data import parts, sources
+from stm_lab.data.lock import alone
 from stm_lab.data.prepare import FORMAT, PrepareFailed, prepare
 from stm_lab.data.verify import verify
 from stm_lab.errors import UserError
@@ -229,7 +231,8 @@ def test_stopped_anywhere_it_leaves_nothing_half_made_and_goes_on(data_home, raw
         assert data.state(recipe) == "needs --data-root"
         monkeypatch.setattr(parts, "_make_part", counted)
         assert contents(prepare(recipe, data_root=raw, workers=1)) == whole
-        assert not [*data_home.rglob(".*"), *data_home.rglob("*.part")]  # neither the lock nor scratch files
+        hidden = [*data_home.rglob(".*"), *data_home.rglob("*.part")]
+        assert {(place.name, place.stat().st_size) for place in hidden} == {(f".48-format{FORMAT}.lock", 0)}
         assert len(made) == 6 - sum(place.suffix == ".json" and "parts" in place.parts for place in written)
         monkeypatch.setattr(parts, "_make_part", make)
         assert verify(recipe, data_root=raw)[1] == []
@@ -249,28 +252,87 @@ def lock_of(data_home: Path, recipe, raw: Path) -> Path:
     return folder / f".48-format{FORMAT}.lock"
 
 
-@pytest.mark.parametrize("holder", [f"{os.getppid()} {socket.gethostname()}", f"{2**22 + 1} elsewhere", ""])
-def test_two_do_not_prepare_the_same_at_once(tmp_path, data_home, raw, recipe, capsys, holder):
-    lock = lock_of(data_home, recipe, raw)
-    lock.write_text(holder)
-    assert cli.main(["data", "prepare", str(tmp_path / "mine.yaml"), "--data-root", str(raw)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"another process (pid {' on '.join(holder.split()) or 'unknown'}) is preparing mine" in line
-    assert str(lock) in line
-    assert [*lock.parent.iterdir()] == [lock]
+@pytest.fixture
+def holder():
+    """Starts a process that holds a lock until it is killed."""
+    started = []
+
+    def hold(lock: Path) -> subprocess.Popen:
+        code = "import sys; from pathlib import Path; from stm_lab.data.lock import alone\n"
+        code += "with alone(Path(sys.argv[1]), 'preparing mine'): print('held', flush=True); sys.stdin.read()"
+        command = [sys.executable, "-c", code, str(lock)]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout.readline() == "held\n"
+        return started[-1]
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.wait()
 
 
-def test_the_lock_of_a_process_that_is_gone_is_taken_over(data_home, raw, recipe, monkeypatch):
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
+@pytest.mark.slow
+def test_two_processes_do_not_prepare_the_same_at_once(tmp_path, data_home, raw, recipe, capsys, holder):
     lock = lock_of(data_home, recipe, raw)
-    lock.write_text(f"{gone.pid} {socket.gethostname()}")
+    other = holder(lock)
+    there = sorted(lock.parent.iterdir())
+    for _ in range(2):  # who was turned away has not made way for the next
+        assert cli.main(["data", "prepare", str(tmp_path / "mine.yaml"), "--data-root", str(raw)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"another process (pid {other.pid} on {socket.gethostname()}) is preparing mine" in line
+        assert str(lock) in line
+    assert sorted(lock.parent.iterdir()) == there
+    other.stdin.close()  # it ends
+    other.wait()
+    assert cli.main(["data", "prepare", str(tmp_path / "mine.yaml"), "--data-root", str(raw), "--workers", "1"]) == 0
+
+
+def test_two_callers_in_one_process_do_not_hold_a_lock_at_once(tmp_path):
+    lock = tmp_path / "folder" / "a.lock"
+    with alone(lock, "counting"):
+        for _ in range(2):
+            with pytest.raises(UserError, match="this process is counting already"), alone(lock, "counting"):
+                pytest.fail("let in")
+        with alone(tmp_path / "b.lock", "counting"):
+            pass
+    with pytest.raises(KeyError), alone(lock, "counting"):
+        raise KeyError("work that fails")
+    with alone(lock, "counting"):
+        pass
+
+
+def test_threads_take_turns_at_a_lock(tmp_path):
+    inside, most, turned_away = [], [], []
+
+    def work(_):
+        try:
+            with alone(tmp_path / "a.lock", "counting"):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.01)
+                inside.pop()
+        except UserError:
+            turned_away.append(1)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(40)))
+    assert set(most) == {1}
+    assert len(most) + len(turned_away) == 40
+
+
+@pytest.mark.slow
+def test_the_lock_of_a_process_that_was_killed_is_free(data_home, raw, recipe, monkeypatch, holder):
+    lock = lock_of(data_home, recipe, raw)
+    other = holder(lock)
+    other.kill()
+    other.wait()
     held = []
-    make = parts._make_part
-    monkeypatch.setattr(parts, "_make_part", lambda *args: (held.append(lock.read_text()), make(*args)))
+    make, named = parts._make_part, lock.with_name(f"{lock.name}.holder")
+    assert named.read_text() == f"{other.pid} {socket.gethostname()}"
+    monkeypatch.setattr(parts, "_make_part", lambda *args: (held.append(named.read_text()), make(*args)))
     assert prepare(recipe, data_root=raw, workers=1).is_dir()
     assert set(held) == {f"{os.getpid()} {socket.gethostname()}"}
-    assert not lock.exists()
+    assert not named.exists()
 
 
 def test_a_killed_worker_is_told_in_one_line(data_home, raw, recipe, monkeypatch):
