@@ -3,6 +3,7 @@
 import collections
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -88,6 +89,42 @@ def test_without_torch_the_package_says_who_knows(tmp_path):
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert "cannot import name x" in done.stderr.splitlines()[-1]
     assert "stm-lab doctor" in done.stderr.splitlines()[-1]
+
+
+def imported(package: Path, *, beside: Path) -> subprocess.CompletedProcess:
+    """`import stm_lab` of a copy of the package, with what lies in a folder before all installed packages."""
+    command = [sys.executable, "-c", "import stm_lab; print(stm_lab.UserError.__name__)"]
+    environment = os.environ | {"PYTHONPATH": f"{beside}{os.pathsep}{package.parent}"}
+    return subprocess.run(command, env=environment, cwd=beside, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("raise AttributeError('a slip of ours')", "AttributeError: a slip of ours"),
+        ("from stm_lab.errors import NoSuchError", "ImportError: cannot import name 'NoSuchError'"),
+        ("import stm_lab.no_such_module", "ModuleNotFoundError: No module named 'stm_lab.no_such_module'"),
+        ("1 +", "SyntaxError"),
+    ],
+)
+def test_a_mistake_in_our_own_modules_is_not_silent(tmp_path, line, says):
+    package, beside = tmp_path / "there" / "stm_lab", tmp_path / "beside"
+    shutil.copytree(Path(doctor.__file__).parent, package, ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    beside.mkdir()
+    source = package / "designs" / "__init__.py"  # the first that is imported, so that this test need not wait
+    source.write_text(f"{line}\n{source.read_text()}")
+    done = imported(package, beside=beside)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(says)
+
+
+@pytest.mark.parametrize("error", ["ImportError('no x')", "OSError('no lib.so')", "RuntimeError('no operator nms')"])
+def test_another_package_that_is_broken_is_told_of(tmp_path, error):
+    (tmp_path / "torch.py").write_text(f"raise {error}")
+    done = imported(Path(doctor.__file__).parent, beside=tmp_path)
+    assert done.stdout == "UserError\n", done.stderr
+    assert f"RuntimeWarning: stm_lab has no models ({error.split('(')[0]}: no" in done.stderr
+    assert "stm-lab doctor" in done.stderr
 
 
 # ---- each check -----------------------------------------------------------------------------------------------------
