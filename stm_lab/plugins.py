@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import linecache
@@ -14,7 +15,7 @@ from stm_lab.errors import UserError
 from stm_lab.files import write_whole
 from stm_lab.mixers import get_mixer, list_mixers
 
-MODULE_PREFIX = "stm_lab_plugin_"  # of the names of their modules, before that of the file
+MODULE_PREFIX = "stm_lab_plugin_"  # of the names of their modules
 
 
 def load_plugins(files: Iterable[str | Path]) -> None:
@@ -27,19 +28,32 @@ def load_plugins(files: Iterable[str | Path]) -> None:
         path = Path(file).expanduser().absolute()
         if not path.is_file():
             raise UserError(f"plugin {str(file)!r}: no such file")
-        name = f"{MODULE_PREFIX}{path.stem}"
+        name = module_name(path)
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
             raise UserError(f"plugin {str(file)!r}: expected a Python file (.py)")
-        module = importlib.util.module_from_spec(spec)
+        module, before = importlib.util.module_from_spec(spec), sys.modules.get(name)
         sys.modules[name] = module  # so that its classes can be pickled for the data workers
         try:
             spec.loader.exec_module(module)
         except Exception as error:
-            del sys.modules[name]
+            if before is None:
+                del sys.modules[name]
+            else:  # what it registered is still in use, and is looked up there when it is pickled
+                sys.modules[name] = before
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
             line = f" line {lines[-1]}" if lines else ""
             raise UserError(f"plugin {str(file)!r}{line}: {type(error).__name__}: {error}") from error
+
+
+def module_name(file: str | Path) -> str:
+    """The name of a plugin's module: the file's, and a hash of where it lies, for files of one name in two folders.
+
+    It is the same in every process that is given this path.
+    """
+    path = Path(file).expanduser().absolute()
+    digest = hashlib.sha256(path.as_posix().encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{MODULE_PREFIX}{path.stem}_{digest}"
 
 
 def write_plugin(mixer: type, file: str | Path) -> Path:
@@ -65,7 +79,7 @@ def write_plugin(mixer: type, file: str | Path) -> Path:
         write_whole(path, source.encode())
     try:
         load_plugins([path])
-        if not any(get_mixer(name).__module__ == f"{MODULE_PREFIX}{path.stem}" for name in list_mixers()):
+        if not any(get_mixer(name).__module__ == module_name(path) for name in list_mixers()):
             raise UserError(f"plugin {str(file)!r} registers no mixer; put @register_mixer before the class")
     except UserError as error:
         path.unlink() if before is None else write_whole(path, before.encode())

@@ -1,6 +1,9 @@
 """A mixer's cell as a file: written, loaded, and refused where it does not stand by itself."""
 
 import linecache
+import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -47,7 +50,8 @@ def test_a_cell_becomes_a_file_that_registers_the_same_mixer(cell, tmp_path):
     assert path.read_text() == CELL.rstrip() + "\n"
     loaded = get_mixer("cell_mixer")
     assert loaded is not mixer
-    assert loaded.__module__ == f"{MODULE_PREFIX}mine"
+    assert loaded.__module__.startswith(f"{MODULE_PREFIX}mine")
+    assert sys.modules[loaded.__module__].CellMixer is loaded
     assert write_plugin(loaded, tmp_path / "again.py").read_text() == path.read_text()  # from a file, likewise
 
 
@@ -105,3 +109,50 @@ def test_a_cell_that_registers_nothing_is_refused_and_leaves_no_file(cell, tmp_p
     with pytest.raises(UserError, match="registers no mixer; put @register_mixer before the class"):
         write_plugin(cell(unregistered), tmp_path / "mine.py")
     assert not (tmp_path / "mine.py").exists()
+
+
+@pytest.fixture
+def two_of_one_name(tmp_path):
+    """a/my_mixer.py and b/my_mixer.py, which register a_mixer and b_mixer, each of a class CellMixer."""
+    files = []
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        files.append(tmp_path / folder / "my_mixer.py")
+        files[-1].write_text(CELL.replace("cell_mixer", f"{folder}_mixer"))
+    yield files
+    for folder in "ab":
+        registry._mixers.pop(f"{folder}_mixer", None)
+
+
+def test_files_of_one_name_in_two_folders_are_two_modules(two_of_one_name):
+    load_plugins(two_of_one_name)
+    mixers = [get_mixer(f"{folder}_mixer") for folder in "ab"]
+    assert mixers[0].__module__ != mixers[1].__module__
+    assert [pickle.loads(pickle.dumps(mixer)) for mixer in mixers] == mixers  # by module and name
+
+
+@pytest.mark.slow
+def test_another_process_finds_the_class_under_the_same_name(two_of_one_name):
+    load_plugins(two_of_one_name)
+    sent = {str(file): pickle.dumps(get_mixer(f"{file.parent.name}_mixer")) for file in two_of_one_name}
+    code = f"import pickle; from stm_lab.plugins import load_plugins; sent = {sent!r}; load_plugins(sent)\n"
+    code += "print([pickle.loads(one).__init__.__code__.co_filename for one in sent.values()])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == str([*sent]), done.stderr
+
+
+def test_a_file_that_fails_leaves_the_module_that_was_there(two_of_one_name, tmp_path):
+    file = two_of_one_name[0]
+    load_plugins([file])
+    mixer = get_mixer("a_mixer")
+    file.write_text("raise ValueError('half edited')")
+    with pytest.raises(UserError, match="half edited"):
+        load_plugins([file])
+    assert get_mixer("a_mixer") is mixer
+    assert pickle.loads(pickle.dumps(mixer)) is mixer
+    fresh = tmp_path / "fresh.py"
+    fresh.write_text("raise ValueError('never was')")
+    there = set(sys.modules)
+    with pytest.raises(UserError, match="never was"):
+        load_plugins([fresh])
+    assert set(sys.modules) - there == set()
