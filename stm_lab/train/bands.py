@@ -19,7 +19,10 @@ from stm_lab.train.health import band_key
 
 
 def record(folders: Sequence[str | Path]) -> dict[str, dict[str, float]]:
-    """The bands of finished runs: mean and standard deviation of top-1, percent; none of a single run."""
+    """The bands of finished runs: mean and standard deviation of top-1, percent; none of a single run.
+
+    What spreads widely is recorded too, for it says how far seeds differ; `health.after` does not judge by it.
+    """
     reached = defaultdict(list)
     for folder in map(Path, folders):
         last = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]

@@ -26,6 +26,9 @@ ODD_LR = 25  # times, or one part in, the published learning rate scaled to the 
 TRIED_LR = 5  # the same, for what is advised: quick's 2e-3, 11 times, has ended every nano in one answer for all
 TOO_SHORT = 1000  # steps: on `shapes` and at quick's batch nothing is learnt in the first 600
 NARROWEST_BAND = 3.0  # points of accuracy to either side, for machines and versions differ
+# beyond this nothing is said: three times halo's spread of 25 points reaches from below chance to above 100%, so that
+# no outcome could be far from such a band, and silence would look like an assurance where it is nothing
+WIDEST_BAND = 20.0
 
 Row = Mapping[str, Any]
 
@@ -105,12 +108,16 @@ def diverged(what: str, value: float, step: int, steps: int, lr: float, kept: in
 
 
 def after(config: TrainConfig, top1: float) -> list[str]:
-    """What looks odd about the outcome, where earlier runs of this configuration are on record."""
+    """What looks odd about the outcome, where earlier runs of this configuration are on record and agree.
+
+    Top-1 is in percent. A band is mean +- max(3 standard deviations, NARROWEST_BAND); one that is wider than
+    WIDEST_BAND to either side is left out, because its seeds differ too much to judge by.
+    """
     band = yaml12.read_mapping(BANDS).get(band_key(config))
     if band is None:
         return []
     width = max(SURE * band["spread"], NARROWEST_BAND)
-    if abs(top1 - band["mean"]) <= width:
+    if width > WIDEST_BAND or abs(top1 - band["mean"]) <= width:
         return []
     return [
         f"top-1 is {top1:.1f}%, while {band['runs']} earlier run(s) of {config.mixer} {config.scale} on "

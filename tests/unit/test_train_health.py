@@ -106,6 +106,17 @@ def test_one_run_makes_no_band(tmp_path):
     assert bands.record([tmp_path]) == {}
 
 
+@pytest.mark.parametrize("spread", [0.0, 1.0, 6.6, 6.7, 25.0, 60.0])
+@pytest.mark.parametrize("top1", [0.0, 10.0, 49.0, 51.0, 99.0])
+def test_only_a_band_that_can_be_left_is_judged_by(tmp_path, monkeypatch, spread, top1):
+    config = load_config("quick", mixer="swin")
+    recorded = tmp_path / "bands.yaml"
+    recorded.write_text(json.dumps({health.band_key(config): {"mean": 50.0, "spread": spread, "runs": 3}}))
+    monkeypatch.setattr(health, "BANDS", recorded)
+    far = abs(top1 - 50) > max(3 * spread, 3) and 3 * spread <= 20
+    assert bool(health.after(config, top1)) == far
+
+
 @pytest.mark.parametrize("mixer", ["halo", "pvt", "swin", "convnext", "dcn_v3", "identity"])
 def test_the_shipped_weights_lie_in_their_band(mixer):
     """Bands are as wide as the seeds differ: only dcn_v3's is narrow enough to tell a run that learnt nothing."""
