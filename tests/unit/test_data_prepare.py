@@ -121,7 +121,7 @@ def test_the_folder_is_one_of_datasets_and_its_manifest_tells_all(raw, recipe):
         assert row["raw_hash"] == sources.content_hash(file.read_bytes())
         assert row["hash"] == sources.content_hash(image["bytes"])
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "train", "validation"]
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["48"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [f".48-format{FORMAT}.lock", "48"]
 
 
 def test_large_images_are_jpeg_and_close_to_the_resized_one(tmp_path):
