@@ -1,12 +1,13 @@
 """From runs to the weights that come with the package: float16, measured again after the cast.
 
-python -m stm_lab.train nano-weights -p mixer=swin
+stm-lab train nano-weights -p mixer=swin
 python -m stm_lab.train.weights RUN...
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import safetensors.torch
 from stm_lab import data
 from stm_lab.errors import UserError
 from stm_lab.models import WEIGHTS
-from stm_lab.train.config import load_config
+from stm_lab.train.config import TrainConfig, list_presets, load_config
 from stm_lab.train.evaluation import evaluate
 from stm_lab.train.folder import load_run
 
@@ -25,8 +26,9 @@ ROWS = WEIGHTS / "rows.jsonl"
 def publish(run: str | Path) -> dict:
     """Write a finished run's weights, in float16, to the package's folder, and its row to the `rows.jsonl` there.
 
-    The row has the run's configuration, its last metrics, and top-1 (percent of the validation split) of the weights
-    as they are written. Raises UserError if there is no finished run.
+    The row has the run's configuration, its last metrics, top-1 (percent of the validation split) of the weights as
+    they are written, and what made them: a command that trains the same, the revision and fingerprint of the code, the
+    device, the versions of packages. Raises UserError if there is no finished run.
     """
     run = Path(run)
     config, model = load_config(run / "config.yaml"), load_run(run)
@@ -41,18 +43,37 @@ def publish(run: str | Path) -> dict:
     validation = data.load(config.recipe, "validation", data_root=config.data_root, image_size=image_size)
     top1, _ = evaluate(model, *data.to_tensors(validation, image_size, config.crop_pct))
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    made_with = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     row = {
         "name": name,
+        "command": command_of(config),
         "top1_float16": top1,
         "metrics": last,
         "config": config.result_fields(),
         "data": data.fingerprint(config.recipe, data_root=config.data_root),
-        "environment": json.loads((run / "environment.json").read_text(encoding="utf-8"))["packages"],
+        "revision": made_with.get("git_revision"),  # null: the package was installed, and not run from a checkout
+        "code": made_with.get("code"),
+        "device": made_with.get("device_name"),
+        "environment": made_with["packages"],
     }
     others = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()] if ROWS.is_file() else []
     rows = sorted([other for other in others if other["name"] != name] + [row], key=lambda one: one["name"])
     ROWS.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
     return row
+
+
+def command_of(config: TrainConfig) -> str:
+    """The shortest command that trains what decides this configuration's outcome: a preset, its mixer, what differs."""
+    wanted = config.result_fields()
+
+    def differing(preset: str) -> dict:
+        there = load_config(preset).result_fields()
+        return {name: value for name, value in wanted.items() if name == "mixer" or value != there[name]}
+
+    preset = min(list_presets(), key=lambda preset: len(differing(preset)))
+    values = {name: value if isinstance(value, str) else json.dumps(value) for name, value in differing(preset).items()}
+    assignments = [part for name, value in values.items() for part in ("-p", f"{name}={value}")]
+    return shlex.join(["stm-lab", "train", preset, *assignments])
 
 
 def main(runs: list[str]) -> int:

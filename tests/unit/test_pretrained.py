@@ -3,6 +3,7 @@
 import argparse
 import json
 import pickle
+import shlex
 import urllib.error
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from timm.models._hub import save_for_hf
 
 import stm_lab
 from stm_lab import UserError, build_model, data, load_published
+from stm_lab.environment import code_fingerprint
 from stm_lab.models import _OURS, _PUBLISHED, WEIGHTS
-from stm_lab.train import evaluate
-from stm_lab.train.weights import ROWS
+from stm_lab.overrides import parse_overrides
+from stm_lab.train import evaluate, fit, load_config, weights
+from stm_lab.train.weights import ROWS, command_of
 
 MANIFESTS = Path(__file__).parents[1] / "golden" / "manifests"
 NAMES = [f"unified_{mixer}_nano" for mixer in _OURS]
@@ -57,6 +60,49 @@ def test_every_shipped_file_has_the_row_that_made_it():
     for row in rows.values():
         assert abs(row["top1_float16"] - row["metrics"]["top1"]) < 0.5
         assert row["data"] == data.fingerprint("shapes")
+
+
+def config_of(command):
+    """What a shell, and then the command line, make of a command."""
+    program, verb, preset, *rest = shlex.split(command)
+    assert (program, verb) == ("stm-lab", "train")
+    assert set(rest[::2]) <= {"-p"}
+    return load_config(preset, **parse_overrides(rest[1::2]))
+
+
+def test_the_command_of_a_shipped_file_trains_what_its_row_says():
+    for row in map(json.loads, ROWS.read_text().splitlines()):
+        assert config_of(row["command"]).result_fields() == row["config"]
+        assert command_of(load_config(row["config"])) == row["command"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("quick", {"mixer": "pvt", "seed": 3, "lr": 5e-5, "train_size": 100}),
+        ("class", {"augmentation": {"flip": False}, "ema_decay": None, "device": "cpu"}),
+        ("paper-cnn", {"mixer": "swin", "model_options": {"depths": [1, 2, 1, 1], "design": "original"}}),
+        ("quick", {"plugins": ["a folder/it's mine.py"], "recipe": "shapes"}),
+    ],
+)
+def test_a_command_trains_the_configuration_that_it_is_of(preset, changes):
+    config = load_config(preset, **changes)
+    assert config_of(command_of(config)).result_fields() == config.result_fields()
+
+
+@pytest.mark.slow
+def test_a_published_row_says_what_made_it(tmp_path, monkeypatch):
+    sizes = {"train_size": 64, "validation_size": 20, "epochs": 0.5, "warmup_epochs": 0, "device": "cpu"}
+    run = fit("quick", mixer="pooling", out=tmp_path / "run", **sizes).run_dir
+    made_with = json.loads((run / "environment.json").read_text())
+    monkeypatch.setattr(weights, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(weights, "ROWS", tmp_path / "weights" / "rows.jsonl")
+    row = weights.publish(run)
+    assert [json.loads(line) for line in weights.ROWS.read_text().splitlines()] == [row]
+    assert (row["revision"], row["code"]) == (made_with["git_revision"], made_with["code"])
+    assert (row["device"], row["environment"]) == (made_with["device_name"], made_with["packages"])
+    assert row["code"] == code_fingerprint()
+    assert config_of(row["command"]).result_fields() == row["config"]
 
 
 @pytest.mark.slow
