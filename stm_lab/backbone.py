@@ -202,25 +202,29 @@ class Stage(nn.Module):
 class Head(nn.Module):
     """Global pooling and the classifier: NCHW map -> (B, classes). Its kinds have layers before or after the pooling.
 
-    `hidden` is the width of what the classifier sees. Raises UserError for a pooling that is none of timm's or does not
-    go with the classes.
+    `width` is that of the map that is pooled, `hidden` that of what the classifier sees: twice as much where averages
+    and maxima stand side by side (catavgmax). Raises UserError for a pooling that is none of timm's or does not go with
+    the classes.
     """
 
     def __init__(self, dim: int, num_classes: int, global_pool: str, drop_rate: float, eps: float) -> None:
         super().__init__()
-        self.hidden = self.build(dim, eps)
+        self.width = self.build(dim, eps)
         self.drop = nn.Dropout(drop_rate)
         self.reset(num_classes, global_pool)
 
     def build(self, dim: int, eps: float) -> int:
-        """Make the layers of this kind; returns `hidden`."""
+        """Make the layers of this kind; returns `width`."""
         return dim
 
     def reset(self, num_classes: int, global_pool: str) -> None:
         check_known("global_pool", global_pool, ("avg", "max", "avgmax", "catavgmax", ""))
-        if num_classes < 0 or (num_classes and not global_pool):
+        if num_classes < 0:
+            raise UserError(f"num_classes must be at least 0 (0: no classifier), not {num_classes}")
+        if num_classes and not global_pool:
             raise UserError(f"num_classes={num_classes} does not go with global_pool={global_pool!r}")
-        self.global_pool, self.fc = create_classifier(self.hidden, num_classes, global_pool)
+        self.global_pool, self.fc = create_classifier(self.width, num_classes, global_pool)
+        self.hidden = self.width * self.global_pool.feat_mult()
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> (B, hidden)."""
@@ -270,8 +274,10 @@ class PrunedHead(nn.Module):
         super().__init__()
         self.fc = nn.Identity()
 
-    def reset(self, *_: object) -> None:
-        raise UserError("this model was pruned to its feature maps and has no head; build it anew for a classifier")
+    def reset(self, num_classes: int, global_pool: str | None = None) -> None:
+        """No classifier is what it has; nothing is pooled here. Raises UserError for any other."""
+        if num_classes or global_pool:
+            raise UserError("this model was pruned to its feature maps and has no head; build it anew for a classifier")
 
     def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         return x
@@ -396,14 +402,17 @@ class UnifiedBackbone(nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier; `global_pool` None keeps the pooling, "" drops it (num_classes must be 0 then)."""
+        """A new classifier; `global_pool` None keeps the pooling, "" drops it (num_classes must be 0 then).
+
+        A model that was pruned to its maps has none, and takes 0 alone. Raises UserError for what does not go together.
+        """
         if isinstance(self.head, PrunedHead):
-            self.head.reset()
+            return self.head.reset(num_classes, global_pool)
         pool = self.head.global_pool.pool_type if global_pool is None else global_pool
         weight = self.stem[0].weight
         self.head.reset(num_classes, pool)
         self.head.fc.apply(_init_weights).to(weight.device, weight.dtype)
-        self.num_classes = num_classes
+        self.num_classes, self.head_hidden_size = num_classes, self.head.hidden
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         for stage in self.stages:

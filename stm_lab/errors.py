@@ -20,7 +20,7 @@ def nearest(name: object, known: Iterable[object]) -> str:
     close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(choices) or 'none'}"
+    return f"known: {', '.join(choice or repr(choice) for choice in choices) or 'none'}"
 
 
 def check_known(what: str, name: object, known: Iterable[object], where: str = "") -> None:

@@ -6,6 +6,7 @@ studied. What the words of `stem`, `downsample`, `head` and `branches` mean is b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
@@ -20,6 +21,11 @@ CHOICES = {  # what a design may say of these; the first is the unified network'
     "head": ("conv", "linear", "norm_linear"),
     "branches": (2, 1),
 }
+
+
+def _is_count(value: object) -> bool:
+    """Whether a value is a whole number from 1; numpy's are, True is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +64,14 @@ class Design:
             check_known(name, getattr(self, name), choices)
         for name in ("dims", "depths", "mlp_ratios"):
             value = getattr(self, name)
-            if not isinstance(value, tuple) or len(value) != 4 or not all(isinstance(v, int) and v > 0 for v in value):
+            if not isinstance(value, tuple) or len(value) != 4 or not all(map(_is_count, value)):
                 raise UserError(f"{name} must be four positive integers, one a stage, not {value!r}")
+            object.__setattr__(self, name, tuple(map(int, value)))  # numpy's would go into shapes and JSON
+        for name in ("norm_eps", "embed_eps", "stage_eps"):
+            if not 0 <= getattr(self, name) < math.inf:  # below 0 it may be the root of a negative number
+                raise UserError(f"{name} must be a number of at least 0, not {getattr(self, name)!r}")
+        if not 0 <= self.layer_scale < math.inf:
+            raise UserError(f"layer_scale must be a number of at least 0 (0: none), not {self.layer_scale!r}")
         if not 0 <= self.drop_path_rate < 1:
             raise UserError(f"drop_path_rate must be in [0, 1), not {self.drop_path_rate!r}")
         sides = self.img_size if isinstance(self.img_size, list | tuple) else (self.img_size, self.img_size)

@@ -1,6 +1,7 @@
 """What timm expects of a registered family, and what we promise besides; one test per property over all mixers."""
 
 import copy
+import math
 import pickle
 import re
 import shutil
@@ -266,9 +267,35 @@ def test_copies_and_pickles(name):
 def test_a_pruned_model_passes_its_maps_through():
     model = build_model("swin", "nano").eval()
     model.prune_intermediate_layers([1])
-    assert model(images(1, 3, 64, 64)).shape == (1, 32, 8, 8)
-    with pytest.raises(UserError, match="has no head"):
-        model.reset_classifier(3)
+    maps = model(images(1, 3, 64, 64))
+    assert maps.shape == (1, 32, 8, 8)
+    for nothing in ((0,), (0, "")):  # as in timm: it has no classifier already
+        model.reset_classifier(*nothing)
+        assert torch.equal(model(images(1, 3, 64, 64)), maps)
+        assert (model.num_classes, model.head_hidden_size) == (0, 32)
+    for head in ((3,), (0, "avg")):
+        with pytest.raises(UserError, match="has no head"):
+            model.reset_classifier(*head)
+
+
+@pytest.mark.parametrize("name", ["unified_swin_nano", "original_swin_nano"])  # with a convolution in the head, without
+def test_the_heads_width_follows_the_pooling(name):
+    """catavgmax puts means and maxima side by side, so that the classifier sees twice as many features."""
+    model, x = timm.create_model(name, num_classes=5, global_pool="catavgmax").eval(), images(2, 3, 64, 64)
+
+    def widths():
+        features = model.forward_head(model.forward_features(x), pre_logits=True)
+        return features.shape[1], model.head_hidden_size, getattr(model.get_classifier(), "in_features", None)
+
+    double = widths()[0]
+    assert widths() == (double, double, double)
+    for pooling, wide in (("avg", double // 2), ("catavgmax", double), ("max", double // 2)):
+        model.reset_classifier(3, pooling)
+        assert widths() == (wide, wide, wide)
+        assert model(x).shape == (2, 3)
+    model.reset_classifier(0, "catavgmax")
+    assert widths() == (double, double, None)
+    assert model(x).shape == (2, double)
 
 
 def test_drop_path_grows_through_all_stages():
@@ -313,6 +340,10 @@ def test_overrides():
     assert build_model("pvt", "nano", reduction=2).stages[3].blocks[0].mixer.reduction == 2
     numbers = {"window": np.int64(8), "img_size": np.int64(96), "drop_path_rate": np.float32(0.1)}
     assert build_model("swin", "nano", **numbers).design.image_shape == (96, 96)
+    counted = build_model("swin", "nano", depths=np.array([1, 2, 1, 1]).tolist(), dims=tuple(np.array([8, 8, 16, 16])))
+    assert counted.design == build_model("swin", "nano", depths=(1, 2, 1, 1), dims=(8, 8, 16, 16)).design
+    assert {type(dim) for dim in counted.design.dims} == {int}
+    assert build_model("swin", "nano", depths=tuple(np.int64([1, 1, 1, 1]))).design.depths == (1, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -329,6 +360,15 @@ def test_overrides():
         (lambda: build_model("swin", "nano", window=[4, 4]), "takes one value, or four"),
         (lambda: build_model("swin", "nano", depths=(1, 1, 1)), "depths must be four positive integers"),
         (lambda: build_model("swin", "nano", depths=2), "depths must be four positive integers"),
+        (lambda: build_model("swin", "nano", depths=(True, 1, 1, 1)), "depths must be four positive integers"),
+        (lambda: build_model("swin", "nano", mlp_ratios=(4, 4, 4, np.int64(0))), "mlp_ratios must be four positive"),
+        (lambda: build_model("swin", "nano", layer_scale=-1.0), r"layer_scale must be a number of at least 0 .*-1\.0"),
+        (lambda: build_model("swin", "nano", layer_scale=math.nan), "layer_scale must be a number of at least 0 .*nan"),
+        (lambda: build_model("swin", "nano", norm_eps=-1.0), r"norm_eps must be a number of at least 0, not -1\.0"),
+        (lambda: build_model("swin", "nano", embed_eps=math.nan), "embed_eps must be a number of at least 0, not nan"),
+        (lambda: build_model("swin", "nano", stage_eps=math.inf), "stage_eps must be a number of at least 0, not inf"),
+        (lambda: build_model("swin", "nano", num_classes=-1), "num_classes must be at least 0 .*, not -1"),
+        (lambda: build_model("swin", "nano").reset_classifier(-1), "num_classes must be at least 0 .*, not -1"),
         (lambda: build_model("swin", "nano", img_size=(64,)), "img_size must be one number or"),
         (lambda: build_model("swin", "nano", shift=[]), "takes one value, or four"),
         (lambda: build_model("convnext", "nano", kernel=4), "kernel=4 must be odd"),
@@ -337,6 +377,7 @@ def test_overrides():
         (lambda: build_model("swin", "nano", img_size=31), "img_size must be at least 32 on both sides, not 31x31"),
         (lambda: build_model("swin", "nano", drop_path_rate=1.5), r"drop_path_rate must be in \[0, 1\)"),
         (lambda: build_model("swin", "nano", global_pool="mean"), "unknown global_pool 'mean'"),
+        (lambda: build_model("swin", "nano", global_pool="fast"), "unknown global_pool 'fast'; known: '', avg, avgmax"),
         (lambda: build_model("swin", "nano", global_pool=""), "does not go with global_pool=''"),
         (lambda: build_model("swin", "nano", window="eight"), "window must be a whole number, not 'eight'"),
         (lambda: build_model("swin", "nano", window=8.0), r"window must be a whole number, not 8\.0"),
