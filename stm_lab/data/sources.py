@@ -88,8 +88,12 @@ def read(recipe: Recipe, split: str, source: Source, folder: Path | None) -> Dat
 
 
 def stamp(recipe: Recipe, source: Source, folder: Path) -> tuple:
-    """Names, times and sizes of the files that hold images, or of the folders around them where there is one file an
-    image: it changes when images come, go or are replaced."""
+    """What changes when the images do, as far as is seen without reading them: names, times (ns) and sizes (bytes).
+
+    Of parquet files and shards, those of the files themselves. Where each image is a file, those of the folders alone,
+    for there may be a million files: it changes when images come, go, are renamed, or are replaced by a rename, but not
+    when one is written over in place.
+    """
     if source.kind == "parquet":
         files = [folder / f"{split}.parquet" for split in recipe.counts]
     elif source.kind == "webdataset":
