@@ -20,9 +20,11 @@ class Identity(nn.Module):
         super().__init__()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, C) -> the same tensor."""
         return x
 
     def macs(self, H: int, W: int) -> int:
+        """0 multiply-adds."""
         return 0
 
 
@@ -37,8 +39,10 @@ class Pooling(nn.Module):
         super().__init__()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
         mean = F.avg_pool2d(x.permute(0, 3, 1, 2), 3, stride=1, padding=1, count_include_pad=False)
         return mean.permute(0, 2, 3, 1) - x
 
     def macs(self, H: int, W: int) -> int:
+        """0 multiply-adds: sums are not counted."""
         return 0

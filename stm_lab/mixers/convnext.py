@@ -31,6 +31,7 @@ class DepthwiseConv(nn.Module):
         self.proj_out = nn.Linear(dim, dim) if projections else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
         return self.proj_out(self.dwconv(self.proj_in(x)))
 
     def macs(self, H: int, W: int) -> int:

@@ -57,6 +57,7 @@ class DeformableConvV3(nn.Module):
         return offsets, self.weights(f).view(B, H, W, self.heads, POINTS).softmax(-1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
         B, H, W, C = x.shape
         h, d = self.heads, C // self.heads
         offsets, weights = self.sampling(x)

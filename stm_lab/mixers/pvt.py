@@ -41,6 +41,7 @@ class SpatialReductionAttention(nn.Module):
             self.norm = nn.LayerNorm(dim, eps=1e-5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, C) -> (B, H, W, C), H and W at least the reduction."""
         B, H, W, C = x.shape
         self._check_size(H, W)
         h, d = self.heads, C // self.heads

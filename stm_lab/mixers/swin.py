@@ -39,6 +39,7 @@ class ShiftedWindowAttention(nn.Module):
         init_table(self.relative_position_bias_table)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
         B, H, W, C = x.shape
         w, shift = self._window_and_shift(H, W)
         rows, cols = -(-H // w), -(-W // w)
@@ -98,6 +99,7 @@ class ShiftedWindowAttention(nn.Module):
         return f"windows of {w}x{w}" + padded_note((H, W), (w, w))
 
     def no_weight_decay(self) -> set[str]:
+        """Names of parameters of two or more dimensions that weight decay spares."""
         return {"relative_position_bias_table"}
 
 
