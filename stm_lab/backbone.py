@@ -58,6 +58,7 @@ class Stem(nn.ModuleList):
         super().__init__(_STEMS[kind](in_chans, dim, eps))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) images -> (B, C', H/4, W/4), rounded up."""
         x = x.permute(0, 2, 3, 1)  # (B, C, H, W) -> tokens (B, H, W, C)
         for layer in self:
             x = layer(x)
@@ -81,6 +82,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, H, W, C) -> (B, H, W, C); each by itself, but for the convolution."""
         return self.fc2(F.gelu(self.conv(self.fc1(x))))
 
 
@@ -114,10 +116,12 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, H, W, C) -> (B, H, W, C)."""
         x = self.add(x, self.gamma1, self.mix(self.norm1(x)))
         return self.add(x, self.gamma2, self.mlp(self.norm2(x)))
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
+        """What the mixer makes of tokens (B, H, W, C), in the same shape; UserError if it is another."""
         mixed = self.mixer(x)
         if mixed.shape != x.shape:  # some would be broadcast silently
             shapes = f"{tuple(mixed.shape)} for tokens {tuple(x.shape)}"
@@ -125,6 +129,7 @@ class Block(nn.Module):
         return mixed
 
     def add(self, x: torch.Tensor, gamma: torch.Tensor | None, branch: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, H, W, C) plus a branch of that shape, times gamma (C,) if there is one; it may be dropped."""
         return x + self.drop_path(branch if gamma is None else gamma * branch)
 
 
@@ -136,6 +141,7 @@ class OneBranchBlock(Block):
         self.norm1 = self.gamma1 = None  # the norm stands between mixer and MLP, the scale behind both
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, H, W, C) -> (B, H, W, C)."""
         return self.add(x, self.gamma2, self.mlp(self.norm2(self.mix(x))))
 
 
@@ -151,6 +157,7 @@ class PositionEmbedding(nn.Module):
         init_table(self.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, H, W, C) -> (B, H, W, C), at any H and W."""
         return x + resize_embedding(self.weight, x.shape[1], x.shape[2])
 
 
@@ -193,6 +200,7 @@ class Stage(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=design.stage_eps) if is_normed else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The map before, (B, in_dim, H, W) -> (B, dim, H/2, W/2), rounded up; in the first stage (B, dim, H, W)."""
         x = self.downsample(x.permute(0, 2, 3, 1))  # (B, C, H, W) -> tokens (B, H, W, C)
         x = self.position_embedding(x)
         x = checkpoint_seq(self.blocks, x) if self.grad_checkpointing else self.blocks(x)
@@ -218,6 +226,7 @@ class Head(nn.Module):
         return dim
 
     def reset(self, num_classes: int, global_pool: str) -> None:
+        """A new pooling and classifier; the layers of this kind stay. Raises UserError as the class says."""
         check_known("global_pool", global_pool, ("avg", "max", "avgmax", "catavgmax", ""))
         if num_classes < 0:
             raise UserError(f"num_classes must be at least 0 (0: no classifier), not {num_classes}")
@@ -231,6 +240,7 @@ class Head(nn.Module):
         return self.global_pool(x)
 
     def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """The last map (B, C, H, W) -> logits (B, classes), or with `pre_logits` what gives them, (B, hidden)."""
         x = self.drop(self.pool(x))
         return x if pre_logits else self.fc(x)
 
@@ -239,12 +249,14 @@ class ConvHead(Head):
     """The unified one: 1x1 convolution to 1.5 times the width, BatchNorm, GELU, then pooling."""
 
     def build(self, dim: int, eps: float) -> int:
+        """Convolution and norm; returns 1.5 times `dim`."""
         hidden = int(1.5 * dim)
         self.conv = nn.Conv2d(dim, hidden, 1, bias=False)
         self.norm = nn.BatchNorm2d(hidden)
         return hidden
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, hidden), hidden being 1.5 C; a map of that many channels without pooling."""
         return self.global_pool(F.gelu(self.norm(self.conv(x))))
 
 
@@ -252,15 +264,18 @@ class NormHead(Head):
     """ConvNeXt's: pooling, then the only norm of the trunk."""
 
     def build(self, dim: int, eps: float) -> int:
+        """The norm; returns `dim`."""
         self.norm = nn.LayerNorm(dim, eps=eps)
         return dim
 
     def reset(self, num_classes: int, global_pool: str) -> None:
+        """As every head's, but for a pooling that changes the width: its norm is fixed. UserError for that."""
         if global_pool == "catavgmax":
             raise UserError("global_pool='catavgmax' doubles the width, and this head's norm has the map's")
         super().reset(num_classes, global_pool)
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, C); a map without pooling."""
         return self.norm(self.global_pool(x).movedim(1, -1)).movedim(-1, 1)  # a map, if nothing was pooled
 
 
@@ -280,6 +295,7 @@ class PrunedHead(nn.Module):
             raise UserError("this model was pruned to its feature maps and has no head; build it anew for a classifier")
 
     def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """The map (B, C, H, W), as it is."""
         return x
 
 
@@ -343,6 +359,7 @@ class UnifiedBackbone(nn.Module):
         self.apply(_init_weights)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images (B, in_chans, H, W) -> logits (B, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
@@ -399,6 +416,7 @@ class UnifiedBackbone(nn.Module):
         load_pretrained(self, path)
 
     def get_classifier(self) -> nn.Module:
+        """The linear layer that gives the logits; an identity where there are no classes."""
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -415,6 +433,7 @@ class UnifiedBackbone(nn.Module):
         self.num_classes, self.head_hidden_size = num_classes, self.head.hidden
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep no activations of the blocks, but compute them anew in the backward pass: less memory, more time."""
         for stage in self.stages:
             stage.grad_checkpointing = enable
 

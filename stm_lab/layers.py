@@ -16,6 +16,7 @@ class TokenConv2d(nn.Conv2d):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, C) -> (B, H', W', C')."""
         x = super().forward(x.permute(0, 3, 1, 2))  # (B, H, W, C) -> (B, C', H', W')
         return x.permute(0, 2, 3, 1)  # -> (B, H', W', C')
 
@@ -30,6 +31,7 @@ class PatchConv2d(TokenConv2d):
         super().__init__(dim, out_dim, patch, stride=patch)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, C) -> (B, H/patch, W/patch, C'), rounded up."""
         return super().forward(_whole_patches(x, self.stride[0]))
 
 
@@ -40,6 +42,7 @@ class MergePatches(nn.Module):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, C) -> (B, H/2, W/2, 4C), rounded up."""
         x = _whole_patches(x, 2)
         B, H, W, C = x.shape
         x = x.view(B, H // 2, 2, W // 2, 2, C).permute(0, 1, 3, 4, 2, 5)  # (B, H/2, W/2, column, row, C)

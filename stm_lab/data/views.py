@@ -86,6 +86,7 @@ def to_tensors(dataset: Dataset, image_size: int, crop_pct: float = 1.0) -> tupl
 
 
 def labels(dataset: Dataset) -> torch.Tensor:
+    """The classes of all images of a data set, (N,) int64, in its order; no image is decoded."""
     return torch.tensor(dataset.with_format("arrow")[:]["label"].to_numpy(), dtype=torch.int64)
 
 

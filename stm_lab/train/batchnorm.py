@@ -30,6 +30,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, C, H, W), B being this process's share; in training all processes must call it."""
         if not self.training:
             return super().forward(x)
         processes = torch.distributed.get_world_size()

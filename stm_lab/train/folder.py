@@ -169,6 +169,7 @@ class RunFolder:
         _replace(self.path / METRICS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
     def read_rows(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`, one mapping an epoch."""
         return [json.loads(line) for line in (self.path / METRICS).read_text(encoding="utf-8").splitlines()]
 
     def save_weights(self, state: Mapping[str, torch.Tensor], **facts: Any) -> None:

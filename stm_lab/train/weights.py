@@ -77,6 +77,7 @@ def command_of(config: TrainConfig) -> str:
 
 
 def main(runs: list[str]) -> int:
+    """Publish the runs in these folders; returns the exit status: 0 done, 2 for what is no finished run."""
     for run in runs:
         try:
             row = publish(run)
