@@ -41,12 +41,16 @@ def leaderboard(
 
 def print_leaderboard(table: pd.DataFrame, title: str) -> None:
     """A leaderboard as text: its groups, what is told apart, and what has to be said of it."""
-    from stm_lab.course.pages import parts, said_of, shown
+    import pandas as pd
+
+    from stm_lab.course.pages import as_text, parts, said_of
 
     for made_with, lines, verdict in parts(table):
+        texts = as_text(lines)
+        for name in filter(lambda name: pd.api.types.is_numeric_dtype(lines[name]), lines.columns):
+            texts[name] = texts[name].str.rjust(texts[name].str.len().max())  # decimals below decimals
         columns = [str(column).replace("_", " ") for column in lines.columns]
-        cells = (map(shown, line) for line in lines.itertuples(index=False))
-        print_table(f"{title}: {made_with}" if made_with else title, columns, cells)
+        print_table(f"{title}: {made_with}" if made_with else title, columns, texts.itertuples(index=False))
         print(f"{verdict}\n")
     for note in said_of(table):
         print(note)

@@ -19,7 +19,7 @@ import pandas as pd
 
 from stm_lab.course.folder import RunFolder
 from stm_lab.course.found import COUNTED, FILE, Run, Runs, find, of_notebook
-from stm_lab.course.pages import said_of_left_out
+from stm_lab.course.pages import alike, exact, said_of_left_out
 from stm_lab.course.results import of_a_machine, paired_difference, summarised
 from stm_lab.errors import UserError, check_known
 
@@ -39,8 +39,8 @@ def leaderboard(
     Columns: `by`, `n` seeds, `mean`, `spread` (standard deviation over seeds, NaN for one), in the metric's own units;
     with a `baseline` those of `results.summary`; `rank_statement`: "leader", or what the differences to the leader say,
     paired by seed, at 95% (one interval a line, not corrected for their number): "below the leader", "within the noise
-    of the leader", "one seed", "no seed in common". The highest mean leads, or the lowest, where the metric's name has
-    loss, error, seconds, latency, wait, memory, macs or params in it.
+    of the leader", "identical to the leader", "one seed", "no seed in common". The highest mean leads, or the lowest,
+    where the metric's name has loss, error, seconds, latency, wait, memory, macs or params in it.
 
     Rows of different code, data, notebooks or parameters (but for `by`, its plural, and seeds) are kept apart: what
     differs becomes columns, and each such group has a leader and a baseline of its own. A list parameter whose rows
@@ -294,7 +294,7 @@ def _differing(made_with: list[dict[str, Any]]) -> list[str]:
 
 def _different(made_with: list[dict[str, Any]], key: str) -> list[str]:
     values = {json.dumps(parts.get(key)): parts.get(key) for parts in made_with}
-    return ["not set" if value is None else str(_shown(value)) for value in sorted(values.values(), key=_sortable)]
+    return ["not set" if value is None else exact(_shown(value)) for value in sorted(values.values(), key=_sortable)]
 
 
 def _sortable(value: Any) -> tuple:
@@ -326,6 +326,7 @@ def _against(ours: Mapping[Any, float], leader: Mapping[Any, float]) -> str:
         "below": "below the leader",
         "above": "above the leader",  # a low number leads, or the seeds in common say other than all
         "within the noise": "within the noise of the leader",
+        "identical": "identical to the leader",
     }.get(said, said)
 
 
@@ -341,6 +342,9 @@ def _verdict(ranked: list[dict[str, Any]], group: Group, by: str, metric: str) -
     ahead = paired_difference(ours, theirs)
     if math.isnan(ahead["low"]):
         return f"{leads}, {second[by]} is next; {ahead['statement']} to compare them by, so it may be luck."
-    interval = f"{ahead['difference']:+.4g}, 95% interval {ahead['low']:+.4g} .. {ahead['high']:+.4g}, paired by seed"
+    if ahead["statement"] == "identical":
+        return f"{leads}, identical to the next, {second[by]}, for every seed that both have."
+    difference, low, high = alike((ahead["difference"], ahead["low"], ahead["high"]), sign="+")
+    interval = f"{difference}, 95% interval {low} .. {high}, paired by seed"
     told = "not told apart from" if ahead["statement"] == "within the noise" else "told apart from"
     return f"{leads}, {told} the next, {second[by]} ({interval})."

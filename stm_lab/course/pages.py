@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def parts(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str]]:
     """A leaderboard group by group: what its rows were made with ("" if there is one group), lines, and verdict."""
     differing, places = table.attrs["differing"], [*table.index[table["rank_statement"] == "leader"], len(table)]
     for start, stop, verdict in zip(places, places[1:], table.attrs["verdict"], strict=False):
-        made_with = (f"{key.removeprefix('parameters.')} {shown(table[key][start]) or 'not set'}" for key in differing)
+        made_with = (f"{key.removeprefix('parameters.')} {exact(table[key][start]) or 'not set'}" for key in differing)
         yield ", ".join(made_with), table[start:stop].drop(columns=differing), verdict
 
 
@@ -94,15 +94,40 @@ def said_of(table: pd.DataFrame) -> list[str]:
     return [*table.attrs["notes"], *(f"Left out: {line}." for line in said_of_left_out(table.attrs["left_out"]))]
 
 
-def shown(value: Any) -> str:
-    """A number or text as a table shows it."""
+def as_text(lines: pd.DataFrame) -> pd.DataFrame:
+    """The lines of a group as a table shows them: a parameter as it was given, a statistic as its column's others."""
+    return pd.DataFrame(
+        {name: alike(values) if name in _STATISTICS else map(exact, values) for name, values in lines.items()},
+        index=lines.index,
+    )
+
+
+_STATISTICS = ("mean", "spread", "difference", "low", "high")
+
+
+def exact(value: Any) -> str:
+    """A parameter's value as it was given, which a rounded one would not be: 0.999, and 12 for 12.0; "" for none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if not isinstance(value, float):
-        return str(value)
-    if abs(value) < 1e-12:  # a difference of equals, but for rounding
-        return "0.00"
-    return f"{value:.3g}" if abs(value) < 0.995 else f"{value:.2f}" if abs(value) < 10_000 else f"{value:,.0f}"
+    return f"{value:.15g}" if isinstance(value, float) else str(value)  # 15 digits: all that a double surely holds
+
+
+def alike(values: Iterable[float], *, sign: str = "") -> list[str]:
+    """Numbers of one unit with as many decimals each, so that digits of one worth stand below each other.
+
+    Two decimals, none from 10,000 on, and where all are below 1 as many as give the largest three digits; "" for NaN.
+    sign: "+" writes that of positive numbers, too.
+    """
+    values = list(values)
+    largest = max((abs(value) for value in values if not math.isnan(value)), default=0.0)
+    if 1e-12 < largest < 1e-6:
+        form = f"{sign}.2e"
+    else:
+        small = 1e-12 < largest < 0.995  # below is a difference of equals, but for rounding
+        decimals = 2 - math.floor(math.log10(largest)) if small else 2 if largest < 10_000 else 0
+        values = [round(value, decimals) + 0.0 for value in values]  # + 0.0: there is no -0.00
+        form = f"{sign},.{decimals}f"
+    return ["" if math.isnan(value) else format(value, form) for value in values]
 
 
 def _page(table: pd.DataFrame, title: str) -> str:
@@ -120,8 +145,8 @@ def _html_table(table: pd.DataFrame) -> str:
     kind = {name: ' class="number"' if name in numeric else "" for name in table.columns}
     head = "".join(f"<th{kind[name]}>{html.escape(str(name)).replace('_', ' ')}</th>" for name in table.columns)
     lines = []
-    for line in table.to_dict("records"):
-        cells = "".join(f"<td{kind[name]}>{html.escape(shown(value))}</td>" for name, value in line.items())
+    for line in as_text(table).to_dict("records"):
+        cells = "".join(f"<td{kind[name]}>{html.escape(text)}</td>" for name, text in line.items())
         leader = ' class="leader"' if line["rank_statement"] == "leader" else ""
         lines.append(f"<tr{leader}>{cells}</tr>")
     body = "\n".join(lines)

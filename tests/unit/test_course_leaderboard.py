@@ -10,7 +10,7 @@ import pytest
 
 from stm_lab import UserError, cli
 from stm_lab.course import leaderboard, summary
-from stm_lab.course.pages import parts, said_of, shown, write
+from stm_lab.course.pages import alike, as_text, exact, parts, said_of, write
 from stm_lab.course.results import rows
 
 SCORES = {"identity": [30, 30.5, 31.2], "halo": [40, 41, 42], "swin": [39, 42.5, 41.9], "pvt": [30, 31, 29]}
@@ -82,8 +82,7 @@ def test_the_interval_that_decides_is_student_t_paired_by_seed(run):
     half = 4.302653 * math.sqrt(sum((d - mean) ** 2 for d in differences) / 2 / 3)
     (verdict,) = leaderboard().attrs["verdict"]
     assert "not told apart from the next, halo" in verdict
-    low, high = map(float, re.search(r"interval ([+-][\d.]+) \.\. ([+-][\d.]+),", verdict).groups())
-    assert (low, high) == pytest.approx((mean - half, mean + half), rel=1e-3)
+    assert f"({mean:+.2f}, 95% interval {mean - half:+.2f} .. {mean + half:+.2f}, " in verdict
 
 
 def test_a_leader_that_is_told_apart_is_said_to_be(run):
@@ -91,6 +90,15 @@ def test_a_leader_that_is_told_apart_is_said_to_be(run):
     table = leaderboard()
     assert "halo leads" in table.attrs["verdict"][0]
     assert ", told apart from the next, identity" in table.attrs["verdict"][0]
+
+
+def test_equals_are_said_to_be_identical(run):
+    """Not within a noise that there is none of; each with the same number for each seed, though seeds differ."""
+    run("a", runs(halo=[40, 41, 42.5], swin=[40, 41, 42.5], pvt=[39, 39, 39]))
+    table = leaderboard(baseline="swin").set_index("mixer")
+    assert table.loc["swin", "rank_statement"] == "identical to the leader"
+    assert table.loc["halo", "statement"] == "identical"
+    assert table.attrs["verdict"][0].endswith("identical to the next, swin, for every seed that both have.")
 
 
 @pytest.mark.parametrize(
@@ -130,14 +138,36 @@ def test_seeds_that_all_agree_are_noted(run):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
+    ("numbers", "texts"),
     [
-        (51.234, "51.23"), (-0.75, "-0.75"), (0.0114, "0.0114"), (1.006e-05, "1.01e-05"), (0.999, "1.00"),
-        (-4e-16, "0.00"), (0.0, "0.00"), (2692565.4, "2,692,565"), (math.nan, ""), (None, ""), (3, "3"), ("a", "a"),
+        ([51.234, 0.0114, -0.75, math.nan], ["51.23", "0.01", "-0.75", ""]),
+        ([0.0114, -0.2], ["0.011", "-0.200"]), ([1.006e-05, 2e-6], ["0.0000101", "0.0000020"]),
+        ([-0.0001, 3.0], ["0.00", "3.00"]), ([-4e-16, 0.0], ["0.00", "0.00"]), ([1.2e-9], ["1.20e-09"]),
+        ([2692565.4, 12.3], ["2,692,565", "12"]), ([math.nan], [""]), ([], []),
     ],
 )  # fmt: skip
-def test_numbers_are_shown_with_the_digits_that_count(value, text):
-    assert shown(value) == text
+def test_numbers_of_a_column_have_as_many_decimals(numbers, texts):
+    assert alike(numbers) == texts
+
+
+@pytest.mark.parametrize("value", [0.999, 12.0, 2000.0, 1e-05, 0.1, 123456.75, 3, 10_000, "a", "12"])
+def test_a_parameter_is_shown_as_it_is(value):
+    assert type(value)(float(exact(value)) if isinstance(value, float) else exact(value)) == value
+    assert not exact(value).endswith((".0", ".00"))
+
+
+def test_neither_console_nor_page_rounds_a_parameter(run, capsys, tmp_path):
+    """As what parts the groups, as a line's name, and in the notes; also where it is not set everywhere."""
+    for decay, size in ((0.999, 2000), (0.99, None)):
+        given = {"parameters": {"ema_decay": decay, "validation_size": size, "epochs": 12.0}}
+        run(str(decay), [one | given for one in runs(halo=[40.0, 41.0])])
+    page = tmp_path / "page.html"
+    assert cli.main(["leaderboard", "--out", str(page)]) == 0
+    for text in (capsys.readouterr().out, page.read_text()):
+        assert "ema_decay 0.999, validation_size 2000" in " ".join(text.split())
+        assert "(0.99, 0.999)" in " ".join(text.split())
+    lines = leaderboard(by="ema_decay")
+    assert set(as_text(lines)["ema_decay"]) == {"0.99", "0.999"}
 
 
 def test_the_order_of_rows_and_of_runs_does_not_matter(run):
