@@ -20,7 +20,8 @@ def half_interval(values: Sequence[float]) -> float | None:
 def paired_difference(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> dict[str, Any]:
     """The mean difference over the seeds that both have, with its 95% interval, in numbers and in words.
 
-    ours, theirs: {seed: value}. The keys are `difference`, `low`, `high` and `statement`, as in `summary`.
+    ours, theirs: {seed: value}. The keys are `difference`, `low`, `high` and `statement`, as in `summary`. Numbers that
+    are the same for every seed are "identical": what never varied is no noise to be within.
     """
     differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
     n = len(differences)
@@ -30,7 +31,7 @@ def paired_difference(ours: Mapping[Any, float], theirs: Mapping[Any, float]) ->
         return {"difference": mean, "low": math.nan, "high": math.nan, "statement": statement}
     half = half_interval(differences)
     low, high = mean - half, mean + half
-    statement = "above" if low > 0 else "below" if high < 0 else "within the noise"
+    statement = "above" if low > 0 else "below" if high < 0 else "within the noise" if any(differences) else "identical"
     return {"difference": mean, "low": low, "high": high, "statement": statement}
 
 

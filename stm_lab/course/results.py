@@ -63,7 +63,8 @@ def summary(
 
     Columns: `n` seeds, `mean`, `spread` (standard deviation over seeds, NaN for one). With a `baseline`, also the mean
     `difference` to it, paired by seed, `low` and `high` of its 95% interval (Student's t; one interval per line, not
-    corrected for their number), and a `statement`: "above", "below", "within the noise", or why there is none.
+    corrected for their number), and a `statement`: "above", "below", "within the noise", "identical" (the same number
+    for every seed of two or more), or why there is none.
 
     Raises:
         UserError: an unknown column or baseline; two rows for one seed; rows of different data, code or parameters,

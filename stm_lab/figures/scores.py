@@ -18,7 +18,7 @@ def accuracy_dots(rows: Sequence[Mapping], baseline: str = "identity", *, chance
 
     The bar is the mean; the line through the differences is the mean's 95% interval (Student's t over seeds). Two seeds
     leave it so wide that it may run out of the panel: then an arrow head stands where it is cut, and beside the panel
-    its ends as numbers. One seed has none.
+    its ends as numbers. One seed has none. The panel of differences reaches at least a point to each side of 0.
     rows: dictionaries with mixer, seed and top1 (percent), one for each. chance: the accuracy of a guess, in percent.
     Raises UserError for no rows, a row that lacks a key, and a baseline that is not among the mixers.
     """
@@ -51,6 +51,10 @@ def accuracy_dots(rows: Sequence[Mapping], baseline: str = "identity", *, chance
         if half is not None:
             mean = np.mean(list(by_seed.values()))
             intervals[place[mixer], colours(scores)[mixer]] = (float(mean - half), float(mean + half))
+    low, high = right.get_xlim()
+    if low > -1 and high < 1:  # or differences of nothing but rounding, 1e-14, would look like large ones
+        right.update_datalim([(-1, 0), (1, 0)])
+        right.autoscale_view(scaley=False)
     _intervals(right, intervals)
     right.set_xlabel(f"difference to {baseline}, same seed (points)")
     for axes in (left, right):

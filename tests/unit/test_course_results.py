@@ -90,6 +90,8 @@ def test_differences_are_paired_by_seed(table):
         ([10, 11, 12], "below"),
         ([20, 31, 38], "within the noise"),
         ([40], "one seed"),
+        ([30, 30.5, 31], "identical"),
+        ([30], "one seed"),
     ],
 )
 def test_statements(table, scores, statement):

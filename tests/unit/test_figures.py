@@ -240,6 +240,16 @@ def test_an_interval_that_is_cut_on_one_side_has_one_arrow_head():
     assert right.get_xlim()[0] < 10 - 25.4
 
 
+@pytest.mark.parametrize("rounding", [0, 7e-15])
+def test_differences_of_nothing_look_like_nothing(rounding):
+    """All seeds equal, but for rounding: the axis has points, and no ends of an interval beside it."""
+    _, right = figures.accuracy_dots(paired(halo=(0, rounding), swin=(0, 0, 0))).axes
+    low, high = right.get_xlim()
+    assert low <= -1 < 1 <= high
+    assert heads(right) == set()
+    assert [text.get_text().strip() for text in right.texts] == ["baseline"]
+
+
 def test_an_interval_with_room_has_none():
     _, right = figures.accuracy_dots(paired(halo=(1, 1.1, 1.2))).axes
     assert heads(right) == set()
