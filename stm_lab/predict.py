@@ -30,7 +30,9 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
 
     Columns: `image` (its path), `model` (its folder's name, or its mixer), `mixer`, `seed`, `rank` (1 is the
     likeliest), `class` (its readable name) and `confidence` (the softmax's, in percent; it says how sure a model is,
-    not how often it is right). Images are decoded, resized and cut as the recipe's validation images were.
+    not how often it is right, and a picture of something else is taken for one of the classes all the same). Images
+    are decoded, resized and cut as the recipe's validation images were. `DataFrame.attrs["known"]` has how many classes
+    of which recipe the models know, where that is known.
 
     Args:
         images: files, or folders whose image files are taken (those of folders in them are not).
@@ -55,14 +57,17 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
     else:
         subjects = (zoo.of_training(folder, on) for folder in zoo.training_folders(path))
     decoded: dict[tuple[int, float], torch.Tensor] = {}  # by what is done to the images
-    lines = []
+    lines, known = [], {}
     for subject in subjects:
+        if subject.recipe is not None and subject.classes is not None:
+            known[subject.recipe] = len(subject.classes)
         view = (subject.image_size, subject.crop_pct)
         if view not in decoded:
             decoded[view] = torch.stack([_decoded(file, *view) for file in files])
         lines += _answers(subject, decoded[view], Normalize(subject.model, on), top)
     table = pd.DataFrame(lines).sort_values("image", kind="stable", ignore_index=True)
     table["image"] = [str(files[place]) for place in table["image"]]
+    table.attrs["known"] = known
     return table
 
 

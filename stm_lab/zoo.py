@@ -41,6 +41,7 @@ class Subject:
         image_size: side of the images that it was made for, in pixels.
         crop_pct: share of the image, along each side, that it was validated on.
         folder: of its training, if it comes from one.
+        recipe: the one that `classes` are of, by name or path; None where nobody knows.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Subject:
     image_size: int
     crop_pct: float
     folder: Path | None = None
+    recipe: str | None = None
 
     def knows(self, recipe: str) -> bool:
         """Whether its answers are the classes of that recipe, so that its accuracy there means something."""
@@ -151,7 +153,8 @@ def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: t
             else:
                 model = timm.create_model(name, num_classes=count)
         cfg = model.pretrained_cfg
-        return Subject(name, seed, model.eval().to(device), classes, cfg["input_size"][-1], cfg["crop_pct"])
+        model, size, crop = model.eval().to(device), cfg["input_size"][-1], cfg["crop_pct"]
+        return Subject(name, seed, model, classes, size, crop, recipe=recipe)
     if source == "pretrained":
         model = build_model(name, scale, pretrained=True) if is_ours else _pretrained_of_timm(name)
     elif is_ours:  # with as many classes as the file has: another classifier would answer at random
@@ -160,10 +163,11 @@ def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: t
     else:
         model = _checkpoint_of_timm(name, source)
     cfg, shipped_ones = model.pretrained_cfg, source == "pretrained" and model.pretrained_cfg.get("tag") == "shapes"
-    classes = data.load_recipe("shapes" if shipped_ones else "imagenet-1k").classes
-    known = classes if len(classes) == model.num_classes else None
-    seed_of = 0 if shipped_ones else None
-    return Subject(name, seed_of, model.eval().to(device), known, cfg["input_size"][-1], cfg["crop_pct"])
+    of = "shapes" if shipped_ones else "imagenet-1k"
+    classes = data.load_recipe(of).classes
+    known, of = (classes, of) if len(classes) == model.num_classes else (None, None)
+    seed_of, size, crop = 0 if shipped_ones else None, cfg["input_size"][-1], cfg["crop_pct"]
+    return Subject(name, seed_of, model.eval().to(device), known, size, crop, recipe=of)
 
 
 def _pretrained_of_timm(name: str) -> nn.Module:
@@ -232,7 +236,7 @@ def of_training(folder: Path, device: torch.device) -> Subject:
             f"{folder}: {facts['num_classes']} classes, but its recipe {config.recipe!r} has {len(classes)} by now"
         )
     size, crop = int(facts["image_size"]), config.crop_pct
-    return Subject(config.model_name, config.seed, model, classes, size, crop, folder.resolve())
+    return Subject(config.model_name, config.seed, model, classes, size, crop, folder.resolve(), str(config.recipe))
 
 
 def of_file(path: Path, device: torch.device) -> Subject:

@@ -71,7 +71,11 @@ def compare(
         raise UserError(f"{out}: the figure is a .png")
     found = compared(a, b)
     print(f"a  {found.a}\nb  {found.b}\n")
-    print_table("what they are", ("", "a", "b", ""), _with_signs(found.identity))
+    signs = list(_with_signs(found.identity))
+    if any(sign for *_, sign in signs):
+        print_table("what they are", ("", "a", "b", ""), signs)
+    else:
+        print_table("what they are, both the same", ("", "a", "b"), (line for *line, _ in signs))
     for title, table in (("parameters that differ", found.parameters), ("environment that differs", found.environment)):
         if len(table):
             print_table(title, table.columns, table.itertuples(index=False))
@@ -147,3 +151,6 @@ def predict(
         longest = max(map(len, lines))
         lines = [(*line, *[""] * (longest - len(line))) for line in lines]
         print_table(image, ("model", *(f"{rank}." for rank in range(1, longest))), lines)
+    known = [f"the {count:,} classes of `{recipe}`" for recipe, count in table.attrs["known"].items()]
+    if known:  # a photograph is `star 100.0%` to a model of shapes
+        print(f"These weights know {' and '.join(known)}, and nothing else: whatever an image shows, they name one.")

@@ -199,3 +199,24 @@ def test_the_command_prints_a_table_for_each_image(run, images, capsys):
     for answer in table.itertuples():
         assert f"{answer._6} {answer.confidence:.1f}%" in said
     assert all(name in "".join(said.split()) for name in files)
+
+
+@pytest.mark.parametrize(
+    ("weights", "last"),
+    [
+        ("pretrained", "know the 10 classes of `shapes`, and nothing else"),
+        ("{run}", "know the 10 classes of `{few}`, and nothing else"),
+        ("{run}/../published.pth", "know the 1,000 classes of `imagenet-1k`, and nothing else"),
+        ("{run}/../mine.pth", "│"),  # ten classes that nobody wrote down
+    ],
+)
+def test_the_last_line_says_what_the_weights_can_name_at_all(run, few, images, capsys, weights, last):
+    """A photograph is a star to them, and they are sure of it."""
+    state = fill(json.loads((MANIFESTS / "unified_swin_micro.json").read_text()))
+    torch.save({"model": state}, run / ".." / "published.pth")
+    torch.save({"model": build_model("halo", "nano", num_classes=10).state_dict()}, run / ".." / "mine.pth")
+    given = ["--weights", weights.format(run=run), "--device", "cpu"]
+    assert cli.main(["predict", str(images / "000.png"), *given]) == 0
+    said = " ".join(capsys.readouterr().out.split("\n")[-3:])
+    assert last.format(few=few) in said
+    assert ("nothing else" in said) == ("nothing else" in last)
