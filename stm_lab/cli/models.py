@@ -8,6 +8,8 @@ import typer
 
 from stm_lab.cli.console import Overrides, print_table
 
+_OF_THE_NETWORK = {"pvt_v2": "its networks have a 3x3 convolution in the MLP where pvt's have a position embedding."}
+
 
 def mixers() -> None:
     """The spatial token mixers, and their options."""
@@ -16,10 +18,13 @@ def mixers() -> None:
     import stm_lab.mixers
 
     lines = []
+    first: dict[type, str] = {}  # a mixer under a second name differs in nothing but its networks
     for name in stm_lab.list_mixers():
         mixer = stm_lab.mixers.get_mixer(name)
         _, *options = inspect.signature(mixer).parameters.values()
         note = (inspect.getdoc(mixer) or "").partition("\n")[0]
+        if first.setdefault(mixer, name) != name:
+            note = f"The operator of {first[mixer]}; {_OF_THE_NETWORK.get(name, 'the networks differ.')}"
         lines.append((name, note, ", ".join(f"{option.name}={option.default}" for option in options)))
     print_table("mixers", ("name", "note", "options"), lines)
 
@@ -36,7 +41,7 @@ def models() -> None:
         with torch.device("meta"):  # shapes alone, no memory
             model = timm.create_model(name, num_classes=1000)
         lines.append((name, f"{sum(parameter.numel() for parameter in model.parameters()):,}"))
-    print_table("models", ("name", "parameters"), lines)
+    print_table("models", ("name", "parameters (1000 classes)"), lines)
 
 
 def train(

@@ -76,6 +76,7 @@ def test_mixers(capsys):
     assert cli.main(["mixers"]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in stm_lab.list_mixers())
+    assert "The operator of pvt; its networks have" in said
 
 
 @pytest.mark.slow
