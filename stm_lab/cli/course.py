@@ -13,7 +13,7 @@ from stm_lab.cli.console import print_table
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stm_lab.course.cards import Card, Needs
+    from stm_lab.course.cards import Card, Needs, Parameter
 
 app = typer.Typer(help="The course's notebooks.")
 
@@ -36,21 +36,58 @@ def course_list(
         (
             card.number,
             card.title,
-            card.question,
             card.minutes,
             dots(card.difficulty),
             _needs(card.needs),
-            ", ".join(card.parameters),
             ", ".join(card.resources),
         )
         for card in cards
         if card.path.is_file()
     ]
-    columns = ("no.", "title", "question", "minutes", "difficulty", "needs", "parameters", "profiles")
+    columns = ("no.", "title", "minutes", "difficulty", "needs", "profiles")
     print_table(f"notebooks in {paths.notebooks_dir()}", columns, lines)
+    print("stm-lab course show NUMBER: what one asks, and its parameters")
     missing = [card.name for card in cards if not card.path.is_file()]
     if missing:
         print(f"not in this folder: {', '.join(missing)}")
+
+
+@app.command("show")
+def course_show(notebook: Annotated[str, typer.Argument(help="Name, number or path.")]) -> None:
+    """What one notebook asks, its goals, parameters, profiles and exercises."""
+    from stm_lab.course.cards import dots, literal, load_card
+
+    card = load_card(notebook)
+    print(f"{card.number} {card.title}\n{card.path}\n\n{card.question}\n")
+    print("\n".join(f"- {goal}" for goal in card.goals))
+    print(f"\n{card.minutes} minutes to read, difficulty {dots(card.difficulty)}, needs {_needs(card.needs)}\n")
+    parameters = [
+        (name, parameter.type, literal(parameter.default), _allowed(parameter), parameter.help)
+        for name, parameter in card.parameters.items()
+    ]
+    print_table("parameters (-p NAME=VALUE)", ("name", "type", "default", "allowed", "what it is"), parameters)
+    profiles = []
+    for profile, takes in card.resources.items():
+        values = ", ".join(f"{name}={literal(value)}" for name, value in card.profiles.get(profile, {}).items())
+        costs = (f"{takes.minutes:g}", f"{takes.memory_gb:g}", takes.cpus, f"{takes.gpus:g}")
+        profiles.append((profile, *costs, values or "the defaults"))
+    print_table("profiles", ("profile", "minutes", "GB", "CPUs", "GPUs", "parameters"), profiles)
+    if card.exercises:
+        exercises = [
+            (number, exercise.title, dots(exercise.difficulty), dots(exercise.importance), exercise.minutes)
+            for number, exercise in enumerate(card.exercises, 1)
+        ]
+        print_table("exercises", ("no.", "title", "difficulty", "importance", "minutes"), exercises)
+    print("\n".join(["what a run leaves:", *(f"- {output}" for output in card.outputs)]))
+
+
+def _allowed(parameter: Parameter) -> str:
+    """The values that a parameter may have, in words; "" for any of its type."""
+    if parameter.choices is not None:
+        named = isinstance(parameter.choices, str)
+        return f"any of the {parameter.choices}" if named else ", ".join(map(str, parameter.choices))
+    ends = zip(("from", "to"), parameter.range or (), strict=False)
+    return " ".join(f"{word} {end:.15g}" for word, end in ends if end is not None)
 
 
 def _markdown(cards: Iterable[Card]) -> str:

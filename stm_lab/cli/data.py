@@ -14,34 +14,50 @@ bench = typer.Typer(help="How fast things are here.")
 bench.callback()(lambda: None)  # or typer would take its only command for itself
 
 
+_CLASSES = 20  # that are shown of more
+
+
 @app.command("list")
 def data_list() -> None:
-    """The recipes, and whether their images are here."""
+    """The recipes, those first whose images can be used at once, and where those of the others are."""
     from stm_lab import data
 
     lines = []
     for recipe in map(data.load_recipe, data.list_recipes()):
         images = " + ".join(f"{count:,}" for count in recipe.counts.values())
         lines.append((recipe.name, recipe.title, images, len(recipe.classes), recipe.licence, data.state(recipe)))
+    at_once = ("drawn", "prepared", "raw in")
+    lines.sort(key=lambda line: not line[-1].startswith(at_once))  # by name within each
     print_table("recipes", ("recipe", "title", "images", "classes", "licence", "state"), lines)
 
 
 @app.command("show")
-def data_show(recipe: RecipeName, data_root: DataRoot = None) -> None:
-    """What a recipe says, whether its images are here, and how to get them."""
+def data_show(
+    recipe: RecipeName,
+    data_root: DataRoot = None,
+    classes: Annotated[bool, typer.Option("--classes", help="Name every class.")] = False,
+) -> None:
+    """Whether a recipe's images are here, how to get them, and what the recipe says."""
     import yaml
 
     from stm_lab import data
 
     loaded = data.load_recipe(recipe)
     fields = loaded.model_dump(mode="json", exclude_none=True, exclude={"source": {"__all__": {"labels"}}})
-    fields |= {"classes": fields.pop("classes"), "state": data.state(loaded, data_root=data_root)}  # classes are many
     try:
-        fields["fingerprint"] = data.fingerprint(loaded, data_root=data_root)
+        fingerprint = data.fingerprint(loaded, data_root=data_root)
     except UserError:
-        fields["fingerprint"] = fields.get("fingerprint", "known when the images are there")
-    fields["command"] = data.command(loaded)
-    print(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120), end="")
+        fingerprint = fields.get("fingerprint", "known when the images are there")
+    state, command = data.state(loaded, data_root=data_root), data.command(loaded)
+    first = {"name": fields.pop("name"), "state": state, "command": command, "fingerprint": fingerprint}
+    of_all = fields.pop("classes")  # the last, since they are many
+    if fields["subset"].get("classes"):
+        fields["subset"]["classes"] = f"the {len(of_all)} below"
+    named = dict(list(of_all.items())[: len(of_all) if classes or len(of_all) <= 1.2 * _CLASSES else _CLASSES])
+    shown = {**first, **{name: value for name, value in fields.items() if name not in first}, "classes": named}
+    print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120), end="")
+    if len(named) < len(of_all):
+        print(f"# ... {len(of_all) - len(named)} more classes; --classes names all {len(of_all)}")
 
 
 @app.command("prepare")

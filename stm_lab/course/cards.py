@@ -256,8 +256,23 @@ def find_card(cards: Mapping[str, Card], notebook: str | int) -> Card:
     name = str(notebook)
     if name.isdecimal():
         name = next((card.name for card in cards.values() if int(card.number) == int(name)), name)
-    check_known("notebook", name, cards)
+    if name not in cards:
+        hint = nearest(name, cards)
+        if not hint.startswith("did you mean") and len(cards) > 5:  # the names of all would be five lines
+            hint = f"there are {_spans(cards)}; see `stm-lab course list`"
+        raise UserError(f"unknown notebook {name!r}; {hint}")
     return cards[name]
+
+
+def _spans(cards: Mapping[str, Card]) -> str:
+    """The numbers that there are: "00 to 15, 19 to 21"."""
+    spans: list[list[str]] = []
+    for number in sorted({card.number for card in cards.values()}):
+        if spans and int(number) == int(spans[-1][-1]) + 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    return ", ".join(" to ".join(dict.fromkeys((span[0], span[-1]))) for span in spans) or "none"
 
 
 def check_values(card: Card, values: Mapping[str, Any] | None = None, *, profile: str = "quick") -> dict[str, Any]:

@@ -6,10 +6,12 @@ import sys
 import warnings
 
 import pytest
+import yaml
 
 import stm_lab
 import stm_lab.course
-from stm_lab import cli, paths
+from stm_lab import cli, data, paths
+from stm_lab.course.cards import load_cards
 from stm_lab.course.folder import RunFolder
 
 
@@ -49,6 +51,8 @@ def refused(capsys, *arguments):
         (["predict", "x.png", "--weights", "nowhere"], "x.png: no such image"),
         (["course", "copy"], "DIR"),
         (["course", "sync", "00_quickstrt"], "did you mean '00_quickstart'?"),
+        (["course", "show", "quickstart"], "did you mean '00_quickstart'?"),
+        (["course", "show", "16"], "unknown notebook '16'; there are 00 to 15, 19 to 21; see `stm-lab course list`"),
         (["data", "show", "shaps"], "did you mean 'shapes'?"),
         (["data"], "command"),
         (["data", "prepare", "imagenette", "--data-root", "nowhere"], "layout 'ilsvrc' in nowhere"),
@@ -93,6 +97,43 @@ def test_data_list_and_show(capsys):
     assert "shapes" in capsys.readouterr().out.split()
     assert cli.main(["data", "show", "shapes"]) == 0
     assert "name: shapes" in capsys.readouterr().out
+
+
+def test_what_can_be_used_at_once_is_listed_first(capsys):
+    assert cli.main(["data", "list"]) == 0
+    listed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("│ ")]
+    listed = [name for name in listed if name in data.list_recipes()]
+    states = [data.state(data.load_recipe(name)).startswith(("drawn", "prepared", "raw")) for name in listed]
+    assert sorted(listed) == data.list_recipes()
+    assert states == sorted(states, reverse=True)
+    assert states[0]
+
+
+def test_of_many_classes_some_are_shown_and_all_if_asked_for(capsys):
+    recipe = data.load_recipe("imagenet-100")
+    assert cli.main(["data", "show", "imagenet-100"]) == 0
+    said = capsys.readouterr().out
+    shown = yaml.safe_load(said)
+    assert list(shown)[:4] == ["name", "state", "command", "fingerprint"]
+    assert list(shown.pop("classes").items()) == list(recipe.classes.items())[:20]
+    assert len(said.splitlines()) < 60
+    assert said.endswith("# ... 80 more classes; --classes names all 100\n")
+    assert cli.main(["data", "show", "imagenet-100", "--classes"]) == 0
+    everything = yaml.safe_load(capsys.readouterr().out)
+    assert everything.pop("classes") == recipe.classes
+    assert everything == shown
+
+
+def test_a_notebook_is_shown_as_its_card_says(capsys):
+    for card in load_cards().values():
+        assert cli.main(["course", "show", card.number]) == 0
+        said = capsys.readouterr().out
+        assert f"{card.number} {card.title}" in said
+        assert card.question in said
+        whole = " ".join(said.replace("│", " ").split())
+        assert all(goal in said for goal in card.goals)
+        assert all(f"│ {name} " in said for name in (*card.parameters, *card.resources))
+        assert all(exercise.title in whole for exercise in card.exercises)
 
 
 def finished(folder, **scores):

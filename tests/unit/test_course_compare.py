@@ -197,8 +197,8 @@ def test_of_equals_no_column_is_empty(tmp_path, monkeypatch, capsys):
     write_run(tmp_path / "x", SCORES)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["compare", "x", "x"]) == 0
-    table = capsys.readouterr().out.partition("what they are, both the same\n")[2].partition("parameters that")[0]
-    assert {line.count("│") for line in table.splitlines() if "│" in line} == {4}
+    table = capsys.readouterr().out.partition("what they are, both the same")[2].partition("parameters that")[0]
+    assert {line.count("│") for line in table.splitlines() if "│" in line} == {4}  # three columns
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,8 @@ def test_the_list_is_of_the_working_folder(copied, capsys):
     for card in cards.values():
         assert (f" {card.number} " in said) == (card is not last)
     assert f"not in this folder: {last.name}" in said
-    assert "validation_size" in said
+    assert "demo, class" in said
+    assert "validation_size" not in said  # parameters are many: `course show` has them
     assert "●○○○○" in said
 
 
