@@ -52,6 +52,7 @@ _RENAMES = [
     (r"\.attn\.", ".mixer."),
 ]
 _REBUILT = (".attn.relative_position_index", ".attn_mask")  # buffers without information
+PUBLISHED_AT = "https://github.com/OpenGVLab/STM-Evaluation/releases/tag/cls-ckpt"  # the page of the files
 _EMBEDDING = "position_embedding.weight"  # the one entry whose layout differs
 _STEM = "stem.0.weight"  # every checkpoint with our names has it, and no published one
 _SIGNS = {  # one of our names that only one family has; pvt_v2's is asked for before pvt's
@@ -198,7 +199,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, object]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no such checkpoint: {path}")
+        raise UserError(f"no such checkpoint: {path}; the published ones are at {PUBLISHED_AT}")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)

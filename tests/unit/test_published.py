@@ -224,7 +224,9 @@ def test_files_that_hold_no_weights(tmp_path, swin):
             load_published(micro("swin"), path)
     with pytest.raises(UserError, match="holds a list, not a dictionary"):
         load_published(micro("swin"), listed)
-    with pytest.raises(UserError, match="no such checkpoint"):
+    with pytest.raises(
+        UserError, match=r"no such checkpoint: .*missing\.pth; the published ones are at https://github"
+    ):
         load_published(micro("swin"), tmp_path / "missing.pth")
     with pytest.raises(UserError, match=r"holds no weights.*'epoch' is a int"):
         load_published(micro("swin"), {"epoch": 3})
