@@ -126,9 +126,12 @@ def course_html(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.")],
     notebooks: Notebooks = [],  # noqa: B006
     profile: Annotated[str, typer.Option(help="Of the runs that are shown.")] = "quick",
-    solutions: Annotated[bool, typer.Option(help="Show the solutions of exercises, folded.")] = True,
+    solutions: Annotated[bool, typer.Option(help="Show the solutions of exercises, folded.")] = False,
 ) -> None:
-    """Write the executed course as a static site, running what has not been run; open DIR/index.html."""
+    """Write the executed course as a static site; open DIR/index.html.
+
+    Notebooks that have not been run are run first, one after another: `course show` says how long each takes.
+    """
     from stm_lab.course.site import write_site
 
     pages = write_site(folder, notebooks, profile=profile, solutions=solutions, echo=sys.stderr)

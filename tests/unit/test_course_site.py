@@ -66,7 +66,7 @@ def site(tmp_path_factory):
         patch.setenv("STM_LAB_RUNS", str(root / "runs"))
         patch.setattr("stm_lab.paths.notebooks_dir", lambda: notebooks)
         patch.setattr("stm_lab.paths.runs_dir", lambda: root / "runs")
-        yield notebooks, write_site(root / "site")
+        yield notebooks, write_site(root / "site", solutions=True)
 
 
 def test_every_link_leads_somewhere(site):
@@ -117,7 +117,7 @@ def test_hints_and_solutions_are_folded(site):
 def test_without_solutions_and_for_some_notebooks(site, tmp_path, capsys):
     notebooks, _ = site
     runs = len(small_course.begun(notebooks))
-    assert cli.main(["course", "html", str(tmp_path / "some"), "2", "--no-solutions"]) == 0
+    assert cli.main(["course", "html", str(tmp_path / "some"), "2"]) == 0  # a page for learners, unless told otherwise
     assert sorted(path.name for path in (tmp_path / "some").iterdir()) == ["02_other.html", "index.html"]
     page = Page(tmp_path / "some" / "02_other.html")
     assert "41" not in "".join(page.folded)

@@ -20,13 +20,13 @@ import nbformat
 
 from stm_lab.course.cards import Card, dots, find_card, load_cards
 from stm_lab.course.run import Job, perform, plan
+from stm_lab.course.still import with_still_pictures
 from stm_lab.errors import UserError
 from stm_lab.files import replace_bytes
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _HEADING = re.compile(r'<h([1-4]) id="([^"]*)">(.*?)<a class="anchor-link"', re.DOTALL)
 _LINK = re.compile(r"\[([^\]]+)\]\((?:\./)?(\d\d_[a-z0-9_]+)\.ipynb(#[^)]*)?\)")
-_WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def write_site(
@@ -34,7 +34,7 @@ def write_site(
     notebooks: Iterable[str | int] = (),
     *,
     profile: str = "quick",
-    solutions: bool = True,
+    solutions: bool = False,
     echo: TextIO | None = None,
 ) -> list[Path]:
     """Run what has not been run, and write the pages; returns them, the first page first.
@@ -81,12 +81,9 @@ def _write(path: Path, text: str) -> Path:
 
 def _page(job: Job, beside: Mapping[str, Card | None], of_site: Mapping[str, Any], solutions: bool) -> str:
     """The executed notebook, with the site's bar above it."""
-    notebook = nbformat.read(job.folder.notebook, as_version=4)
-    notebook.metadata.pop("widgets", None)
+    notebook = with_still_pictures(nbformat.read(job.folder.notebook, as_version=4))
     notebook.cells = [cell for cell in notebook.cells if solutions or not _tagged(cell, "solution")]
     for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop(_WIDGET, None)  # the still picture stands beside it
         if cell.cell_type == "markdown":
             cell.source = _linked(cell.source, of_site)
     exporter = nbconvert.HTMLExporter(
