@@ -9,7 +9,7 @@ from typing import Any
 from stm_lab import paths
 from stm_lab.course.cards import find_card, load_cards
 from stm_lab.course.exercises import BEGIN, END
-from stm_lab.course.notebooks import notebook_bytes, read_notebook
+from stm_lab.course.notebooks import GOES_ON, notebook_bytes, read_notebook, tags
 from stm_lab.errors import UserError
 from stm_lab.files import replace_bytes
 
@@ -75,7 +75,13 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     notebook = read_notebook(path)
     changed = [_without_solution(cell, f"{path.name}: cell {n}") for n, cell in enumerate(notebook["cells"])]
-    return notebook_bytes(notebook) if any(changed) else path.read_bytes()
+    if not any(changed):
+        return path.read_bytes()
+    for cell in notebook["cells"][changed.index(True) :]:
+        at_once = any(line == _STUBS["code"] for line in cell["source"].splitlines())  # not in a function
+        if cell["cell_type"] == "code" and ("check" in tags(cell) or at_once):
+            cell["metadata"]["tags"] = [*tags(cell), GOES_ON]  # "Run All" goes on beyond what is not written yet
+    return notebook_bytes(notebook)
 
 
 def _without_solution(cell: dict[str, Any], where: str) -> bool:

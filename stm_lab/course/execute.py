@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import nbconvert
+import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError, strip_color
 
 from stm_lab import paths
+from stm_lab.course.exercises import unsolved
 from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder
-from stm_lab.course.notebooks import read_notebook
+from stm_lab.course.notebooks import GOES_ON, read_notebook, tags
+from stm_lab.course.still import with_still_pictures
 from stm_lab.course.watch import Watch, how_it_ended, kill_tree, terminated_as_interrupted
 from stm_lab.files import write_whole
 
@@ -217,7 +220,7 @@ def _papermill(
             "kind": "cell",
             "cell": error.exec_count,
             "source": error.source,
-            "error": f"{error.ename}: {message}".removesuffix(": "),
+            "error": _of_exercises(folder, error.exec_count) or f"{error.ename}: {message}".removesuffix(": "),
             "traceback": strip_color("\n".join(error.traceback)),
         }
     except OSError as error:
@@ -233,6 +236,18 @@ def _papermill(
     except Exception as error:  # a thread that ends in an exception would leave nobody who knows why
         return {"kind": "start", **cells.last(), "error": f"papermill: {type(error).__name__}: {error}"}
     return None
+
+
+def _of_exercises(folder: RunFolder, last: int) -> str | None:
+    """What is said of a run that went on beyond exercises that failed, to its end; None if another cell stopped it.
+
+    last: the number of the last cell that failed, which papermill reports.
+    """
+    cells = read_notebook(folder.notebook)["cells"]
+    if not any(GOES_ON in tags(cell) and cell.get("execution_count") == last for cell in cells):
+        return None
+    lacking = unsolved(cells)
+    return lacking and f"{lacking}; every other cell ran"
 
 
 class _Log:
@@ -258,7 +273,8 @@ def _write_html(folder: RunFolder) -> None:
     if not folder.notebook.is_file():
         return
     try:
-        body, _ = nbconvert.HTMLExporter().from_filename(str(folder.notebook))
+        notebook = with_still_pictures(nbformat.read(folder.notebook, as_version=4))
+        body, _ = nbconvert.HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": folder.notebook.stem}})
         write_whole(folder.html, body.encode())  # or not at all: half a page would take the room of the status
     except Exception as error:  # a full disk, or a notebook that was cut off
         warnings.warn(f"{folder.html} could not be written ({type(error).__name__}: {error})", stacklevel=2)

@@ -25,6 +25,11 @@ class ExerciseCells:
     task: dict[str, Any]
     others: tuple[dict[str, Any], ...]
 
+    def errors(self) -> list[str]:
+        """The exceptions, by name, that its cells ended in when they were last run."""
+        outputs = [output for cell in self.others for output in cell.get("outputs", [])]
+        return [output["ename"] for output in outputs if output["output_type"] == "error"]
+
     def tagged(self, tag: str) -> list[dict[str, Any]]:
         return [cell for cell in self.others if tag in cell.get("metadata", {}).get("tags", [])]
 
@@ -37,6 +42,19 @@ def exercise_cells(cells: Sequence[dict[str, Any]]) -> list[ExerciseCells]:
         if heading := _HEADING.match(cells[i]["source"]):
             found.append(ExerciseCells(int(heading[1]), cells[i], tuple(cells[i + 1 : end])))
     return found
+
+
+def unsolved(cells: Sequence[dict[str, Any]]) -> str:
+    """What an executed notebook's exercises lack, in a line: those that are not written, those whose check fails."""
+    failed = {one.number: one.errors() for one in exercise_cells(cells) if one.errors()}
+    unwritten = [number for number, errors in failed.items() if errors[0] in ("NotWritten", "NotImplementedError")]
+    wrong = [number for number in failed if number not in unwritten]
+    said = [(_numbered(unwritten), "not written yet"), (_numbered(wrong), "not right yet")]
+    return ", ".join(f"{what} {how}" for what, how in said if what)
+
+
+def _numbered(numbers: Sequence[int]) -> str:
+    return f"exercise{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}" if numbers else ""
 
 
 def opening(number: int, exercise: Exercise) -> list[str]:

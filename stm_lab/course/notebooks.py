@@ -16,7 +16,8 @@ from stm_lab.course.exercises import exercise_cells, exercise_problems, task_sou
 from stm_lab.errors import UserError, nearest
 from stm_lab.files import replace_bytes
 
-TAGS = ("parameters", "by-hand", "template", "solution", "check", "explorer")
+GOES_ON = "raises-exception"  # Jupyter's tag: running all cells goes on after an error in this one
+TAGS = ("parameters", "by-hand", "template", "solution", "check", "explorer", GOES_ON)
 
 
 def header_markdown(card: Card) -> str:

@@ -75,6 +75,8 @@ def test_solutions_become_stubs_that_are_open(shipped, tmp_path):
     after = read_notebook(tmp_path / "copy" / "01_small.ipynb")["cells"]
     assert after[3]["source"] == STUB
     assert after[3]["metadata"] == {"tags": ["solution"]}
+    assert after[4]["metadata"].pop("tags") == ["check", "raises-exception"]  # all cells can be run in one go
+    assert before[4]["metadata"].pop("tags") == ["check"]
     assert [cell for i, cell in enumerate(after) if i != 3] == [cell for i, cell in enumerate(before) if i != 3]
 
 
@@ -88,6 +90,7 @@ def test_the_courses_own_solutions_are_all_taken_out(tmp_path):
         originals = read_notebook(paths.shipped_notebooks_dir() / card.path.name)["cells"]
         for cell, original in zip(cells, originals, strict=True):
             assert "SOLUTION" not in cell["source"]
+            assert "raises-exception" not in original["metadata"].get("tags", [])  # it would hide what is broken
             assert ("NotImplementedError" in cell["source"]) == (BEGIN in original["source"])
             if cell["cell_type"] == "code":
                 compile(cell["source"], card.name, "exec")
@@ -114,7 +117,9 @@ def test_two_solutions_in_a_cell_and_one_at_its_beginning(shipped, tmp_path):
     store(shipped, "12_other", (f"{BEGIN}\n1\n{END}\nif x:\n\t{BEGIN}\n\t2\n\t{END}\n", {}))
     copy_course(tmp_path / "copy", [12])
     stub = 'raise NotImplementedError("your turn")'
-    assert read_notebook(tmp_path / "copy" / "12_other.ipynb")["cells"][3]["source"] == f"{stub}\nif x:\n\t{stub}\n"
+    cell = read_notebook(tmp_path / "copy" / "12_other.ipynb")["cells"][3]
+    assert cell["source"] == f"{stub}\nif x:\n\t{stub}\n"
+    assert cell["metadata"]["tags"] == ["raises-exception"]  # it raises by itself, not only when it is called
 
 
 def test_some_notebooks_and_later_the_rest(shipped, tmp_path):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from small_course import begun
 
 from stm_lab import UserError
 from stm_lab.course import RunFailed, rows, run
+from stm_lab.course.folder import RunFolder
 from stm_lab.course.run import plan
 
 pytestmark = pytest.mark.slow  # each starts a kernel
@@ -180,6 +182,31 @@ def test_a_full_disk_is_told_in_one_line(small):
     with pytest.raises(RunFailed, match="No space left on device") as caught:
         run(1)
     assert caught.value.kind == "files"
+
+
+def test_a_page_shows_a_widget_by_its_still_picture(tmp_path):
+    """What an explorer leaves in an output: on a page nothing would draw the widget, the richest of its forms."""
+    from stm_lab.course.execute import _write_html
+
+    png, view = "iVBORw0KGgo=", "application/vnd.jupyter.widget-view+json"
+    still = {view: {"model_id": "x", "version_major": 2}, "image/png": png, "text/plain": "alone"}
+    outputs = [
+        nbformat.v4.new_output("display_data", still, metadata={"image/png": {"alt": "swin's window", "width": 90}}),
+        nbformat.v4.new_output("display_data", {view: {"model_id": "y"}, "text/plain": "a bar at 7 of 9"}),
+    ]
+    folder = RunFolder(tmp_path).create()
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("explorer", outputs=outputs)])
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    nbformat.write(notebook, folder.notebook)
+    stored = folder.notebook.read_bytes()
+    _write_html(folder)
+    page = folder.html.read_text()
+    (image,) = re.findall("<img[^>]*>", page)
+    assert f"data:image/png;base64,{png}" in image
+    assert 'alt="swin&#39;s window"' in image or 'alt="swin\'s window"' in image
+    assert "a bar at 7 of 9" in page
+    assert "widget-view" not in page.partition("<body")[2]
+    assert folder.notebook.read_bytes() == stored  # there JupyterLab has its widget
 
 
 def test_a_page_that_cannot_be_written_spoils_no_run(small, monkeypatch):
