@@ -28,7 +28,7 @@ from stm_lab import paths
 from stm_lab.course.exercises import unsolved
 from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder
 from stm_lab.course.notebooks import GOES_ON, read_notebook, tags
-from stm_lab.course.still import with_still_pictures
+from stm_lab.course.still import TEMPLATES, with_still_pictures
 from stm_lab.course.watch import Watch, how_it_ended, kill_tree, terminated_as_interrupted
 from stm_lab.files import write_whole
 
@@ -274,7 +274,8 @@ def _write_html(folder: RunFolder) -> None:
         return
     try:
         notebook = with_still_pictures(nbformat.read(folder.notebook, as_version=4))
-        body, _ = nbconvert.HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": folder.notebook.stem}})
+        exporter = nbconvert.HTMLExporter(template_name="still", extra_template_basedirs=[str(TEMPLATES)])
+        body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": folder.notebook.stem}})
         write_whole(folder.html, body.encode())  # or not at all: half a page would take the room of the status
     except Exception as error:  # a full disk, or a notebook that was cut off
         warnings.warn(f"{folder.html} could not be written ({type(error).__name__}: {error})", stacklevel=2)

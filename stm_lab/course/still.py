@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any
 
+TEMPLATES = Path(__file__).parent / "site" / "templates"  # of them `still` gives pictures their alternative texts
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 

@@ -20,11 +20,10 @@ import nbformat
 
 from stm_lab.course.cards import Card, dots, find_card, load_cards
 from stm_lab.course.run import Job, perform, plan
-from stm_lab.course.still import with_still_pictures
+from stm_lab.course.still import TEMPLATES, with_still_pictures
 from stm_lab.errors import UserError
 from stm_lab.files import replace_bytes
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _HEADING = re.compile(r'<h([1-4]) id="([^"]*)">(.*?)<a class="anchor-link"', re.DOTALL)
 _LINK = re.compile(r"\[([^\]]+)\]\((?:\./)?(\d\d_[a-z0-9_]+)\.ipynb(#[^)]*)?\)")
 
@@ -88,7 +87,8 @@ def _page(job: Job, beside: Mapping[str, Card | None], of_site: Mapping[str, Any
             cell.source = _linked(cell.source, of_site)
     exporter = nbconvert.HTMLExporter(
         template_name="course",
-        extra_template_basedirs=[str(_TEMPLATES)],
+        extra_template_basedirs=[str(TEMPLATES)],
+        extra_template_paths=[str(TEMPLATES)],  # where `course` finds `still`, which it extends
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
@@ -123,7 +123,7 @@ def _headings(page: str, card: Card) -> list[dict[str, str]]:
 
 def _contents(cards: Sequence[Card], headings: list[dict[str, str]], profile: str) -> str:
     """The first page."""
-    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    loader = jinja2.FileSystemLoader(TEMPLATES)
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("contents.html.j2")
     in_script = json.dumps(headings, ensure_ascii=False).replace("<", "\\u003c")  # no text of ours ends the script
     return template.render(cards=cards, dots=dots, headings=in_script, profile=profile)
