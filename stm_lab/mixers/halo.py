@@ -42,6 +42,7 @@ class HaloAttention(nn.Module):
         self.width_rel = nn.Parameter(torch.randn(2 * self.window - 1, head_dim) * head_dim**-0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
         B, H, W, C = x.shape
         h, d = self.heads, C // self.heads
         a, b, rows, cols = self._blocks(H, W)
