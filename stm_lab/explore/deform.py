@@ -109,10 +109,12 @@ def moved_points(images: Mapping[str, Tensor], *, side: int = 12) -> Explorer:
     """A photograph as a map of tokens, and the nine points of one of them, moved by hand: what does each find, and what
     comes out?
 
-    Choose a point; move it by its two offsets (in tokens) and change its logit, whose softmax is the weight; or click
-    the map, or the four tokens beside it: the point goes there. A click on a bar chooses its point. The field `numbers`
-    holds all nine, a line each: x, y, logit, and says it all: the sliders show the chosen point's line, and write into
-    it. So `figure` takes `numbers`; where `x`, `y` or `logit` are given, they are written into the point's line.
+    Drag a point over the map: the one nearest to where the pointer goes down is chosen, and follows the pointer until
+    it is let go. Or choose a point; move it by its two offsets (in tokens) and change its logit, whose softmax is the
+    weight; or click the map, or the four tokens beside it: the chosen point goes there. A click on a bar chooses its
+    point. The field `numbers` holds all nine, a line each: x, y, logit, and says it all: the sliders show the chosen
+    point's line, and write into it. So `figure` takes `numbers`; where `x`, `y` or `logit` are given, they are written
+    into the point's line.
 
     Args:
         images: by name, each (3, H, W) or (1, 3, H, W), uint8 or in [0, 1].
@@ -147,8 +149,21 @@ def moved_points(images: Mapping[str, Tensor], *, side: int = 12) -> Explorer:
         along, down = np.clip((np.array([x, y]) - own).round(2), -_FARTHEST, _FARTHEST).tolist()
         return {"x": along, "y": down}
 
+    def grab(panel: int, x: float, y: float) -> Mapping[str, int] | None:
+        if panel > 1:
+            return None  # bars and swatches are not moved
+        if panel == 1:
+            return {}  # the four tokens of the chosen point
+        now = explorer.state
+        try:
+            offsets = _read(now["numbers"])[:, :2]
+        except UserError:
+            return None  # the picture's message says so
+        places = np.array([now["column"], now["row"]]) + GRID + offsets
+        return {"point": int(np.linalg.norm(places - [x, y], axis=1).argmin())}
+
     controls = _point_controls(list(pictures), side)
-    explorer = _Moved(draw, controls, select=select)
+    explorer = _Moved(draw, controls, select=select, grab=grab)
     _together(explorer, controls)
     return explorer
 

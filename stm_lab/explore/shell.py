@@ -1,4 +1,4 @@
-"""The shell round a figure: controls, one picture that changes in its place, and clicks on it.
+"""The shell round a figure: controls, one picture that changes in its place, clicks on it and drags over it.
 
 What is shown is a pure function of the controls' values, which `figure` draws as well without any front end. Nothing is
 drawn before the explorer is first displayed.
@@ -28,6 +28,10 @@ class Picture(anywidget.AnyWidget):
     The next picture is decoded before it takes the place of the last one: nothing flickers. `clicked` carries a number
     besides, so that two clicks on one place are two events. `hints` are texts at places, [x, y, text] in the same
     fractions: the one nearest to the pointer, if it is near, is shown beside it, with no word from the kernel.
+
+    If `draggable`, a pointer that is moved while it is down is a drag in place of a click. `dragged` holds where it
+    went down, where it is (x, y each), the number of the drag and the number of the event. The next event is sent when
+    `answered` has the number of the last one: the kernel is asked for no more pictures than it draws.
     """
 
     _esm = """
@@ -36,24 +40,55 @@ class Picture(anywidget.AnyWidget):
       image.style.maxWidth = "100%";
       image.draggable = false;
       image.className = "stm-lab-picture";
-      let shown = null;
+      let [shown, turn] = [null, 0];
       const show = async () => {
+        const mine = ++turn;
         const address = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
         const next = new Image();
         next.src = address;
         try { await next.decode(); } catch { /* the browser shows what it can */ }
+        if (mine !== turn) return URL.revokeObjectURL(address);  // a later picture is there or on its way
         image.src = address;
         image.alt = model.get("alt");
         image.width = model.get("width");
         image.style.cursor = model.get("clickable") ? "crosshair" : "default";
+        image.style.touchAction = model.get("draggable") ? "none" : "auto";  // else a finger scrolls the page
         if (shown) URL.revokeObjectURL(shown);
         shown = address;
       };
-      image.addEventListener("click", (event) => {
-        if (!model.get("clickable")) return;
+      const placeOf = (event) => {
         const box = image.getBoundingClientRect();
-        const [x, y] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-        model.set("clicked", [x, y, (model.get("clicked")[2] ?? 0) + 1]);
+        return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+      };
+      let [down, drag, waits] = [null, null, false];
+      const queue = [];  // of drags, [from x, from y, x, y, drag]: of each only where it is now
+      const send = () => {
+        if (waits || !queue.length) return;
+        waits = true;
+        model.set("dragged", [...queue.shift(), (model.get("dragged")[5] ?? 0) + 1]);
+        model.save_changes();
+      };
+      const onAnswer = () => { waits = false; send(); };
+      image.addEventListener("pointerdown", (event) => {
+        if (!model.get("draggable") || event.button !== 0) return;
+        image.setPointerCapture(event.pointerId);
+        [down, drag] = [event, null];
+      });
+      const follow = (event) => {
+        if (!down) return;
+        const away = Math.hypot(event.clientX - down.clientX, event.clientY - down.clientY);
+        if (drag === null && away < 4) return;  // pixels: a hand that clicks is not quite still
+        drag ??= (queue.at(-1)?.[4] ?? model.get("dragged")[4] ?? 0) + 1;
+        if (queue.at(-1)?.[4] === drag) queue.pop();
+        queue.push([...placeOf(down), ...placeOf(event), drag]);
+        send();
+      };
+      image.addEventListener("pointermove", follow);
+      image.addEventListener("pointerup", (event) => { follow(event); down = null; });
+      image.addEventListener("pointercancel", () => { down = null; });
+      image.addEventListener("click", (event) => {
+        if (!model.get("clickable") || drag !== null) return;  // a drag ends with a click as well
+        model.set("clicked", [...placeOf(event), (model.get("clicked")[2] ?? 0) + 1]);
         model.save_changes();
       });
       const frame = document.createElement("div");
@@ -78,10 +113,16 @@ class Picture(anywidget.AnyWidget):
       });
       image.addEventListener("pointerleave", () => { hint.style.display = "none"; });
       model.on("change:png", show);
+      model.on("change:answered", onAnswer);
       frame.append(image, hint);
       el.appendChild(frame);
       show();
-      return () => { model.off("change:png", show); if (shown) URL.revokeObjectURL(shown); };
+      return () => {
+        turn++;
+        model.off("change:png", show);
+        model.off("change:answered", onAnswer);
+        if (shown) URL.revokeObjectURL(shown);
+      };
     }
     export default { render };
     """
@@ -91,6 +132,9 @@ class Picture(anywidget.AnyWidget):
     width = traitlets.Int(0).tag(sync=True)
     clickable = traitlets.Bool(False).tag(sync=True)
     clicked = traitlets.List([]).tag(sync=True)
+    draggable = traitlets.Bool(False).tag(sync=True)
+    dragged = traitlets.List([]).tag(sync=True)
+    answered = traitlets.Int(0).tag(sync=True)
     hints = traitlets.List([]).tag(sync=True)
 
 
@@ -106,6 +150,9 @@ class Explorer:
         controls: the widgets by the names of what they set. Sliders send their value when they are let go.
         select: what a click does: called with the number of the panel (axes of the figure, in their order) and the
             place in its coordinates, it returns the values to set, by name; empty where the click says nothing.
+        grab: with it, the pointer drags: called as `select` is, with where it went down, it returns the values to set
+            first, or None where there is nothing to take hold of. Then `select` is called with each place on the way,
+            in the coordinates that the panel had when the drag began, also where the pointer has left the panel.
         hints: what the pointer is told: called with the state as `draw` is, it returns (panel, x, y, text), places in
             the panels' coordinates. Nothing that the controls do not tell as well: not everybody has a pointer.
 
@@ -119,10 +166,14 @@ class Explorer:
         controls: Mapping[str, widgets.Widget],
         *,
         select: Callable[[int, float, float], Mapping[str, Any]] | None = None,
+        grab: Callable[[int, float, float], Mapping[str, Any] | None] | None = None,
         hints: Callable[..., Iterable[tuple[int, float, float, str]]] | None = None,
     ):
         self._draw, self._controls, self._select, self._hints = draw, dict(controls), select, hints
+        self._grab = grab
         self._drawn: Figure | None = None  # the one in the picture, whose panels a click is looked up in
+        self._drag: int | None = None  # the number of the last drag
+        self._dragged_in: tuple[Figure, int] | None = None  # the figure and the panel in which it took hold
         self._is_held = False
         self._widget: widgets.Widget | None = None
 
@@ -146,17 +197,20 @@ class Explorer:
         for name in state:
             check_known("control", name, self._controls, "explorer: ")
         with self._held():
-            for name, value in state.items():
-                try:
-                    self._controls[name].value = value
-                except traitlets.TraitError as error:
-                    raise UserError(f"explorer: {name} = {value!r}: {error}") from None
+            self._assign(state)
+
+    def _assign(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            try:
+                self._controls[name].value = value
+            except traitlets.TraitError as error:
+                raise UserError(f"explorer: {name} = {value!r}: {error}") from None
 
     @property
     def widget(self) -> widgets.Widget:
         """Controls, picture and a line for messages, as one widget. Made once."""
         if self._widget is None:
-            self._picture = Picture(clickable=self._select is not None)
+            self._picture = Picture(clickable=self._select is not None, draggable=self._grab is not None)
             self._message = widgets.HTML()
             for control in self._controls.values():
                 if control.has_trait("continuous_update"):
@@ -164,6 +218,7 @@ class Explorer:
                 control.style.description_width = "initial"
                 control.observe(self._on_change, "value")
             self._picture.observe(self._on_click, "clicked")
+            self._picture.observe(self._on_drag, "dragged")
             row = widgets.HBox(list(self._controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
             self._widget = widgets.VBox([row, self._picture, self._message])
             self._show()
@@ -208,6 +263,24 @@ class Explorer:
         if wanted:
             self.set(**wanted)
 
+    def _on_drag(self, change: Mapping[str, Any]) -> None:
+        *start, x, y, drag, event = change["new"]
+        try:
+            first = self._taken(drag, *start) if drag != self._drag else {}
+            if self._dragged_in is not None:
+                with self._held():
+                    self._assign(first)
+                    self._assign(self._select(self._dragged_in[1], *_place_in(*self._dragged_in, x, y)))
+        finally:
+            self._picture.answered = event
+
+    def _taken(self, drag: int, x: float, y: float) -> Mapping[str, Any]:
+        """A drag begins here: the values to set first. It takes hold of something, or of nothing till it ends."""
+        place = _panel_at(self._drawn, x, y)
+        first = None if place is None else self._grab(*place)
+        self._drag, self._dragged_in = drag, None if first is None else (self._drawn, place[0])
+        return first or {}
+
     def _show(self) -> None:
         try:
             figure = self._draw(**self.state)
@@ -226,12 +299,17 @@ class Explorer:
 
 def _panel_at(figure: Figure, x: float, y: float) -> tuple[int, float, float] | None:
     """The panel under a point (fractions of width and height, from the upper left) and the place in its coordinates."""
-    width, height = figure.bbox.width, figure.bbox.height
-    point = (x * width, (1 - y) * height)
     for number, axes in enumerate(figure.axes):
-        if axes.bbox.contains(*point):
-            return number, *map(float, axes.transData.inverted().transform(point))
+        if axes.bbox.contains(x * figure.bbox.width, (1 - y) * figure.bbox.height):
+            return number, *_place_in(figure, number, x, y)
     return None
+
+
+def _place_in(figure: Figure, panel: int, x: float, y: float) -> tuple[float, float]:
+    """The same point in a panel's coordinates, wherever it lies."""
+    across, up = x * figure.bbox.width, (1 - y) * figure.bbox.height
+    along, other = figure.axes[panel].transData.inverted().transform((across, up))
+    return float(along), float(other)
 
 
 def _place_of(figure: Figure, panel: int, x: float, y: float) -> tuple[float, float]:

@@ -247,7 +247,7 @@ def _nine(
     for number, (x, y) in enumerate(places):
         axes.text(x, y, str(number), ha="center", va="center", fontsize=7, zorder=8)
     axes.scatter(*places[point], s=260, facecolors="none", edgecolors=_CHOSEN, linewidths=2.2, zorder=7)
-    axes.set_title("the points; a click puts the chosen one there", fontsize=9)
+    axes.set_title("the points: drag them; a click puts the chosen one there", fontsize=9)
 
 
 def _swatch(figure: Figure, box: tuple[float, float, float, float], colour: np.ndarray, name: str) -> None:

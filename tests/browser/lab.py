@@ -160,6 +160,56 @@ class Explorer:
                 return True
         return False
 
+    @property
+    def is_draggable(self) -> bool:
+        return self.picture.evaluate("image => image.style.touchAction") == "none"
+
+    def values(self) -> list[str]:
+        """What the controls say that have text: the sliders' numbers and the fields."""
+        numbers = self.box.locator(".widget-readout").all_inner_texts()
+        fields = self.box.locator("textarea")
+        return numbers + [fields.nth(number).input_value() for number in range(fields.count())]
+
+    def answers_drags(self, start: tuple[float, float], end: tuple[float, float]) -> bool:
+        """Whether the controls' values change while the pointer is held, and again until it is let go, and then stay.
+
+        From one place to another, as fractions of the picture's width and height.
+        """
+        box = self.picture.bounding_box()
+        seen = [self.values()]
+        half = tuple((one + other) / 2 for one, other in zip(start, end, strict=True))
+        for number, (across, down) in enumerate((start, half, end)):
+            place = box["x"] + across * box["width"], box["y"] + down * box["height"]
+            self.page.mouse.move(*place, steps=5)
+            if number == 0:
+                self.page.mouse.down()
+            elif not self._values_leave(seen[-1]):
+                self.page.mouse.up()
+                return False
+            seen.append(self.values())
+        self.page.mouse.up()
+        last = self._settled()
+        self.page.mouse.move(box["x"] + 5, box["y"] + 5, steps=5)  # nobody holds it any more
+        return self._settled() == last
+
+    def _values_leave(self, before: list[str]) -> bool:
+        deadline = time.monotonic() + ANSWER / 1000
+        while self.values() == before:
+            if time.monotonic() > deadline:
+                return False
+            self.page.wait_for_timeout(50)
+        self._settled()
+        return True
+
+    def _settled(self) -> list[str]:
+        """The values when they have been the same for a second."""
+        now, since = self.values(), time.monotonic()
+        while time.monotonic() - since < 1:
+            self.page.wait_for_timeout(100)
+            if self.values() != now:
+                now, since = self.values(), time.monotonic()
+        return now
+
     def keep(self, name: str) -> None:
         """Keep how it looks as STM_LAB_SCREENSHOTS/name.png, if that folder is named."""
         folder = os.environ.get("STM_LAB_SCREENSHOTS")

@@ -7,6 +7,7 @@ from stm_lab.course.notebooks import read_notebook, tags
 from stm_lab.paths import notebooks_dir
 
 pytestmark = pytest.mark.browser
+DRAGGED = {"06_deformable_convolution": [2]}  # the explorers that take hold of something, by their numbers
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -27,12 +28,15 @@ def test_a_notebook_runs_and_its_explorers_answer(name, server, chromium):
         assert notebook.problems() == []
         assert {"image/png", VIEW} <= notebook.kinds_shown("explorer")  # the still picture beside the widget
         assert notebook.explorers(), "no explorer is shown"
+        draggable = [number for number, one in enumerate(notebook.explorers(), start=1) if one.is_draggable]
+        assert draggable == DRAGGED.get(name, [])
         for theme in ("dark", "light"):
             notebook.turn(theme)
             for number, explorer in enumerate(notebook.explorers(), start=1):
                 assert explorer.is_seen()
                 assert explorer.moves_by_keyboard()
                 assert not explorer.is_clickable or explorer.answers_clicks()
+                assert not explorer.is_draggable or explorer.answers_drags((0.1, 0.35), (0.25, 0.7))
                 explorer.keep(f"{name}-{number}-{theme}")
         assert notebook.problems() == []
         assert not notebook.stored_widgets()

@@ -155,6 +155,45 @@ def test_a_click_on_the_map_puts_the_chosen_point_there(moved):
         assert f"x {moved_point(moved)[0]:.2f}, y {moved_point(moved)[1]:.2f}" in moved._picture.alt
 
 
+def dragged(explorer, panel, start, *way, drag=1):
+    """From a place in a panel to others: the pointer goes down, and on, as the front end tells it."""
+    explorer.widget  # draws  # noqa: B018
+    figure = explorer._drawn
+    tell = [explore.shell._place_of(figure, panel, *place) for place in (start, *way)]
+    for place in tell[1:]:
+        explorer._picture.dragged = [*tell[0], *place, drag, explorer._picture.answered + 1]
+
+
+def test_the_point_nearest_to_the_pointer_follows_it(moved):
+    before = moved.state["numbers"].splitlines()
+    way = [(5.5, 6.5), (5.75, 4.5), (8.25, 8.5)]  # past others: it keeps hold of the one that it took
+    dragged(moved, 0, (5.1, 6.2), *way)
+    assert moved.state["point"] == 1
+    np.testing.assert_allclose(moved_point(moved), way[-1], atol=0.03)
+    after = moved.state["numbers"].splitlines()
+    assert [number for number in range(9) if before[number] != after[number]] == [1]
+    dragged(moved, 0, (8.2, 8.6), (-1, 3), drag=2)  # from where it lies now, to where there is no token
+    assert moved.state["point"] == 1
+    np.testing.assert_allclose(moved_point(moved), (-1, 3), atol=0.03)
+
+
+def test_a_drag_over_the_four_tokens_moves_the_chosen_point(moved):
+    moved.set(point=3)
+    dragged(moved, 1, (6.1, 5.2), (6.4, 5.7))
+    assert moved.state["point"] == 3
+    np.testing.assert_allclose(moved_point(moved), (6.4, 5.7), atol=0.03)
+
+
+def test_a_drag_over_bars_or_with_a_field_that_is_no_table_moves_none(moved):
+    before = moved.state
+    dragged(moved, 2, (0.001, 3), (0.001, 6))
+    assert moved.state == before
+    moved.set(numbers="1 2")
+    dragged(moved, 0, (5, 6), (7, 7), drag=2)
+    assert moved.state["numbers"] == "1 2"
+    assert moved._picture.answered == 2
+
+
 def test_a_click_on_a_bar_chooses_its_point(moved):
     clicked(moved, 2, (0.001, 3.2))
     assert moved.state["point"] == 3

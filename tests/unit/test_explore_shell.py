@@ -86,6 +86,45 @@ def test_a_click_is_looked_up_in_its_panel_and_drawn_once(explorer):
     assert len(calls) == 1
 
 
+def fractions(figure, panel, place):
+    """A place in a panel's coordinates -> as the front end tells it."""
+    x, y = figure.axes[panel].transData.transform(place)
+    return [x / 400, 1 - y / 200]
+
+
+def test_a_drag_takes_hold_first_and_then_follows(explorer):
+    taken = []
+    controls = explorer._controls
+    select = {0: lambda x, y: {"row": min(max(round(y), 0), 8), "column": min(max(round(x), 0), 8)}}
+    grab = {0: lambda *place: taken.append(place) or {"colour": "blue"}}
+    own = Explorer(
+        draw, controls, select=lambda panel, *place: select[panel](*place),
+        grab=lambda panel, *place: grab[panel](*place) if panel in grab else None,
+    )  # fmt: skip
+    picture, figure = own.widget.children[1], own._drawn
+    assert picture.draggable
+    calls.clear()
+    down = fractions(figure, 0, (3, 2))
+    picture.dragged = [*down, *fractions(figure, 0, (6, 5)), 1, 1]
+    assert own.state == {"row": 5, "column": 6, "colour": "blue"}
+    assert (calls, picture.answered) == ([(5, 6, "blue")], 1)  # what it takes hold of and where it goes: drawn once
+    picture.dragged = [*down, *fractions(figure, 0, (1, 7)), 1, 2]
+    assert own.state == {"row": 7, "column": 1, "colour": "blue"}
+    picture.dragged = [*down, *fractions(figure, 1, (0.5, 0.5)), 1, 3]  # over the other panel: as far as it goes
+    assert own.state["column"] == 8
+    assert len(taken) == 1
+    assert taken[0] == pytest.approx((3, 2))
+    calls.clear()
+    for event, there in enumerate([(1, (0.1, 0.1)), (0, (2, 2))], start=4):  # from where there is nothing to hold
+        picture.dragged = [*fractions(figure, 1, (0.5, 0.5)), *fractions(figure, *there), 2, event]
+        assert picture.answered == event  # else the front end would wait for ever
+    assert calls == []
+
+
+def test_without_anything_to_grab_the_pointer_only_clicks(explorer):
+    assert not explorer.widget.children[1].draggable
+
+
 def test_what_cannot_be_drawn_is_said_and_the_picture_stays(explorer):
     _, picture, message = explorer.widget.children
     before = picture.png
