@@ -15,6 +15,11 @@ def _has_explorer(path) -> bool:
     return any("explorer" in tags(cell) for cell in read_notebook(path)["cells"])
 
 
+def _screenshot(name: str, number: int, theme: str) -> str:
+    """What notebooks/GALLERY.md calls it: NAME, NAME_2 and so on in the light theme; the dark ones beside."""
+    return name + (f"_{number}" if number > 1 else "") + ("" if theme == "light" else f"-{theme}")
+
+
 NOTEBOOKS = [path.stem for path in sorted(notebooks_dir().glob("*.ipynb")) if _has_explorer(path)]
 
 
@@ -37,7 +42,7 @@ def test_a_notebook_runs_and_its_explorers_answer(name, server, chromium):
                 assert explorer.moves_by_keyboard()
                 assert not explorer.is_clickable or explorer.answers_clicks()
                 assert not explorer.is_draggable or explorer.answers_drags((0.1, 0.35), (0.25, 0.7))
-                explorer.keep(f"{name}-{number}-{theme}")
+                explorer.keep(_screenshot(name, number, theme))
         assert notebook.problems() == []
         assert not notebook.stored_widgets()
     finally:
