@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import timm
 import yaml
 
-from stm_lab import UserError, paths
+from stm_lab import UserError, list_mixers, paths
 from stm_lab.course.cards import Parameter, check_values, load_card, load_cards
 from stm_lab.course.folder import run_key
 from stm_lab.mixers import registry
@@ -278,3 +279,29 @@ def test_every_type_there_is(kind, form):
     read = parameter.read([item] if "list" in form else item, "x")
     expected = Path("/a") if kind == "path" else item
     assert read == ([expected] if "list" in form else expected)
+
+
+# ---- the shipped course ---------------------------------------------------------------------------------------------
+
+SHIPPED = load_cards(paths.shipped_notebooks_dir())
+NAMED_IN_THE_NOTEBOOK = {
+    "04_shifted_window_attention": ["swin"],
+    "05_halo_attention": ["halo"],
+    "06_deformable_convolution": ["dcn_v3"],
+}  # which model a notebook without the parameter `mixers` loads
+
+
+@pytest.mark.parametrize(
+    ("name", "profile"), [(name, profile) for name, card in SHIPPED.items() for profile in ("quick", *card.profiles)]
+)
+def test_every_profile_asks_for_weights_that_there_are(name, profile):
+    """A profile that asks for the pretrained weights of a model that has none ends in its first minutes."""
+    card = SHIPPED[name]
+    values = check_values(card, profile=profile)
+    if values.get("weights") != "pretrained":
+        return
+    models = list(values["mixers"] if "mixers" in values else NAMED_IN_THE_NOTEBOOK[name])
+    if "baseline" in values and card.parameters["baseline"].choices == "models":  # loaded with the others
+        models.append(values["baseline"])
+    at_scale = [f"unified_{model}_{values['scale']}" if model in list_mixers() else model for model in models]
+    assert [model for model in at_scale if not timm.is_model_pretrained(model)] == []
