@@ -38,9 +38,10 @@ def leaderboard(
 
     Columns: `by`, `n` seeds, `mean`, `spread` (standard deviation over seeds, NaN for one), in the metric's own units;
     with a `baseline` those of `results.summary`; `rank_statement`: "leader", or what the differences to the leader say,
-    paired by seed, at 95% (one interval a line, not corrected for their number): "below the leader", "within the noise
-    of the leader", "identical to the leader", "one seed", "no seed in common". The highest mean leads, or the lowest,
-    where the metric's name has loss, error, seconds, latency, wait, memory, macs or params in it.
+    paired by seed, with their 95% interval (one a line, not corrected for their number): "below the leader (-3.10 ..
+    -0.20)", "within the noise of the leader (-2.00 .. +1.00)", "identical to the leader", "one seed", "no seed in
+    common"; and the number of common seeds, where one of the two has more. The highest mean leads, or the lowest, where
+    the metric's name has loss, error, seconds, latency, wait, memory, macs or params in it.
 
     Rows of different code, data, notebooks or parameters (but for `by`, its plural, and seeds) are kept apart: what
     differs becomes columns, and each such group has a leader and a baseline of its own. A list parameter whose rows
@@ -321,13 +322,25 @@ def _ranked(group: Group, by: str, metric: str, baseline: Any) -> list[dict[str,
 
 
 def _against(ours: Mapping[Any, float], leader: Mapping[Any, float]) -> str:
-    said = paired_difference(ours, leader)["statement"]
-    return {
+    found = paired_difference(ours, leader)
+    said = found["statement"]
+    if said == "identical":
+        return "identical to the leader"
+    words = {
         "below": "below the leader",
         "above": "above the leader",  # a low number leads, or the seeds in common say other than all
         "within the noise": "within the noise of the leader",
-        "identical": "identical to the leader",
-    }.get(said, said)
+    }
+    if said not in words:
+        return said
+    low, high = alike((found["low"], found["high"]), sign="+")
+    return f"{words[said]} ({low} .. {high}{_common(ours, leader)})"
+
+
+def _common(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> str:
+    """How many seeds a comparison rests on, where that is not all of them: means of other seeds may say otherwise."""
+    pairs = len(ours.keys() & theirs.keys())
+    return f", {pairs} common seeds" if pairs < max(len(ours), len(theirs)) else ""
 
 
 def _verdict(ranked: list[dict[str, Any]], group: Group, by: str, metric: str) -> str:
@@ -345,6 +358,6 @@ def _verdict(ranked: list[dict[str, Any]], group: Group, by: str, metric: str) -
     if ahead["statement"] == "identical":
         return f"{leads}, identical to the next, {second[by]}, for every seed that both have."
     difference, low, high = alike((ahead["difference"], ahead["low"], ahead["high"]), sign="+")
-    interval = f"{difference}, 95% interval {low} .. {high}, paired by seed"
+    interval = f"{difference}, 95% interval {low} .. {high}, paired by seed{_common(ours, theirs)}"
     told = "not told apart from" if ahead["statement"] == "within the noise" else "told apart from"
     return f"{leads}, {told} the next, {second[by]} ({interval})."

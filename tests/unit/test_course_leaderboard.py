@@ -74,15 +74,22 @@ def test_the_interval_that_decides_is_student_t_paired_by_seed(run):
     run("a", runs(**SCORES))
     table = leaderboard().set_index("mixer")
     assert list(table.index) == ["swin", "halo", "identity", "pvt"]
-    assert list(table["rank_statement"]) == [
-        "leader", "within the noise of the leader", "below the leader", "below the leader"
-    ]  # fmt: skip
+    said = [statement.partition(" (")[0] for statement in table["rank_statement"]]
+    assert said == ["leader", "within the noise of the leader", "below the leader", "below the leader"]
     differences = [39 - 40, 42.5 - 41, 41.9 - 42]
     mean = sum(differences) / 3
     half = 4.302653 * math.sqrt(sum((d - mean) ** 2 for d in differences) / 2 / 3)
     (verdict,) = leaderboard().attrs["verdict"]
     assert "not told apart from the next, halo" in verdict
-    assert f"({mean:+.2f}, 95% interval {mean - half:+.2f} .. {mean + half:+.2f}, " in verdict
+    assert f"({mean:+.2f}, 95% interval {mean - half:+.2f} .. {mean + half:+.2f}, paired by seed)" in verdict
+    assert table["rank_statement"]["halo"].endswith(f" ({-mean - half:+.2f} .. {-mean + half:+.2f})")
+
+
+def test_comparisons_over_some_of_the_seeds_say_over_how_many(run):
+    run("a", runs(halo=[10, 20, 30, 90], swin=[11, 22, 31]))
+    table = leaderboard()
+    assert table["rank_statement"][1].endswith(", 3 common seeds)")
+    assert table.attrs["verdict"][0].endswith("paired by seed, 3 common seeds).")
 
 
 def test_a_leader_that_is_told_apart_is_said_to_be(run):
@@ -125,7 +132,7 @@ def test_a_low_loss_leads(run):
     run("a", losses)
     table = leaderboard(metric="validation_loss")
     assert list(table["mixer"]) == ["swin", "halo"]
-    assert table["rank_statement"][1] == "above the leader"
+    assert table["rank_statement"][1].startswith("above the leader (+")
 
 
 def test_seeds_that_all_agree_are_noted(run):
