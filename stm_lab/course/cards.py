@@ -203,6 +203,15 @@ class Card(_Strict):
         """The notebook itself."""
         return self.folder / f"{self.name}.ipynb"
 
+    def needs_of_profiles(self) -> dict[str, list[str]]:
+        """What the profiles besides `quick` need more than it: a GPU, images of another recipe."""
+        needs = {}
+        for profile, values in self.profiles.items():
+            recipe = values.get("recipe")
+            needs[profile] = ["a GPU"] * (self.resources[profile].gpus > 0)
+            needs[profile] += [f"the images of `{recipe}`"] * (recipe is not None)
+        return {profile: words for profile, words in needs.items() if words}
+
     def resources_of(self, profile: str) -> Resources:
         """What a run of that profile is expected to take. Raises UserError if the card has no such profile."""
         check_known("profile", profile, self.resources, f"{self.name}: ")

@@ -33,14 +33,24 @@ def header_markdown(card: Card) -> str:
             "",
             *(f"* {goal}" for goal in card.goals),
             "",
-            f"About {card.minutes} minutes to read and run · difficulty {dots(card.difficulty)} · "
-            f"needs: {', '.join(card.needs.words())}",
+            f"About {card.minutes} minutes to read and run{_of_exercises(card)} · difficulty {dots(card.difficulty)} · "
+            f"needs: {', '.join(card.needs.words())}{_of_profiles(card)}",
             "",
             "| parameter | default | meaning |",
             "|---|---|---|",
             *rows,
         ]
     )
+
+
+def _of_exercises(card: Card) -> str:
+    minutes = sum(exercise.minutes for exercise in card.exercises)
+    return f", {minutes} for the exercises" if minutes else ""
+
+
+def _of_profiles(card: Card) -> str:
+    needs = [f"`{profile}` {' and '.join(words)}" for profile, words in card.needs_of_profiles().items()]
+    return f"; the profile {', '.join(needs)}" if needs else ""
 
 
 def _explained(parameter: Parameter) -> str:

@@ -100,6 +100,18 @@ def test_the_header_says_what_may_be_set(card):
     assert f"About {card.minutes} minutes to read and run" in header  # a reader's time, not the machine's
 
 
+def test_the_header_says_what_exercises_take_and_other_profiles_need():
+    cards = load_cards(paths.shipped_notebooks_dir())
+    for card in cards.values():
+        line = next(line for line in header_markdown(card).splitlines() if line.startswith("About "))
+        assert f", {sum(e.minutes for e in card.exercises)} for the exercises · " in line
+        for profile, resources in card.resources.items():
+            said = line.partition(f"`{profile}` ")[2].partition(", `")[0]
+            assert said.startswith("a GPU") == (resources.gpus > 0)
+            other = card.profiles.get(profile, {}).get("recipe")
+            assert other is None or f"the images of `{other}`" in said
+
+
 # ---- exercises ------------------------------------------------------------------------------------------------------
 
 
