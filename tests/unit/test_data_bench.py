@@ -33,9 +33,9 @@ def test_rates_are_of_both_settings_and_ratios_to_the_demand(monkeypatch):
 
 @pytest.mark.slow
 def test_the_rates_that_were_promised():
-    """3,000 images/s and core at 64 pixels, 150 at 224, here with room for a slower machine: half of that."""
+    """3,000 images/s and core at 64 pixels, 150 at 224; the latter here with room for a busy machine: half of that."""
     small, large = bench_data(repeats=3, images=256)
-    assert small.images_per_second > 1500
+    assert small.images_per_second > 3000
     assert large.images_per_second > 75
     assert small.ratio > 1
     assert large.ratio > 1

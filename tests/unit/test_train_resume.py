@@ -44,7 +44,7 @@ def whole(short, tmp_path_factory):
     return folder
 
 
-def assert_ends_alike(folder, whole):
+def assert_ends_alike(folder, whole, epochs=4):
     """Weights, their average, the optimizer's state and the metrics, but for times, to the last bit."""
     for one, other in zip(sorted(folder.glob("**/*.safetensors")), sorted(whole.glob("**/*.safetensors")), strict=True):
         first, second = load_file(one), load_file(other)
@@ -57,7 +57,7 @@ def assert_ends_alike(folder, whole):
         for path in (folder / "metrics.jsonl", whole / "metrics.jsonl")
     ]
     assert rows[0] == rows[1]
-    assert len(rows[0]) == 4
+    assert len(rows[0]) == epochs
 
 
 def kill_at_step(patch, step):
@@ -272,30 +272,25 @@ def kill_until_finished(config, folder, delays):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_three_real_kills(short, tmp_path):
-    assert kill_until_finished(short, tmp_path / "whole", []) == 0
-    assert kill_until_finished(short, tmp_path / "run", [0, 0.02, 0.05]) >= 2
-    assert_ends_alike(tmp_path / "run", tmp_path / "whole")
+    longer = short | {"epochs": 10}  # so that no kill comes too late
+    assert kill_until_finished(longer, tmp_path / "whole", []) == 0
+    assert kill_until_finished(longer, tmp_path / "run", [0, 0.02, 0.05]) == 3
+    assert_ends_alike(tmp_path / "run", tmp_path / "whole", epochs=10)
 
 
 @pytest.mark.soak
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_twenty_random_kills(few, tmp_path):
     longer = {
-        "mixer": "swin", "recipe": few, "epochs": 40, "batch_size": 16, "warmup_epochs": 1, "mixup": 0.8,
+        "mixer": "swin", "recipe": few, "epochs": 120, "batch_size": 16, "warmup_epochs": 1, "mixup": 0.8,
         "drop_path_rate": 0.2, "ema_decay": 0.9, "device": "cpu", "checkpoint_every": 2,
         "augmentation": {"flip": True, "crop": "pad", "erasing": 0.3},
     }  # fmt: skip
     kill_until_finished(longer, tmp_path / "whole", [])
-    delays = [random.Random(0).uniform(0, 0.5) for _ in range(20)]
-    killed = kill_until_finished(longer, tmp_path / "run", delays)
-    assert killed >= 15
-    rows = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("run", "whole")]
-    assert len(rows[0]) == len(rows[1]) == 40
-    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
-    assert all(torch.equal(first[name], second[name]) for name in second)
-    for one, other in zip(*rows, strict=True):
-        a, b = ({k: v for k, v in json.loads(line).items() if k not in TIMES} for line in (one, other))
-        assert a == b
+    draw = random.Random(0)
+    delays = [draw.uniform(0, 0.5) for _ in range(20)]
+    assert kill_until_finished(longer, tmp_path / "run", delays) == 20
+    assert_ends_alike(tmp_path / "run", tmp_path / "whole", epochs=120)
 
 
 def test_no_warnings_without_damage(short, tmp_path):
