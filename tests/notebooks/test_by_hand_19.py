@@ -55,7 +55,7 @@ def test_template_stands_by_itself_and_is_registered(template, tmp_path):
     file.write_text(source)
     stm_lab.plugins.load_plugins([file])
     assert get_mixer("my_mixer") is not template
-    assert get_mixer("my_mixer").__module__.endswith("my_mixer")
+    assert get_mixer("my_mixer").__module__ == stm_lab.plugins.module_name(file)
     assert write_plugin(get_mixer("my_mixer"), tmp_path / "copy.py").read_text() == source.rstrip() + "\n"
     stm_lab.register_mixer("my_mixer")(template)
 
