@@ -11,6 +11,22 @@ for folder in ("golden", "unit"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 
+def pytest_addoption(parser):
+    parser.addoption("--once", action="store_true", help="each test with the first of its parameters alone")
+
+
+def pytest_collection_modifyitems(config, items):
+    """A property that holds for the first mixer mostly holds for all: enough for whoever is typing."""
+    if not config.getoption("--once"):
+        return
+    firsts = {}
+    for item in items:
+        firsts.setdefault((item.path, item.originalname, getattr(item, "cls", None)), item)
+    kept = set(firsts.values())
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
 RECIPE = """
 title: a few shapes
 question: does it run?

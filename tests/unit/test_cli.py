@@ -124,6 +124,7 @@ def test_of_many_classes_some_are_shown_and_all_if_asked_for(capsys):
     assert everything == shown
 
 
+@pytest.mark.slow
 def test_a_notebook_is_shown_as_its_card_says(capsys):
     for card in load_cards().values():
         assert cli.main(["course", "show", card.number]) == 0

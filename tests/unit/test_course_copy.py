@@ -203,6 +203,7 @@ def test_copying_again_is_refused_with_status_2(copied, capsys):
     assert "all there already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_sync_says_where_and_mends(copied, capsys):
     assert cli.main(["course", "sync", "--check"]) == 0
     path = load_card(0).path

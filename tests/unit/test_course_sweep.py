@@ -159,6 +159,7 @@ def test_one_that_fails_does_not_stop_the_others_and_is_tried_again(small, capfd
     assert len(begun(small)) == 8
 
 
+@pytest.mark.slow
 def test_what_cannot_be_gathered_hides_no_failure(small, capfd):
     text = "title: t\nnotebook: 1\nlist: [{mixer: halo, act: fail}, {mixer: swin}]\ngather: {metric: top5}\n"
     (small / "s.yaml").write_text(text)

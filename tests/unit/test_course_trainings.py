@@ -51,6 +51,7 @@ def test_times_of_all_the_papers_networks_come_along():
     assert all(row["milliseconds"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_counts_in_shipped_rows_are_those_of_today():
     """Multiply-adds are counted, not measured: rows of other days must say the same of the same network."""
     rows = results.records(notebooks_dir() / "sweeps" / "rows_of_shapes.jsonl")

@@ -606,6 +606,7 @@ def test_tiny_imagenet_as_distributed(request):
     assert {name: words[name].split(",")[0] for name in classes} == classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "folder"),
     [

@@ -238,6 +238,7 @@ def test_widgets(monkeypatch, tmp_path):
     assert (doctor.widgets().state, "JupyterLab is not installed" in doctor.widgets().found) == ("warning", True)
 
 
+@pytest.mark.slow
 def test_course(monkeypatch, tmp_path):
     from stm_lab.course.copy import copy_course
 

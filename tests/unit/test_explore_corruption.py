@@ -30,6 +30,7 @@ def explorer(models, images):
     return corruption(models, images, torch.tensor([4, 2, -1]), classes=[f"form {i}" for i in range(10)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["glass_blur", "fog", "jpeg_compression"])
 def test_right_and_wrong_are_those_of_the_measure(models, images, explorer, name):
     data = (images[:2], torch.tensor([4, 2]))
@@ -65,6 +66,7 @@ def test_models_of_other_classes_show_numbers(images):
         corruption(other, images[:1], torch.tensor([9])).figure()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", [("glass_blur", "fog"), pytest.param(CORRUPTIONS, marks=pytest.mark.slow)], ids=["two", "all"]
 )

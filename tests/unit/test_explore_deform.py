@@ -70,6 +70,7 @@ def test_a_click_chooses_a_token_in_either_panel(learned):
     assert learned._select(0, 3, 7.8) == {}
 
 
+@pytest.mark.slow
 def test_the_learned_ones_answer_in_time(learned):
     learned.widget  # the first one loads fonts  # noqa: B018
     stopwatch = Stopwatch()
@@ -194,6 +195,7 @@ def test_a_drag_over_bars_or_with_a_field_that_is_no_table_moves_none(moved):
     assert moved._picture.answered == 2
 
 
+@pytest.mark.slow
 def test_a_click_on_a_bar_chooses_its_point(moved):
     clicked(moved, 2, (0.001, 3.2))
     assert moved.state["point"] == 3
@@ -246,6 +248,7 @@ def test_every_change_is_drawn_once(moved):
     assert drawn[1]["x"] == 0
 
 
+@pytest.mark.slow
 def test_the_moved_ones_answer_in_time(moved):
     moved.widget  # noqa: B018
     stopwatch = Stopwatch()

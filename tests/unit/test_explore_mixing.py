@@ -106,6 +106,7 @@ def test_a_convolution_does_not_look_at_the_image_and_attention_does(explorer):
     assert abs(weights("pvt", 0) - weights("pvt", 1)).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("panel", [0, 1, 2])
 def test_a_click_in_any_panel_sets_the_pixel(explorer, panel):
     image, figure = explorer.widget.children[1], explorer.figure()
@@ -117,6 +118,7 @@ def test_a_click_in_any_panel_sets_the_pixel(explorer, panel):
     assert (explorer.state["row"], explorer.state["column"]) == (9, 50)
 
 
+@pytest.mark.slow
 def test_every_state_is_drawn_in_half_a_second(explorer):
     image = explorer.widget.children[1]  # the first one loads fonts
     stopwatch = Stopwatch()

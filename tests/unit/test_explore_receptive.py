@@ -38,6 +38,7 @@ def test_the_default_is_the_middle_of_the_last_stage_of_the_first_model(explorer
     assert "halo, stage 4, cell (2, 2) of 4x3" in explorer.figure().get_label()
 
 
+@pytest.mark.slow
 def test_with_no_front_end_there_is_the_picture(models):
     bundle, metadata = receptive_field(models, IMAGES)._repr_mimebundle_()
     assert bundle["image/png"].startswith(b"\x89PNG")
@@ -86,6 +87,7 @@ def test_a_click_on_the_scale_or_beside_the_panels_says_nothing(explorer):
     assert explorer.state == before
 
 
+@pytest.mark.slow
 def test_every_state_is_drawn_in_half_a_second(models):
     """At the size of the notebook, with a gradient for each new place; seen ones come from memory."""
     explorer = receptive_field(models, torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(1)))

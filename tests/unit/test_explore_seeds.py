@@ -28,6 +28,7 @@ def test_it_begins_with_the_pair_of_most_seeds_and_one_of_them():
     assert seeds(SCORES, "pvt", "halo").state["one"] == "pvt"
 
 
+@pytest.mark.slow
 def test_more_seeds_narrow_the_interval_and_undo_the_winner():
     explorer = seeds(SCORES)
     spans = [np.ptp(bar.get_ydata()) for bar in bars(explorer.figure(count=5))]
@@ -81,6 +82,7 @@ def test_scores_without_a_pair_are_refused(scores, names, message):
         seeds(scores, *names)
 
 
+@pytest.mark.slow
 def test_an_answer_takes_less_than_half_a_second():
     explorer = seeds(SCORES)
     explorer.widget  # noqa: B018

@@ -68,6 +68,7 @@ def test_a_figure_is_made_of_its_input_and_changes_nothing(name, tmp_path):
         assert axes.get_xlabel() or axes.get_ylabel() or not axes.axison
 
 
+@pytest.mark.slow
 def test_nothing_global_is_touched():
     settings, open_figures = copy.deepcopy(dict(pyplot.rcParams)), pyplot.get_fignums()
     for draw, arguments in DRAWINGS.values():

@@ -125,6 +125,7 @@ def nano(few):
     return stm_lab.build_model("convnext", "nano", pretrained=True).eval(), images, labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("steps", [1, 6])
 def test_against_foolbox(nano, norm, steps):

@@ -464,6 +464,7 @@ def test_a_model_that_pools_over_equal_pixels_is_consistent(kind, protocol):
     assert (result.accuracy == 100).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_change_nothing_in_any_view(kind, protocol):

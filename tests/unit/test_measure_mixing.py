@@ -295,6 +295,7 @@ def test_a_head_is_the_mixer_whose_projection_lets_only_that_head_through(name):
         token_weights(site, 1, 2, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "heads"), [("swin_tiny_patch4_window7_224", 3), ("pvt_v2_b0", 1), ("test_vit", 2)])
 def test_heads_of_timms_mixers_add_up_to_them(name, heads):
     """With all heads' channels in the Jacobian and a projection that is the identity, squares add up."""

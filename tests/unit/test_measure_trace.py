@@ -67,6 +67,7 @@ def test_costs_are_those_of_the_counter(mixer, design):
             assert [stage.parameters, stage.macs] == by_stage[f"stages.{int(stage.name[-1]) - 1}"]
 
 
+@pytest.mark.slow
 def test_totals_are_the_published_ones_to_the_last_digit():
     for (mixer, scale), published in counts().items():
         found = measure.trace(build_model(mixer, scale, device="meta"), image_size=224)

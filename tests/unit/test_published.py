@@ -48,6 +48,7 @@ def test_every_number_of_every_family_arrives_once():
         torch.testing.assert_close(loaded, wanted, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_file_tells_its_mixer_scale_and_classes():
     """Of every mixer with published weights at every scale, by names and shapes alone."""
     for mixer in FAMILIES:

@@ -93,6 +93,7 @@ def test_interval_over_seeds_of_two_names_by_hand(flips, expected):
     assert ranks.interval_over_seeds(ranks.kendall, {"a": 2, "b": 1}, scores, draws=4000) == expected
 
 
+@pytest.mark.slow
 def test_interval_over_seeds_widens_with_the_spread_and_repeats():
     reference = {name: place for place, name in enumerate("abcde")}
     widths = []

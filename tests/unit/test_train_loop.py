@@ -55,6 +55,7 @@ def test_an_epoch_is_a_permutation_of_its_own(size, batch_size):
     assert tuple(itertools.chain.from_iterable(Batches(size, batch_size, seed=4))) != orders[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixer", ["identity", "swin", pytest.param("dcn_v3", marks=pytest.mark.slow)])
 def test_one_configuration_gives_one_result_bit_for_bit(short, mixer):
     first = fit(short, mixer=mixer)
@@ -71,6 +72,7 @@ def test_workers_change_nothing(short):
     assert_same(weights(fit(short).model), weights(fit(short, workers=2, force=True).model))
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(short):
     one, other = weights(fit(short).model), weights(fit(short, seed=1, force=True).model)
     assert not torch.equal(one["head.fc.weight"], other["head.fc.weight"])
@@ -130,6 +132,7 @@ def test_average_is_of_its_own_run_and_warmed_up(short):
     assert (ema - start).norm() > 0.5 * (raw - start).norm()
 
 
+@pytest.mark.slow
 def test_it_learns(short):
     """Three kinds of images that differ in brightness are told apart after a few steps."""
     trainer = Trainer(load_config(short, mixup=0, cutmix=0, epochs=100, warmup_epochs=2, lr=3e-3, drop_path_rate=0))
@@ -224,6 +227,7 @@ def test_evaluation_counts_each_image_once(count, batch_size):
     assert loss == pytest.approx(F.cross_entropy(alone, labels).item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_rows_agree_with_the_saved_weights_on_the_whole_split(short, few):
     result = fit(short)
     images, labels = data.to_tensors(data.load(few, "validation"), 64)

@@ -118,6 +118,7 @@ def interrupted(short, folder, step=5):
     return sorted(folder.glob("checkpoints/*"))
 
 
+@pytest.mark.slow
 def test_the_last_two_are_kept(short, whole, tmp_path):
     assert [path.name[:13] for path in interrupted(short, tmp_path)] == ["step-00000004", "step-00000005"]
     assert [path.name[:13] for path in sorted(whole.glob("checkpoints/*"))] == ["step-00000006", "step-00000007"]
@@ -137,6 +138,7 @@ def test_damaged_checkpoints_are_passed_over_with_a_warning(short, whole, tmp_pa
     assert_ends_alike(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_keeps_what_was_good(short, whole, tmp_path, monkeypatch):
     write = files.write_whole
 
@@ -227,6 +229,7 @@ def test_a_finished_run_is_not_trained_again(short, whole, monkeypatch, capsys):
     assert result.metrics["parameters"] == sum(p.numel() for p in result.model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [False, True])
 def test_another_run_is_not_overwritten(short, tmp_path, finished):
     if finished:
