@@ -20,7 +20,7 @@ from torch import nn
 from stm_lab import build_model, data, list_mixers
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError, check_known, nearest
-from stm_lab.published import kind_of
+from stm_lab.published import Kind, kind_of
 from stm_lab.train.config import load_config
 from stm_lab.train.folder import CONFIG, load_run
 from stm_lab.train.folder import WEIGHTS as MODEL_FILE
@@ -85,8 +85,9 @@ def load(
     """
     check_models(names)
     on, source = resolve_device(device), check_source(str(weights), "weights")
-    if source not in WORDS and (files := weight_files(Path(source))):
-        return [_built(name, str(_file_of(name, scale, files)), scale, recipe, seed, on) for name in names]
+    if source not in WORDS and (files := _weight_files(Path(source))):
+        kinds = {path: kind_of(path) for path in files}  # each file is read once, whatever is asked for
+        return [_built(name, str(_file_of(name, scale, kinds)), scale, recipe, seed, on) for name in names]
     if source not in WORDS and is_of_trainings(Path(source)):
         return _of_folders(names, Path(source), on)
     if source not in WORDS and len(names) > 1:
@@ -110,23 +111,24 @@ def is_of_trainings(source: Path) -> bool:
     return source.is_dir() or (source.name == MODEL_FILE and (source.parent / CONFIG).is_file())
 
 
-def weight_files(folder: Path) -> list[Path]:
+def _weight_files(folder: Path) -> list[Path]:
     """The files of weights in a folder that holds nothing but such, as the published ones after a download."""
     if not folder.is_dir() or (folder / CONFIG).is_file():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
 
 
-def _file_of(name: str, scale: str, files: Sequence[Path]) -> Path:
+def _file_of(name: str, scale: str, kinds: Mapping[Path, Kind]) -> Path:
     """The one whose weights are those of that mixer at that scale. Raises UserError that lists what is there."""
-    kinds = {path: kind_of(path) for path in files}
     for path, kind in kinds.items():
         if (kind.mixer, kind.scale) == (name, scale):
             return path
     there = ", ".join(
         f"{path.name} ({kind.mixer or 'no mixer of ours'} {kind.scale or ''})" for path, kind in kinds.items()
     )
-    raise UserError(f"weights = {str(files[0].parent)!r}: no file for {name!r} at scale {scale!r} there; {there}")
+    raise UserError(
+        f"weights = {str(next(iter(kinds)).parent)!r}: no file for {name!r} at scale {scale!r} there; {there}"
+    )
 
 
 def check_source(weights: str, where: str) -> str:
