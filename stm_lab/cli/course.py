@@ -22,7 +22,7 @@ Notebooks = Annotated[list[str], typer.Argument(metavar="[NOTEBOOK]...", help="N
 
 @app.command("list")
 def course_list(
-    markdown: Annotated[bool, typer.Option(help="As a table for a README, with links.")] = False,
+    markdown: Annotated[bool, typer.Option(help="As the table of the course's README, with links.")] = False,
 ) -> None:
     """The notebooks of the course that is meant: of the working folder if it has one, else the shipped one."""
     from stm_lab import paths
@@ -94,7 +94,7 @@ def _markdown(cards: Iterable[Card]) -> str:
     """Reading time, time of the quick run, and exercises, as the cards say."""
     lines = ["| no. | notebook | question | reading | quick run | exercises |", "|---|---|---|---|---|---|"]
     for card in cards:
-        link = f"[{card.title}](notebooks/{card.name}.ipynb)"
+        link = f"[{card.title}]({card.name}.ipynb)"
         seconds = f"{60 * card.resources['quick'].minutes:.0f} s"
         minutes = sum(exercise.minutes for exercise in card.exercises)
         exercises = f"{len(card.exercises)}, {minutes} min" if card.exercises else ""

@@ -1,4 +1,4 @@
-"""The README's table of the course is made from the cards, and every file and command that it names is there."""
+"""The manuals: tables of the course are those of the cards, and every file and command that is named exists."""
 
 import re
 import shlex
@@ -8,27 +8,38 @@ import pytest
 import typer
 
 from stm_lab import cli
-from stm_lab.paths import notebooks_dir
+from stm_lab.course import load_cards
 
-README = Path(__file__).resolve().parents[2] / "README.md"
-TEXT = README.read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```\w*\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+MANUALS = [README, *(ROOT / part / "README.md" for part in ("notebooks", "data_recipes", "stm_lab"))]
+MANUALS += [ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "RESULTS.md", ROOT / "notebooks" / "GALLERY.md"]
+TEXTS = {path: path.read_text(encoding="utf-8") for path in MANUALS}
+LINKS = {(path, link) for path, text in TEXTS.items() for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text)}
 
 
-def test_the_course_table_is_that_of_the_cards(capsys):
+def test_the_table_of_the_course_is_that_of_the_cards(capsys):
     assert cli.main(["course", "list", "--markdown"]) == 0
-    assert notebooks_dir() == README.parent / "notebooks"
-    assert capsys.readouterr().out.strip() in TEXT, "`stm-lab course list --markdown` prints the table"
+    table = capsys.readouterr().out.strip()
+    assert table in TEXTS[ROOT / "notebooks" / "README.md"], "`stm-lab course list --markdown` prints the table"
+    for card in load_cards().values():
+        assert f"| {card.number} | [{card.title}](notebooks/{card.name}.ipynb) | {card.question} |" in TEXTS[README]
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:|#)([^)#]+)", TEXT))))
-def test_links_lead_to_files(link):
-    assert (README.parent / link).exists()
+def test_the_readme_is_read_in_minutes():
+    assert len(README.read_bytes()) <= 8192
+
+
+@pytest.mark.parametrize(("manual", "link"), sorted(LINKS), ids=str)
+def test_links_lead_to_files(manual, link):
+    assert (manual.parent / link).exists()
 
 
 def _commands() -> list[str]:
-    spans = re.findall(r"`(stm-lab [^`]+)`", TEXT)
-    lines = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
+    text = "\n".join(TEXTS.values())
+    spans = re.findall(r"`(stm-lab [^`]+)`", text)
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return sorted({part.strip() for part in spans} | {line for line in lines if line.startswith("stm-lab ")})
 
 
