@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pandas as pd
 import PIL.Image
 import torch
 
 from stm_lab import zoo
 from stm_lab.data.folders import IMAGE_FILES
-from stm_lab.data.views import resize_and_crop
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError, nearest
-from stm_lab.pixels import Normalize
+from stm_lab.pixels import EvaluationView, Normalize
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 _BATCH = 64  # images at a time
@@ -31,8 +29,8 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
     Columns: `image` (its path), `model` (its folder's name, or its mixer), `mixer`, `seed`, `rank` (1 is the
     likeliest), `class` (its readable name) and `confidence` (the softmax's, in percent; it says how sure a model is,
     not how often it is right, and a picture of something else is taken for one of the classes all the same). Images
-    are decoded, resized and cut as the recipe's validation images were. `DataFrame.attrs["known"]` has how many classes
-    of which recipe the models know, where that is known.
+    are decoded, resized and cropped as each model is evaluated (`zoo.Subject.view`). `DataFrame.attrs["known"]` has
+    how many classes of which recipe the models know, where that is known.
 
     Args:
         images: files, or folders whose image files are taken (those of folders in them are not).
@@ -56,14 +54,14 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
         subjects = iter([zoo.of_file(path, on)])
     else:
         subjects = (zoo.of_training(folder, on) for folder in zoo.training_folders(path))
-    decoded: dict[tuple[int, float], torch.Tensor] = {}  # by what is done to the images
+    decoded: dict[EvaluationView, torch.Tensor] = {}
     lines, known = [], {}
     for subject in subjects:
         if subject.recipe is not None and subject.classes is not None:
             known[subject.recipe] = len(subject.classes)
-        view = (subject.image_size, subject.crop_pct)
+        view = subject.view()
         if view not in decoded:
-            decoded[view] = torch.stack([_decoded(file, *view) for file in files])
+            decoded[view] = torch.stack([_decoded(file, view) for file in files])
         lines += _answers(subject, decoded[view], Normalize(subject.model, on), top)
     table = pd.DataFrame(lines).sort_values("image", kind="stable", ignore_index=True)
     table["image"] = [str(files[place]) for place in table["image"]]
@@ -115,11 +113,11 @@ def _image_files(images: Paths) -> list[Path]:
     return list(files)
 
 
-def _decoded(file: Path, image_size: int, crop_pct: float) -> torch.Tensor:
-    """One image as `data.to_tensors` has those of a validation split: uint8 (3, S, S)."""
+def _decoded(file: Path, view: EvaluationView) -> torch.Tensor:
+    """One image as `data.to_tensors` has those of a validation split: uint8 (3, H, W)."""
     try:
         # the reader that recipes' images go through, which turns photographs as their cameras say
         image = datasets.Image().decode_example({"path": str(file), "bytes": None}).convert("RGB")
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         raise UserError(f"{file}: cannot be read as an image ({' '.join(str(error).split())})") from None
-    return torch.from_numpy(np.array(resize_and_crop(image, image_size, crop_pct))).permute(2, 0, 1)
+    return view(image)

@@ -20,6 +20,7 @@ from torch import nn
 from stm_lab import build_model, data, list_mixers
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError, check_known, nearest
+from stm_lab.pixels import EvaluationView
 from stm_lab.published import Kind, kind_of
 from stm_lab.train.config import load_config
 from stm_lab.train.folder import CONFIG, load_run
@@ -38,8 +39,6 @@ class Subject:
         name: as it was asked for; a trained folder's model has that of its mixer, or "original_swin_nano".
         seed: of its training, or of its random weights; None where nobody knows.
         classes: identifier -> readable name, in the order of the labels; None where nobody knows.
-        image_size: side of the images that it was made for, in pixels.
-        crop_pct: share of the image, along each side, that it was validated on.
         folder: of its training, if it comes from one.
         recipe: the one that `classes` are of, by name or path; None where nobody knows.
     """
@@ -48,10 +47,17 @@ class Subject:
     seed: int | None
     model: nn.Module
     classes: Mapping[str, str] | None
-    image_size: int
-    crop_pct: float
     folder: Path | None = None
     recipe: str | None = None
+
+    def view(self, image_size: int | None = None, crop_pct: float | None = None) -> EvaluationView:
+        """How its images are resized and cropped, as `EvaluationView.of` has it."""
+        return EvaluationView.of(self.model, image_size, crop_pct)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images that it was made for, in pixels; the shorter one if they differ."""
+        return min(self.view().size)
 
     def knows(self, recipe: str) -> bool:
         """Whether its answers are the classes of that recipe, so that its accuracy there means something."""
@@ -154,9 +160,7 @@ def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: t
                 model = build_model(name, scale, num_classes=count)
             else:
                 model = timm.create_model(name, num_classes=count)
-        cfg = model.pretrained_cfg
-        model, size, crop = model.eval().to(device), cfg["input_size"][-1], cfg["crop_pct"]
-        return Subject(name, seed, model, classes, size, crop, recipe=recipe)
+        return Subject(name, seed, model.eval().to(device), classes, recipe=recipe)
     if source == "pretrained":
         model = build_model(name, scale, pretrained=True) if is_ours else _pretrained_of_timm(name)
     elif is_ours:  # with as many classes as the file has: another classifier would answer at random
@@ -164,12 +168,11 @@ def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: t
         model.load_pretrained(source)
     else:
         model = _checkpoint_of_timm(name, source)
-    cfg, shipped_ones = model.pretrained_cfg, source == "pretrained" and model.pretrained_cfg.get("tag") == "shapes"
+    shipped_ones = source == "pretrained" and model.pretrained_cfg.get("tag") == "shapes"
     of = "shapes" if shipped_ones else "imagenet-1k"
     classes = data.load_recipe(of).classes
     known, of = (classes, of) if len(classes) == model.num_classes else (None, None)
-    seed_of, size, crop = 0 if shipped_ones else None, cfg["input_size"][-1], cfg["crop_pct"]
-    return Subject(name, seed_of, model.eval().to(device), known, size, crop, recipe=of)
+    return Subject(name, 0 if shipped_ones else None, model.eval().to(device), known, recipe=of)
 
 
 def _pretrained_of_timm(name: str) -> nn.Module:
@@ -237,8 +240,7 @@ def of_training(folder: Path, device: torch.device) -> Subject:
         raise UserError(
             f"{folder}: {facts['num_classes']} classes, but its recipe {config.recipe!r} has {len(classes)} by now"
         )
-    size, crop = int(facts["image_size"]), config.crop_pct
-    return Subject(config.model_name, config.seed, model, classes, size, crop, folder.resolve(), str(config.recipe))
+    return Subject(config.model_name, config.seed, model, classes, folder.resolve(), str(config.recipe))
 
 
 def of_file(path: Path, device: torch.device) -> Subject:

@@ -33,8 +33,8 @@ from stm_lab import files
 from stm_lab.data import sources
 from stm_lab.data.loading import HASHES, resized_format
 from stm_lab.data.recipe import Recipe
-from stm_lab.data.views import reduced
 from stm_lab.errors import WorkFailed
+from stm_lab.pixels import EvaluationView
 from stm_lab.progress import progress
 
 PART = 1000  # images
@@ -187,6 +187,6 @@ def _reduced(encoded: bytes, size: int) -> bytes:
     if min(image.size) <= size:
         return encoded
     sink = io.BytesIO()
-    image = reduced(image.convert("RGB"), size)
+    image = EvaluationView(size).resized(image.convert("RGB"))
     image.save(sink, resized_format(size), quality=95, subsampling=0)  # PNG has neither, and loses nothing
     return sink.getvalue()

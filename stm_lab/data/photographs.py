@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import PIL.Image
-import torch
 from torch import Tensor
 
-from stm_lab.data.views import check_image_size, resize_and_crop
+from stm_lab.data.views import check_image_size
 from stm_lab.errors import UserError, check_known
+from stm_lab.pixels import EvaluationView
 
 PHOTOGRAPHS = {
     "chelsea": "a cat's face (Stefan van der Walt, CC0)",
@@ -20,7 +19,7 @@ PHOTOGRAPHS = {
 
 
 def photograph(name: str = "chelsea", image_size: int = 224) -> Tensor:
-    """(1, 3, S, S) uint8: one of `PHOTOGRAPHS`, its shorter side resized and its middle cut out.
+    """(1, 3, S, S) uint8: one of `PHOTOGRAPHS`; its shorter side is resized, and the centre is cropped.
 
     Raises UserError for a name that is not among them, for a size that is none, and without scikit-image.
     """
@@ -31,5 +30,4 @@ def photograph(name: str = "chelsea", image_size: int = 224) -> Tensor:
     except ImportError:
         raise UserError("photographs need scikit-image: pip install 'stm-lab[lab]'") from None
     pixels = getattr(data, name)()
-    image = resize_and_crop(PIL.Image.fromarray(pixels).convert("RGB"), image_size)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    return EvaluationView(image_size)(PIL.Image.fromarray(pixels).convert("RGB"))[None]

@@ -39,7 +39,7 @@ from stm_lab.data.recipe import Recipe
 from stm_lab.devices import cores
 from stm_lab.errors import UserError
 
-FORMAT = 1  # counts up with every change of what is written; parts of another format are not gone on with
+FORMAT = 2  # counts up with every change of what is written; parts of another format are not gone on with
 
 
 def default_size(recipe: Recipe) -> int:

@@ -23,29 +23,12 @@ from timm.data.random_erasing import RandomErasing
 
 from stm_lab.data import rng
 from stm_lab.errors import UserError
-from stm_lab.pixels import mirrored
+from stm_lab.pixels import EvaluationView, mirrored
 
 MIN_IMAGE_SIZE = 32  # four halvings and a stem's stride leave one token at 32 pixels
 
 
 # ---- decoding -------------------------------------------------------------------------------------------------------
-
-
-def resize_and_crop(image: PIL.Image.Image, size: int, crop_pct: float = 1.0) -> PIL.Image.Image:
-    """The central `size` x `size` of an image whose shorter side is resized to size / crop_pct (see `reduced`)."""
-    image = reduced(image, int(size / crop_pct))
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
-
-
-def reduced(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
-    """The image with its shorter side resized to `size` (bicubic, antialiased)."""
-    width, height = image.size
-    if min(width, height) == size:
-        return image
-    scale = size / min(width, height)
-    width, height = max(size, round(width * scale)), max(size, round(height * scale))
-    return image.resize((width, height), PIL.Image.Resampling.BICUBIC)
 
 
 def decoded_images(dataset: Dataset, rows: Sequence[int] | None = None, chunk: int = 1000) -> Iterator[PIL.Image.Image]:
@@ -71,18 +54,24 @@ def check_image_size(image_size: int) -> None:
         raise UserError(f"image_size {image_size} is too small; at least {MIN_IMAGE_SIZE}")
 
 
-def to_tensors(dataset: Dataset, image_size: int, crop_pct: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decode every image once: uint8 images (N, 3, S, S), RGB, and int64 labels (N,).
+def to_tensors(dataset: Dataset, view: EvaluationView | int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decode every image once: uint8 images (N, 3, H, W), RGB, and int64 labels (N,).
 
-    The shorter side is resized to S / `crop_pct`, S = `image_size` (antialiased), and the centre cut out; images whose
-    shorter side is that long are not resampled. Raises UserError that names the row and file of a broken image, or for
-    an `image_size` below 32.
+    Args:
+        dataset: columns `image` and `label`, as from `stm_lab.data.load`.
+        view: what is shown of each image, such as `EvaluationView.of(model)` or `zoo.Subject.view`; a number S is
+            `EvaluationView(S)`: the shorter side is resized to S, and the centre is cropped. An image that has this
+            size already is not resampled.
+
+    Raises:
+        UserError: a broken image (its row and file are named), or a side of the view below 32 pixels.
     """
-    check_image_size(image_size)
-    images = torch.empty(len(dataset), image_size, image_size, 3, dtype=torch.uint8)
+    view = EvaluationView(view) if isinstance(view, int) else view
+    check_image_size(min(view.size))
+    images = torch.empty(len(dataset), 3, *view.size, dtype=torch.uint8)
     for row, image in enumerate(decoded_images(dataset)):
-        images[row] = torch.from_numpy(np.array(resize_and_crop(image, image_size, crop_pct)))
-    return images.permute(0, 3, 1, 2).contiguous(), labels(dataset)  # (N, S, S, 3) -> (N, 3, S, S)
+        images[row] = view(image)
+    return images, labels(dataset)
 
 
 def labels(dataset: Dataset) -> torch.Tensor:

@@ -12,17 +12,20 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
-from stm_lab.data.views import check_image_size, resize_and_crop
+from stm_lab.data.views import check_image_size
 from stm_lab.errors import UserError
+from stm_lab.pixels import EvaluationView
 
 
-def picture(source: str | Path | np.ndarray, image_size: int) -> Tensor:
-    """(1, 3, S, S) uint8: a photograph of one's own, its shorter side resized and its middle cut out.
+def picture(source: str | Path | np.ndarray, view: EvaluationView | int) -> Tensor:
+    """(1, 3, H, W) uint8: a photograph of one's own, resized and cropped.
 
     source: the path of a file, or an array (H, W, 3), uint8 or in [0, 1].
+    view: what is shown of it, such as `EvaluationView.of(model)`; a number is `EvaluationView(number)`.
     Raises UserError for a file that is not there or is no image, an array that is none, and for a size that is none.
     """
-    check_image_size(image_size)
+    view = EvaluationView(view) if isinstance(view, int) else view
+    check_image_size(min(view.size))
     if isinstance(source, np.ndarray):
         image = _of_array(source)
     else:
@@ -31,8 +34,7 @@ def picture(source: str | Path | np.ndarray, image_size: int) -> Tensor:
                 image = file.convert("RGB")
         except (OSError, UnidentifiedImageError) as error:
             raise UserError(f"picture = {str(source)!r}: {str(error).splitlines()[0]}") from None
-    pixels = np.array(resize_and_crop(image, image_size))
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    return view(image)[None]
 
 
 def _of_array(pixels: np.ndarray) -> Image.Image:

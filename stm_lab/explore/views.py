@@ -20,7 +20,7 @@ from stm_lab.explore.shell import Explorer
 from stm_lab.measure._batches import as_images, evaluating, model_name
 from stm_lab.measure.receptive import stage_index
 from stm_lab.measure.views import rescale, rotate, translate
-from stm_lab.pixels import Normalize
+from stm_lab.pixels import EvaluationView, Normalize
 
 _SIZES = (0.5, 2.0)  # the least and the most that the content is scaled by
 
@@ -50,7 +50,7 @@ def views(
     Args:
         models: classifiers of timm's kind, ours or not, by name.
         images: (N, 3, H, W), uint8 or in [0, 1], at the size at which the models see them; or one's own, the path of a
-            photograph or an array (H, W, 3), of which the middle is taken.
+            photograph or an array (H, W, 3), of which the first model's evaluation view is shown.
         classes: for each model's name the names of its classes, in the order of its labels. Others are numbered.
         stage: whose features are shown first, from the end if negative.
         image_size: side of one's own image; default: the first model's own.
@@ -61,7 +61,7 @@ def views(
     check_models(models)
     first = next(iter(models.values()))
     if not isinstance(images, Tensor):
-        images = picture(images, image_size or int(first.pretrained_cfg["input_size"][-1]))
+        images = picture(images, EvaluationView.of(first, image_size))
     pixels = as_images(images, first).pixels
     pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
     height, width = pixels.shape[-2:]

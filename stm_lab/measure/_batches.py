@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError
-from stm_lab.pixels import Normalize
+from stm_lab.pixels import EvaluationView, Normalize
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,7 +39,8 @@ class Images(NamedTuple):
 def as_images(data: Data, model: nn.Module, image_size: int | None = None, limit: int | None = None) -> Images:
     """Read `data`: a tensor of images, a pair (images, labels), or a Dataset with the columns image and label.
 
-    Only a Dataset is decoded, once, at `image_size` (default: the model's own); tensors keep the size they have.
+    Only a Dataset is decoded, once, as the model is evaluated (`EvaluationView.of`), at `image_size` if that is given;
+    tensors keep the size they have.
     `limit`: the first so many images, or all if there are fewer; the others are not decoded.
     Raises UserError for anything else, for no images, for a wrong shape and for values that are no pixels.
     """
@@ -51,7 +52,7 @@ def as_images(data: Data, model: nn.Module, image_size: int | None = None, limit
         from stm_lab.data import to_tensors  # here, so that measuring tensors does not load the datasets library
 
         some = data if limit is None else data.select(range(min(limit, len(data))))
-        images = Images(*to_tensors(some, image_size or input_size(model)[0]))
+        images = Images(*to_tensors(some, EvaluationView.of(model, image_size)))
     else:
         raise UserError(f"data: a {type(data).__name__}; expected images (N, 3, H, W), (images, labels) or a Dataset")
     _check(images)

@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from stm_lab.errors import UserError, check_known
 from stm_lab.measure._batches import (
@@ -19,12 +18,10 @@ from stm_lab.measure._batches import (
     check_batch_size,
     check_classes,
     evaluating,
-    input_size,
     model_name,
-    pretrained_cfg,
 )
 from stm_lab.measure.views import Pictures, published_boxes, published_shift, scaled, translate, turned, window
-from stm_lab.pixels import Normalize
+from stm_lab.pixels import EvaluationView, Normalize
 from stm_lab.progress import progress
 
 if TYPE_CHECKING:
@@ -124,8 +121,9 @@ def invariance(
 ) -> Invariance:
     """Show a model other views of every picture, and compare its answers with those for the standard view.
 
-    The standard view: the shorter side resized to int(image_size / crop_pct), the centre cut out. The measure is that
-    of the paper (arXiv 2211.05781). protocol="straight":
+    The standard view is the one that the model is evaluated on (`EvaluationView`): the shorter side is resized to
+    int(image_size / crop_pct), and the centre is cropped. The measure is that of the paper (arXiv 2211.05781).
+    protocol="straight":
 
     * translation: a strength of s moves the content by exactly s pixels along each axis it moves on, in all eight
       directions: a diagonal moves by s down (or up) and by s right (or left), s * sqrt(2) as the crow flies.
@@ -143,8 +141,8 @@ def invariance(
     * rotation: counter-clockwise, with black corners.
     * scale: the crop ratio, .2, .325 .. 1.95, in which the training's .875 does not appear; above 1 a black frame.
 
-    Interpolation is bicubic, of the decoded picture: where the published code enlarges the file itself, this enlarges
-    what was decoded at int(image_size / crop_pct).
+    Turned and scaled pictures are interpolated bicubically, from the decoded picture: where the published code enlarges
+    the file itself, this enlarges what was decoded at int(image_size / crop_pct).
 
     Args:
         data: images (N, 3, H, W), (images, labels), or a Dataset. A Dataset is decoded once, its longer side kept, and
@@ -266,25 +264,21 @@ _VIEWS = {
 class Stock(NamedTuple):
     """All pictures, decoded: pixels (N, 3, H, W), uint8 or in [0, 1]; sizes (N, 2); labels, if known; the views' size.
 
-    resized: the shorter side that images are resized to, batch by batch; None for those that are decoded at it.
+    view: how images are resized, batch by batch; None for those that were decoded so.
     """
 
     pixels: Tensor
     sizes: Tensor
     labels: Tensor | None
     size: tuple[int, int]
-    resized: int | None
+    view: EvaluationView | None
 
     def scene(self, some: slice, device: torch.device) -> Scene:
         pixels = self.pixels[some].to(device)
         pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-        if self.resized is None:
+        if self.view is None:
             return Scene(Pictures(pixels, self.sizes[some]), self.size)
-        side = min(pixels.shape[-2:])
-        if side != self.resized:
-            target = [max(self.resized, round(length * self.resized / side)) for length in pixels.shape[-2:]]
-            pixels = functional.interpolate(pixels, target, mode="bicubic", antialias=True).clamp(0, 1)
-        return Scene(Pictures.alike(pixels), self.size)
+        return Scene(Pictures.alike(self.view.resized(pixels).clamp(0, 1)), self.size)
 
 
 def _stock(data: Data, model: nn.Module, protocol: str, image_size: int | None, crop_pct: float | None) -> Stock:
@@ -292,15 +286,13 @@ def _stock(data: Data, model: nn.Module, protocol: str, image_size: int | None, 
         raise UserError(f"crop_pct is {crop_pct}; expected a share of the picture, above 0 and at most 1")
     crop_pct = PUBLISHED_CROP if protocol == "published" and crop_pct is None else crop_pct
     if hasattr(data, "column_names"):
-        return _decoded(
-            data, image_size or input_size(model)[0], crop_pct or pretrained_cfg(model).get("crop_pct", 1.0)
-        )
+        return _decoded(data, EvaluationView.of(model, image_size, crop_pct))
     pixels, labels = as_images(data, model)
     sizes = torch.tensor(pixels.shape[-2:]).expand(len(pixels), 2)
     shorter = min(pixels.shape[-2:])
     if crop_pct is not None:
-        size = image_size or shorter
-        return Stock(pixels, sizes, labels, (size, size), int(size / crop_pct))
+        view = EvaluationView.of(model, image_size or shorter, crop_pct)
+        return Stock(pixels, sizes, labels, view.size, view)
     if image_size is not None and image_size > shorter:
         raise UserError(
             f"image_size is {image_size}, but the images' side {shorter}; give crop_pct to have them resized"
@@ -313,35 +305,36 @@ def _stock(data: Data, model: nn.Module, protocol: str, image_size: int | None, 
 _KEPT: WeakKeyDictionary[object, tuple[tuple, Stock]] = WeakKeyDictionary()
 
 
-def _decoded(dataset: object, size: int, crop_pct: float) -> Stock:
-    """The images of a Dataset, its shorter side resized to int(size / crop_pct), as `_decode` makes them, but once."""
-    asked = (dataset._fingerprint, size, crop_pct)  # set_transform changes a Dataset in its place, and the fingerprint
+def _decoded(dataset: object, view: EvaluationView) -> Stock:
+    """The images of a Dataset as `_decode` makes them, but once."""
+    asked = (dataset._fingerprint, view)  # set_transform changes a Dataset in its place, and the fingerprint
     kept, stock = _KEPT.get(dataset, (None, None))
     if kept != asked:
-        stock = _decode(dataset, size, crop_pct)
+        stock = _decode(dataset, view)
         _KEPT[dataset] = asked, stock
     return stock
 
 
-def _decode(dataset: object, size: int, crop_pct: float) -> Stock:
-    from stm_lab.data.views import check_image_size, decoded_images, labels, reduced
+def _decode(dataset: object, view: EvaluationView) -> Stock:
+    """The images of a Dataset, resized, and not yet cropped."""
+    from stm_lab.data.views import check_image_size, decoded_images, labels
 
-    check_image_size(size)
+    check_image_size(min(view.size))
     if not len(dataset):
         raise UserError("data: no images (an empty Dataset)")
-    side = int(size / crop_pct)
     pictures = []
     for image in decoded_images(dataset):
-        pixels = torch.from_numpy(np.array(reduced(image, side))).permute(2, 0, 1)
-        for axis, length in ((1, pixels.shape[1]), (2, pixels.shape[2])):
-            kept = min(length, int(_LONGEST * side))  # a panorama would make the canvas of all as wide
-            pixels = pixels.narrow(axis, (length - kept) // 2, kept)
+        pixels = torch.from_numpy(np.array(view.resized(image))).permute(2, 0, 1)
+        longest = int(_LONGEST * min(pixels.shape[1:]))  # a panorama would make the canvas of all as wide
+        for axis in (1, 2):
+            cut = max(0, pixels.shape[axis] - longest) // 4 * 2  # as much on both sides: the centre stays where it was
+            pixels = pixels.narrow(axis, cut, pixels.shape[axis] - 2 * cut)
         pictures.append(pixels)
     sizes = torch.tensor([picture.shape[1:] for picture in pictures])
     canvas = torch.zeros(len(pictures), 3, *sizes.amax(0).tolist(), dtype=torch.uint8)
     for place, picture in zip(canvas, pictures, strict=True):
         place[:, : picture.shape[1], : picture.shape[2]] = picture
-    return Stock(canvas, sizes, labels(dataset), (size, size), None)
+    return Stock(canvas, sizes, labels(dataset), view.size, None)
 
 
 # ---- strengths -------------------------------------------------------------------------------------------------------
@@ -377,5 +370,5 @@ def _true(kind: str, protocol: str, strength: float, stock: Stock) -> float:
     if protocol == "straight" or kind.startswith("rotation"):
         return strength
     size = stock.size[0]
-    side = stock.resized or int(stock.sizes[0].min())
+    side = int(stock.sizes[0].min()) if stock.view is None else stock.view.resized_side
     return published_shift(side, size, strength) if kind == "translation" else int(size / strength) / side

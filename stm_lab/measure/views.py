@@ -31,8 +31,8 @@ class Pictures(NamedTuple):
         return cls(pixels, torch.tensor(pixels.shape[-2:]).expand(len(pixels), 2))
 
     def centred(self, size: tuple[int, int]) -> Tensor:
-        """Where a centred cut of (rows, columns) starts in each picture, (B, 2)."""
-        return (self.sizes - torch.tensor(size)) // 2
+        """Where a centred crop of (rows, columns) starts in each picture, (B, 2); halves round as torchvision's do."""
+        return ((self.sizes - torch.tensor(size)) / 2).round().long()
 
 
 # ---- one picture, as it is: what explorers and notebooks call --------------------------------------------------------

@@ -14,6 +14,7 @@ from stm_lab import data
 from stm_lab.data import rng
 from stm_lab.data.views import TrainingViews
 from stm_lab.errors import UserError
+from stm_lab.pixels import EvaluationView
 from stm_lab.train.config import TrainConfig
 
 _ORDER = 1  # sets these random numbers apart from those of views and steps
@@ -58,31 +59,29 @@ class Batches(Sampler[list[int]]):
 
 
 def load_splits(
-    config: TrainConfig, image_size: int, rank: int, world: int
+    config: TrainConfig, view: EvaluationView, rank: int, world: int
 ) -> tuple[TrainingViews, tuple[torch.Tensor, torch.Tensor]]:
     """Training views, and this process's share of the validation images and labels, in memory.
 
     Raises UserError for data that are missing or too few.
     """
     train, validation = (
-        data.take(data.load(config.recipe, split, data_root=config.data_root, image_size=image_size), size)
+        data.take(data.load(config.recipe, split, data_root=config.data_root, image_size=view.resized_side), size)
         for split, size in (("train", config.train_size), ("validation", config.validation_size))
     )
     if config.batch_size > len(train):
         raise UserError(f"batch_size = {config.batch_size} is more than the {len(train)} training images")
-    views = TrainingViews(train, image_size=image_size, augmentation=config.augmentation, seed=config.seed)
-    return views, _share(validation, config, image_size, rank, world)
+    views = TrainingViews(train, image_size=view.image_size, augmentation=config.augmentation, seed=config.seed)
+    return views, _share(validation, view, rank, world)
 
 
-def _share(
-    dataset: Dataset, config: TrainConfig, image_size: int, rank: int, world: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _share(dataset: Dataset, view: EvaluationView, rank: int, world: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Every `world`-th image from `rank` on. Shares are equally long, as collective operations in a model's forward
     pass need: a short one ends in an image whose label is -1, which does not count.
     """
     rows = list(range(rank, len(dataset), world))
     missing = -(-len(dataset) // world) - len(rows)
-    images, labels = data.to_tensors(dataset.select(rows + [0] * missing), image_size, config.crop_pct)
+    images, labels = data.to_tensors(dataset.select(rows + [0] * missing), view)
     labels[len(rows) :] = -1
     return images, labels
 

@@ -26,6 +26,7 @@ from stm_lab.devices import resolve_device
 from stm_lab.environment import code_fingerprint, describe_environment
 from stm_lab.errors import UserError
 from stm_lab.mixers import get_mixer
+from stm_lab.pixels import EvaluationView
 from stm_lab.plugins import load_plugins
 from stm_lab.train.config import TrainConfig, load_config
 
@@ -51,7 +52,9 @@ class RunFolder:
         start = _weights_file(config)
         self.identity = config.result_fields() | {
             "data": data.fingerprint(config.recipe, data_root=config.data_root),
-            "pixels": data.pixels_of(config.recipe, data_root=config.data_root, image_size=config.image_size),
+            "pixels": data.pixels_of(
+                config.recipe, data_root=config.data_root, image_size=view_of(config).resized_side
+            ),
             "plugins": [_sha256(Path(file).expanduser()) for file in config.plugins],
             "weights": config.weights if start is None else _sha256(start),
             "mixer_source": _source_of(get_mixer(config.mixer)),
@@ -235,6 +238,11 @@ def _weights_file(config: TrainConfig) -> Path | None:
     return path
 
 
+def view_of(config: TrainConfig) -> EvaluationView:
+    """How a run's validation images are resized and cropped; `model_of` gives the same view to the model."""
+    return EvaluationView(config.image_size or data.load_recipe(config.recipe).image_size, config.crop_pct)
+
+
 def model_of(config: TrainConfig, num_classes: int, image_size: int) -> nn.Module:
     """The model that a run starts from. Raises UserError for a mixer, scale, option or weights that are not there."""
     options = {"img_size": image_size, **config.model_options}
@@ -245,6 +253,7 @@ def model_of(config: TrainConfig, num_classes: int, image_size: int) -> nn.Modul
     start = _weights_file(config)
     if start is not None:
         model.load_pretrained(start)
+    model.pretrained_cfg |= {"input_size": (3, image_size, image_size), "crop_pct": config.crop_pct}
     model.set_grad_checkpointing(config.grad_checkpointing)
     return model
 

@@ -39,7 +39,7 @@ from stm_lab.train.batches import Batches, load_splits, mixing
 from stm_lab.train.batchnorm import make_global
 from stm_lab.train.config import TrainConfig
 from stm_lab.train.evaluation import count
-from stm_lab.train.folder import RunFolder, model_of
+from stm_lab.train.folder import RunFolder, model_of, view_of
 from stm_lab.train.optim import make_optimizer, schedule
 from stm_lab.train.state import pack, unpack, weights_of
 
@@ -92,7 +92,7 @@ class Trainer:
         self.device = self.accelerator.device
         recipe = data.load_recipe(config.recipe)
         self.label = f"{config.mixer} {config.scale} on {recipe.name}, seed {config.seed}"
-        self.num_classes, self.image_size = len(recipe.classes), config.image_size or recipe.image_size
+        self.num_classes, self.view = len(recipe.classes), view_of(config)
         self._load_data()
         self._make_model()
         self.mix = mixing(config, self.num_classes)
@@ -120,7 +120,7 @@ class Trainer:
                 f"batch_size = {config.batch_size} must be a multiple of {parts * paired}: {world} process(es), "
                 f"accumulate = {config.accumulate}" + (", and pairs to mix" if paired == 2 else "")
             )
-        views, self.validation = load_splits(config, self.image_size, rank, world)
+        views, self.validation = load_splits(config, self.view, rank, world)
         self.batches = Batches(
             len(views),
             config.batch_size,
@@ -141,7 +141,7 @@ class Trainer:
     def _make_model(self) -> None:
         config = self.config
         torch.manual_seed(config.seed)
-        model = model_of(config, self.num_classes, self.image_size).to(self.device)
+        model = model_of(config, self.num_classes, self.view.image_size).to(self.device)
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(memory_format=self.memory_format)
         if self.accelerator.num_processes > 1:
@@ -188,7 +188,7 @@ class Trainer:
         model = self.averaged.eval()
         state = weights_of(self.model) if self.ema is None else model.state_dict()
         if main:
-            facts = {"weights": self.weights, "num_classes": self.num_classes, "image_size": self.image_size}
+            facts = {"weights": self.weights, "num_classes": self.num_classes, "image_size": self.view.image_size}
             with _writing(self.folder.path):
                 self.folder.save_weights(state, **facts)
         self.accelerator.wait_for_everyone()

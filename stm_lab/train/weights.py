@@ -18,7 +18,7 @@ from stm_lab.errors import UserError
 from stm_lab.models import WEIGHTS
 from stm_lab.train.config import TrainConfig, list_presets, load_config
 from stm_lab.train.evaluation import evaluate
-from stm_lab.train.folder import load_run
+from stm_lab.train.folder import load_run, view_of
 
 ROWS = WEIGHTS / "rows.jsonl"
 
@@ -39,9 +39,9 @@ def publish(run: str | Path) -> dict:
     path.write_bytes(safetensors.torch.save({key: value.contiguous() for key, value in state.items()}))
 
     model.load_pretrained(str(path))  # as whoever uses them will
-    image_size = config.image_size or data.load_recipe(config.recipe).image_size
-    validation = data.load(config.recipe, "validation", data_root=config.data_root, image_size=image_size)
-    top1, _ = evaluate(model, *data.to_tensors(validation, image_size, config.crop_pct))
+    view = view_of(config)
+    validation = data.load(config.recipe, "validation", data_root=config.data_root, image_size=view.resized_side)
+    top1, _ = evaluate(model, *data.to_tensors(validation, view))
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     made_with = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     row = {

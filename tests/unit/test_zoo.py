@@ -55,7 +55,7 @@ def test_pretrained_at_nano_is_what_comes_with_the_package():
     assert same(first.model, build_model("swin", "nano", pretrained=True).eval())
     assert not first.model.training
     assert list(first.classes) == SHAPES
-    assert (first.image_size, first.crop_pct, first.seed, first.folder) == (64, 1.0, 0, None)
+    assert (first.image_size, first.view().crop_pct, first.seed, first.folder) == (64, 1.0, 0, None)
     assert first.knows("shapes")
     assert not first.knows("imagenet-100")
 
@@ -98,14 +98,14 @@ def test_a_scale_is_that_of_mixers():
 def test_timm_models_are_taken_at_their_own_size():
     (subject,) = zoo.load(["test_resnet"], "none", device="cpu")
     cfg = timm.create_model("test_resnet").pretrained_cfg
-    assert (subject.image_size, subject.crop_pct) == (cfg["input_size"][-1], cfg["crop_pct"])
+    assert (subject.image_size, subject.view().crop_pct) == (cfg["input_size"][-1], cfg["crop_pct"])
 
 
 @pytest.mark.parametrize("spelt", [str, Path])
 def test_the_folder_of_one_training(trainings, few, spelt):
     for source in (trainings / "pooling-s0", trainings / "pooling-s0" / "model.safetensors"):
         (subject,) = zoo.load(["pooling"], spelt(source), device="cpu")
-        assert (subject.name, subject.seed, subject.image_size, subject.crop_pct) == ("pooling", 0, 32, 0.75)
+        assert (subject.name, subject.seed, subject.image_size, subject.view().crop_pct) == ("pooling", 0, 32, 0.75)
         assert subject.folder == (trainings / "pooling-s0").resolve()
         assert subject.knows(few)
         assert same(subject.model, stm_lab.train.folder.load_run(trainings / "pooling-s0"))
