@@ -1,9 +1,13 @@
-"""Files that are there as a whole or not at all."""
+"""Files: written as a whole or not at all, and read as text that people wrote on any system."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import stat
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from errno import EINVAL
 from pathlib import Path
 
 from stm_lab.errors import UserError
@@ -48,3 +52,51 @@ def replace_bytes(path: Path, contents: bytes) -> None:
         write_whole(path, contents)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """The contents of a file. Raises OSError, also for a named pipe or a socket: reading one may never end."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder has an error of its own
+        raise OSError(EINVAL, "not a regular file", str(path))
+    return path.read_bytes()
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without the byte-order mark that editors on Windows put first.
+
+    Raises UserError of one line that names the file: it is not there, cannot be read or is no UTF-8 text.
+    """
+    with told():
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+            wrong = text.find("\0")  # of UTF-16 without its mark, or left by a machine that stopped
+            before = text[:wrong].encode()
+        except UnicodeDecodeError as error:
+            wrong, before = error.start, error.object[: error.start]
+    if wrong >= 0:
+        line = before.count(b"\n") + 1
+        raise UserError(f"{path}: not a UTF-8 text file, see line {line}; save it in the encoding UTF-8")
+    return text
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn an OSError into a UserError of one line: the file, and what the system says of it."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        raise UserError(f"{where}{error.strerror or error}") from error
+
+
+def same_name(name: str) -> str:
+    """The form in which names are compared, Unicode's NFC: macOS writes ä as two characters (NFD), others as one.
+
+    Raises UserError for a file's name that is not UTF-8 (Python keeps its bytes as lone surrogates).
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{os.fsencode(name)!r}: this name is not UTF-8; rename it") from None
+    return unicodedata.normalize("NFC", name)

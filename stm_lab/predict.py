@@ -7,15 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pandas as pd
-import PIL.Image
 import torch
 
 from stm_lab import zoo
-from stm_lab.data.folders import IMAGE_FILES
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError, nearest
+from stm_lab.files import told
+from stm_lab.image_files import IMAGE_FILES, is_image_file, open_image
 from stm_lab.pixels import EvaluationView, Normalize
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
@@ -33,7 +32,7 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
     how many classes of which recipe the models know, where that is known.
 
     Args:
-        images: files, or folders whose image files are taken (those of folders in them are not).
+        images: files, or folders whose image files are taken (hidden ones and those of folders in them are not).
         weights: the folder of a training, or of a notebook's run, whose finished trainings are all taken; a file of
             weights, published or ours, that tells its mixer and scale (of its classes names are known if they are
             ImageNet's 1,000, else numbers); or "pretrained": the weights that come with the package (scale nano, recipe
@@ -91,6 +90,7 @@ def _answers(subject: zoo.Subject, images: torch.Tensor, normalized: Normalize, 
 # ---- images ---------------------------------------------------------------------------------------------------------
 
 
+@told()
 def _image_files(images: Paths) -> list[Path]:
     """Each file once, in the order given; those of a folder by name."""
     given = [images] if isinstance(images, str | os.PathLike) else images
@@ -98,11 +98,11 @@ def _image_files(images: Paths) -> list[Path]:
     for path in map(Path, given):
         path = path.expanduser()
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_FILES and file.is_file())
+            inside = sorted(file for file in path.iterdir() if is_image_file(file.name) and not file.is_dir())
             if not inside:
                 raise UserError(f"{path}: no images in that folder (files that end in {', '.join(IMAGE_FILES)})")
             files |= dict.fromkeys(inside)
-        elif path.is_file():
+        elif os.path.lexists(path):  # a link to nowhere, too: opening it tells what is wrong
             files[path] = None
         else:
             beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -116,8 +116,7 @@ def _image_files(images: Paths) -> list[Path]:
 def _decoded(file: Path, view: EvaluationView) -> torch.Tensor:
     """One image as `data.to_tensors` has those of a validation split: uint8 (3, H, W)."""
     try:
-        # the reader that recipes' images go through, which turns photographs as their cameras say
-        image = datasets.Image().decode_example({"path": str(file), "bytes": None}).convert("RGB")
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise UserError(f"{file}: cannot be read as an image ({' '.join(str(error).split())})") from None
+        image = open_image(file)
+    except UserError as error:
+        raise UserError(f"{file}: cannot be read as an image ({error})") from error
     return view(image)

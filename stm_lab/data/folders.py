@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stm_lab.errors import UserError, nearest
+from stm_lab.image_files import IMAGE_FILES, is_image_file
 
-IMAGE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 LOOKS = {  # layouts, in a few words
     "ilsvrc": "train/CLASS/*.JPEG, val/CLASS/*.JPEG (or val/*.JPEG beside LOC_val_solution.csv)",
     "tiny-imagenet": "train/CLASS/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt",
@@ -89,7 +89,7 @@ def _split_folder(split: str, root: Path) -> Path | None:
 
 
 def _image_files(folder: Path) -> Iterator[os.DirEntry]:
-    return (entry for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_FILES))
+    return (entry for entry in os.scandir(folder) if is_image_file(entry.name))
 
 
 def _by_class(folder: Path, classes: Sequence[str], *, inner: str, prefix: bool) -> Iterator[Found]:

@@ -21,6 +21,7 @@ from stm_lab import paths
 from stm_lab.data import sources
 from stm_lab.data.recipe import Recipe, Source, load_recipe
 from stm_lab.errors import UserError, check_known
+from stm_lab.files import told
 
 IDENTIFIERS = 2  # counts up when images come to be known by other identifiers: what was prepared before is not taken
 HASHED_UP_TO = 2**30  # bytes of images, above which a fingerprint has their sizes instead of their hashes
@@ -153,6 +154,7 @@ def _short_hash(value: Any) -> str:
 _digests_of: dict[tuple, dict[str, str]] = {}  # of this process, so that a run does not hash its data thrice
 
 
+@told()
 def _digests(recipe: Recipe, source: Source, folder: Path) -> dict[str, str]:
     """A digest of each split's identifiers, labels and hashes (or sizes)."""
     key = (declaration(recipe), source.model_dump_json(), folder, sources.stamp(recipe, source, folder))

@@ -34,6 +34,7 @@ from stm_lab.data import sources
 from stm_lab.data.loading import HASHES, resized_format
 from stm_lab.data.recipe import Recipe
 from stm_lab.errors import WorkFailed
+from stm_lab.image_files import open_image
 from stm_lab.pixels import EvaluationView
 from stm_lab.progress import progress
 
@@ -150,7 +151,7 @@ def _make_part(job: _Job, table: pa.Table, features: Features) -> None:
             smaller = _reduced(encoded, job.size)
         except MemoryError:
             raise PrepareFailed(f"{job.split}: no memory left for image {row['id']}; take fewer --workers") from None
-        except Exception as error:  # Pillow's readers raise a dozen types on broken files
+        except Exception as error:
             broken.append([row["id"], sources.why_broken(error, row["image"])])
             continue
         hashes = {"hash": sources.content_hash(smaller), "raw_hash": sources.content_hash(encoded)}
@@ -183,10 +184,10 @@ def features_of(features: Features) -> Features:
 
 def _reduced(encoded: bytes, size: int) -> bytes:
     """The encoded image with a shorter side of `size`; as it is if that is no longer already."""
-    image = sources.decoded(encoded)
+    image = open_image(encoded)
     if min(image.size) <= size:
         return encoded
     sink = io.BytesIO()
-    image = EvaluationView(size).resized(image.convert("RGB"))
+    image = EvaluationView(size).resized(image)
     image.save(sink, resized_format(size), quality=95, subsampling=0)  # PNG has neither, and loses nothing
     return sink.getvalue()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from stm_lab.data.views import check_image_size
 from stm_lab.errors import UserError, check_known
+from stm_lab.image_files import to_rgb
 from stm_lab.pixels import EvaluationView
 
 PHOTOGRAPHS = {
@@ -30,4 +31,4 @@ def photograph(name: str = "chelsea", image_size: int = 224) -> Tensor:
     except ImportError:
         raise UserError("photographs need scikit-image: pip install 'stm-lab[lab]'") from None
     pixels = getattr(data, name)()
-    return EvaluationView(image_size)(PIL.Image.fromarray(pixels).convert("RGB"))[None]
+    return EvaluationView(image_size)(to_rgb(PIL.Image.fromarray(pixels)))[None]

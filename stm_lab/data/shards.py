@@ -12,8 +12,9 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from stm_lab.data.folders import IMAGE_FILES, identifier
+from stm_lab.data.folders import identifier
 from stm_lab.errors import UserError, check_known
+from stm_lab.image_files import IMAGE_FILES
 
 
 def expanded(pattern: str) -> list[str]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet
 from datasets import ClassLabel, Dataset, Features, Image, Value
@@ -30,12 +29,14 @@ from stm_lab import paths
 from stm_lab.data import folders, shape_pairs, shapes, shards
 from stm_lab.data.recipe import HubSource, Recipe, Source
 from stm_lab.errors import UserError, check_known, nearest
+from stm_lab.files import read_bytes, told
 
 IN_MEMORY_UP_TO = 2**32  # bytes of images in shards, above which they have to be prepared first
 
 # ---- which source ----------------------------------------------------------------------------------------------------
 
 
+@told()
 def locate(recipe: Recipe, data_root: Path | None) -> tuple[Source, Path | None]:
     """The source that is taken, and its folder (None for the hub and for drawn data).
 
@@ -77,9 +78,13 @@ def _raw_folders(recipe: Recipe) -> list[Path]:
     return [root / "raw" / name for root in paths.data_roots() for name in (recipe.name, *recipe.bases)]
 
 
+@told()
 def read(recipe: Recipe, split: str, source: Source, folder: Path | None) -> Dataset:
     """All images of a split that the source has of the recipe's classes, in the natural order of their identifiers
-    (image_9 before image_10), whatever the order on disk. The source and its folder are those of `locate`."""
+    (image_9 before image_10), whatever the order on disk. The source and its folder are those of `locate`.
+
+    Raises UserError, also for folders and files that cannot be read.
+    """
     dataset = READERS[source.kind](recipe, split, source, folder)
     if source.kind == "generator":
         return dataset
@@ -103,8 +108,11 @@ def stamp(recipe: Recipe, source: Source, folder: Path) -> tuple:
     return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists())
 
 
-def _natural(identifier: str) -> list[str | int]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(identifier))]
+def _natural(identifier: str) -> tuple[list[str | int], str]:
+    """The key of natural order: every other part is a number (decimal digits alone: ² is a letter here). Names that
+    differ in leading zeros alone are ordered by themselves."""
+    parts = re.split(r"(\d+)", str(identifier))
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], str(identifier)
 
 
 # ---- an image as it is stored ----------------------------------------------------------------------------------------
@@ -120,7 +128,7 @@ def stored_bytes(image: dict[str, Any]) -> bytes:
         with open(match[1], "rb") as file:
             file.seek(int(match[2]))
             return file.read(int(match[3]))
-    return Path(image["path"]).read_bytes()
+    return read_bytes(Path(image["path"]))
 
 
 def stored_size(image: dict[str, Any]) -> int:
@@ -138,14 +146,9 @@ def stored_images(dataset: Dataset, chunk: int = 1000) -> Iterator[dict[str, Any
         yield from stored[start : start + chunk]["image"].to_pylist()
 
 
-def decoded(encoded: bytes) -> PIL.Image.Image:
-    """The pixels of an encoded image, turned as its camera was. Raises whatever Pillow does on a broken one."""
-    return Image().decode_example({"bytes": encoded, "path": None})
-
-
 def why_broken(error: Exception, image: dict[str, Any]) -> str:
-    """What Pillow said of an image's bytes, and the file that they are of."""
-    what = re.sub(r" ?<_io\.BytesIO.*?>", "", " ".join(str(error).split())) or type(error).__name__
+    """What is wrong with an image, and its file."""
+    what = str(error) or type(error).__name__
     return f"{what}: {image['path']}" if image["path"] else what
 
 
@@ -209,6 +212,7 @@ def _read_shards(recipe: Recipe, split: str, source: Source, folder: Path) -> Da
     return _listed(recipe, ids, classes, places)
 
 
+@told()
 def in_memory(recipe: Recipe, dataset: Dataset, folder: Path) -> Dataset:
     """A data set of images in shards with their bytes, which `datasets` cannot read from there."""
     size = sum(map(stored_size, stored_images(dataset)))

@@ -23,6 +23,7 @@ from timm.data.random_erasing import RandomErasing
 
 from stm_lab.data import rng
 from stm_lab.errors import UserError
+from stm_lab.image_files import open_image
 from stm_lab.pixels import EvaluationView, mirrored
 
 MIN_IMAGE_SIZE = 32  # four halvings and a stem's stride leave one token at 32 pixels
@@ -32,20 +33,21 @@ MIN_IMAGE_SIZE = 32  # four halvings and a stem's stride leave one token at 32 p
 
 
 def decoded_images(dataset: Dataset, rows: Sequence[int] | None = None, chunk: int = 1000) -> Iterator[PIL.Image.Image]:
-    """The images of a data set (or of some of its rows, in that order), decoded one by one, RGB.
+    """The images of a data set (or of some of its rows, in that order), one by one, as `open_image` has them: RGB.
 
-    Raises UserError that names the image's row and file if one cannot be decoded.
+    Raises UserError that names the image's row and file if one cannot be opened.
     """
-    feature, stored = dataset.features["image"], dataset.select_columns("image").with_format("arrow")
+    stored = dataset.select_columns("image").with_format("arrow")
     rows = range(len(dataset)) if rows is None else rows
     for start in range(0, len(rows), chunk):
         part = rows[start : start + chunk]
         for row, value in zip(part, stored[part]["image"].to_pylist(), strict=True):
+            encoded, path = (value["bytes"], value["path"]) if value else (None, None)
             try:
-                yield feature.decode_example(value).convert("RGB")
-            except Exception as error:  # Pillow's readers raise a dozen types on broken files
-                name = value.get("path") or "without a file name"
-                raise UserError(f"broken image in row {row} ({name}): {' '.join(str(error).split())}") from error
+                yield open_image(encoded if encoded is not None else path or b"")
+            except UserError as error:
+                name = path or "without a file name"
+                raise UserError(f"broken image in row {row} ({name}): {error}") from error
 
 
 def check_image_size(image_size: int) -> None:

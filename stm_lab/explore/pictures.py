@@ -9,11 +9,12 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
 from stm_lab.data.views import check_image_size
 from stm_lab.errors import UserError
+from stm_lab.image_files import open_image
 from stm_lab.pixels import EvaluationView
 
 
@@ -30,10 +31,9 @@ def picture(source: str | Path | np.ndarray, view: EvaluationView | int) -> Tens
         image = _of_array(source)
     else:
         try:
-            with Image.open(source) as file:
-                image = file.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise UserError(f"picture = {str(source)!r}: {str(error).splitlines()[0]}") from None
+            image = open_image(source)
+        except UserError as error:
+            raise UserError(f"picture = {str(source)!r}: {error}") from error
     return view(image)[None]
 
 

@@ -1,0 +1,116 @@
+"""Image files as people have them: which files of a folder count, and the one way to open an image.
+
+What is given back is always 8 bits, RGB, upright. Every reader of images in the package goes through `to_rgb`:
+
+* Orientation: an image is turned as its camera noted (EXIF, or XMP).
+* Transparency: composited on white, whether it is an alpha channel, a palette's alpha or one transparent colour.
+* 16 bits a channel: the high byte, v >> 8 (12 bits: v >> 4), for grey images as for coloured ones.
+* CMYK, YCbCr, LAB, HSV: converted by Pillow's formulas. Colour profiles (ICC) and gamma are ignored.
+* Animations and files of several pages: the first image.
+* Refused by name: 32-bit integers and floats, signed 16 bits (their range is not in the file), and 16-bit colour with a
+  transparent colour (Pillow no longer tells which pixels have it).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+from stm_lab.errors import UserError
+from stm_lab.files import read_bytes
+
+IMAGE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_OTHER_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of this name was left by a system or a tool and is no part of a set of images: hidden
+    ones (macOS writes `._0.jpg` beside 0.jpg, and `.DS_Store`), `__MACOSX` and the like."""
+    return name.startswith(".") or name in _OTHER_SYSTEMS
+
+
+def is_image_file(name: str) -> bool:
+    """Whether a file's name, without its folder, is that of an image of a set."""
+    return name.lower().endswith(IMAGE_FILES) and not is_leftover(name)
+
+
+def open_image(source: bytes | str | os.PathLike) -> PIL.Image.Image:
+    """The pixels of an image, from its encoded bytes or its file: 8 bits, RGB, upright (the module says of what kinds).
+
+    Raises UserError, which does not name the file: it cannot be read, is no whole image, is so large that it may be a
+    decompression bomb, or its pixels are of a kind that has no certain conversion.
+    """
+    try:
+        encoded = source if isinstance(source, bytes) else read_bytes(Path(source))
+    except OSError as error:
+        raise UserError(error.strerror or str(error)) from error
+    try:
+        with PIL.Image.open(io.BytesIO(encoded)) as image:
+            packing = _packing(image)
+            image.load()
+            PIL.ImageOps.exif_transpose(image, in_place=True)  # a copy would not know its format
+            return to_rgb(image, packing)
+    except (UserError, MemoryError):  # which says nothing about the image
+        raise
+    except Exception as error:  # Pillow's readers raise a dozen types on broken files
+        what = re.sub(r" ?<_io\.BytesIO.*?>", "", " ".join(str(error).split())) or type(error).__name__
+        raise UserError(what if encoded else "an empty file") from error
+
+
+def _packing(image: PIL.Image.Image) -> str:
+    """How an opened file packs its pixels, in Pillow's words, such as "L;4"; "" where Pillow does not say."""
+    if image.format == "TIFF":
+        bits, photometric = image.tag_v2.get(258, (1,)), image.tag_v2.get(262)
+        return f"{image.mode};{bits[0]}{';inverted' if photometric == 0 else ''}"
+    how = image.tile[0].args if image.tile else ""
+    return how if isinstance(how, str) else ""
+
+
+def to_rgb(image: PIL.Image.Image, packing: str = "") -> PIL.Image.Image:
+    """An image of any mode that Pillow has as RGB, by the rules of this module; RGB itself is given back.
+
+    Args:
+        packing: how its file packs its pixels, from `_packing`; decides what mode and values alone do not tell.
+
+    Raises UserError for modes without a certain conversion.
+    """
+    key = image.info.get("transparency")
+    if image.mode in ("I", "F") and not (image.mode == "I" and image.format in ("PNG", "PPM")):  # those are 0 .. 65535
+        raise UserError(
+            f"mode {image.mode} ({'32-bit floats' if image.mode == 'F' else 'integers of more than 16 bits, or signed'}"
+            f"): the values have no known range; save it with 8 or 16 bits a channel"
+        )
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _sixteen_bit(image, key, packing)
+    if key is not None and packing == "RGB;16B":
+        raise UserError("16-bit colour with a transparent colour; save it with an alpha channel or with 8 bits")
+    if key is not None and packing in ("L;2", "L;4"):  # Pillow spreads the values to 0 .. 255, but not the key
+        image.info["transparency"] = key * 255 // (2 ** int(packing[-1]) - 1)
+    if image.mode == "La":
+        image = image.convert("LA")
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    return _on_white(image.convert("RGBA"))
+
+
+def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
+    white = PIL.Image.new("RGB", image.size, (255, 255, 255))
+    white.paste(image, mask=image.getchannel("A"))
+    return white
+
+
+def _sixteen_bit(image: PIL.Image.Image, key: int | None, packing: str) -> PIL.Image.Image:
+    """Grey of 12 or 16 bits -> RGB of 8; a pixel of the value `key` is transparent, so white."""
+    values = np.asarray(image.convert("I"))  # (H, W) int32, whatever the order of the bytes
+    grey = (values >> (4 if ";12" in packing else 8)).clip(0, 255).astype(np.uint8)
+    if packing.endswith(";inverted"):  # TIFF's WhiteIsZero, which Pillow follows for 8 bits alone
+        grey = 255 - grey
+    if key is not None:
+        grey[values == key] = 255
+    return PIL.Image.fromarray(grey).convert("RGB")
