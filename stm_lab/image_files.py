@@ -25,19 +25,34 @@ import PIL.ImageOps
 from stm_lab.errors import UserError
 from stm_lab.files import read_bytes
 
-IMAGE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-_OTHER_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+_ICONS = ("ICNS", "ICO", "XBM", "XPM")
+# The endings of the formats that Pillow opens and that have the media type of an image. So neither documents (.pdf,
+# .eps) nor films (.mpg) nor containers of data (.h5, .fits) belong to them; icons are left out as well.
+IMAGE_FILES = frozenset(
+    ending
+    for ending, kind in PIL.Image.registered_extensions().items()
+    if kind in PIL.Image.OPEN and PIL.Image.MIME.get(kind, "").startswith("image/") and kind not in _ICONS
+)
+_OF_SYSTEMS = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("__macosx", "@eadir", "lost+found"),
+}
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file or folder of this name was left by a system or a tool and is no part of a set of images: hidden
-    ones (macOS writes `._0.jpg` beside 0.jpg, and `.DS_Store`), `__MACOSX` and the like."""
-    return name.startswith(".") or name in _OTHER_SYSTEMS
+    """Whether a system or a tool left a file or folder of this name, so that it is no part of a set of images: hidden
+    ones (macOS writes `._0.jpg` beside 0.jpg, and `.DS_Store`), `Thumbs.db`, `__MACOSX` and the like."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+
+
+def has_image_ending(name: str) -> bool:
+    """Whether a name ends like that of an image, in any case of letters."""
+    return f".{name.rpartition('.')[2]}".lower() in IMAGE_FILES
 
 
 def is_image_file(name: str) -> bool:
     """Whether a file's name, without its folder, is that of an image of a set."""
-    return name.lower().endswith(IMAGE_FILES) and not is_leftover(name)
+    return has_image_ending(name) and not is_leftover(name)
 
 
 def open_image(source: bytes | str | os.PathLike) -> PIL.Image.Image:

@@ -14,7 +14,7 @@ from stm_lab import zoo
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError, nearest
 from stm_lab.files import told
-from stm_lab.image_files import IMAGE_FILES, is_image_file, open_image
+from stm_lab.image_files import is_image_file, open_image
 from stm_lab.pixels import EvaluationView, Normalize
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
@@ -100,7 +100,7 @@ def _image_files(images: Paths) -> list[Path]:
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if is_image_file(file.name) and not file.is_dir())
             if not inside:
-                raise UserError(f"{path}: no images in that folder (files that end in {', '.join(IMAGE_FILES)})")
+                raise UserError(f"{path}: no images in that folder (such as .jpg, .png, .webp, .tif)")
             files |= dict.fromkeys(inside)
         elif os.path.lexists(path):  # a link to nowhere, too: opening it tells what is wrong
             files[path] = None

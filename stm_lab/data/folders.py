@@ -5,10 +5,13 @@ it: `LOC_val_solution.csv` (Kaggle's) or `imagenet_2012_validation_synset_labels
 Kaggle's `ILSVRC/Data/CLS-LOC` above `train` and `val` is found as well. An image is known by its file's name, without
 the ending (see `identifier`).
 
-`tiny-imagenet`: `train/<class>/images/*`, `val/images/*`, `val/val_annotations.txt`. Known by the file's name.
+`tiny-imagenet`: `train/<class>/images/*`, `val/images/*`, `val/val_annotations.txt`; or, as most tutorials sort it,
+`val/<class>/images/*` or `val/<class>/*`. Known by the file's name.
 
 `imagefolder`: `train/<class>/*` and `validation/<class>/*` (or `val`). Known as `<class>/<file's name>`, since there
 such names often begin anew in every class.
+
+What lies in a folder of images and is none is listed too, for messages: see `images` and `passed_over`.
 """
 
 from __future__ import annotations
@@ -16,20 +19,22 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stm_lab.errors import UserError, nearest
-from stm_lab.image_files import IMAGE_FILES, is_image_file
+from stm_lab.image_files import has_image_ending, is_leftover
 
 LOOKS = {  # layouts, in a few words
     "ilsvrc": "train/CLASS/*.JPEG, val/CLASS/*.JPEG (or val/*.JPEG beside LOC_val_solution.csv)",
-    "tiny-imagenet": "train/CLASS/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt",
+    "tiny-imagenet": "train/CLASS/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt (or val/CLASS/*.JPEG)",
     "imagefolder": "train/CLASS/*.jpg, val/CLASS/*.jpg",
 }
 Found = tuple[str, str, str]  # identifier, class, path
 _OF_IMAGENET = re.compile(r"(?:.*/)?(n\d{8}_\d+|ILSVRC2012_val_\d{8})(?:_n\d{8})?")
 _FOLDERS = {"train": ("train",), "validation": ("validation", "val")}
+_LABELS = ("LOC_val_solution.csv", "imagenet_2012_validation_synset_labels.txt")
 _DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
 
 
@@ -39,22 +44,33 @@ def identifier(name: str) -> str:
     It has no ending. Images of ImageNet have neither a folder nor the class that the hub's files end in:
     n01440764_10026_n01440764.JPEG is n01440764_10026.
     """
-    stem, dot, ending = name.rpartition(".")
-    name = stem if (dot + ending).lower() in IMAGE_FILES else name
+    name = name.rpartition(".")[0] if has_image_ending(name) else name
     match = _OF_IMAGENET.fullmatch(name)
     return match[1] if match else name
+
+
+def passed_over(paths: Iterable[str]) -> str:
+    """A few words on files and folders (their paths end in /) that were passed over; "" if there are none."""
+    paths = sorted(paths)
+    kinds = Counter("folder" if path.endswith("/") else os.path.splitext(path)[1] or "no ending" for path in paths)
+    words = [f"{n:,} {kind}{'s' if kind == 'folder' and n > 1 else ''}" for kind, n in sorted(kinds.items())]
+    return f"passed over: {', '.join(words)} (such as {paths[0]})" if paths else ""
 
 
 def present(layout: str, split: str, root: Path) -> bool:
     """Whether `root` looks like a folder of this layout, as far as its folders' names tell."""
     folder = _split_folder(split, _inner(root))
-    if layout == "tiny-imagenet":
-        return (root / "wnids.txt").is_file() or (root / "val" / "val_annotations.txt").is_file()
-    return folder is not None
+    if layout != "tiny-imagenet" or folder is None:
+        return folder is not None
+    told = (root / "wnids.txt", root / "val" / "val_annotations.txt")
+    return any(file.is_file() for file in told) or any((entry / "images").is_dir() for entry in folder.iterdir())
 
 
-def images(layout: str, split: str, root: Path, classes: Sequence[str]) -> list[Found]:
-    """The image files of these classes in one split, in no particular order.
+def images(layout: str, split: str, root: Path, classes: Sequence[str]) -> tuple[list[Found], list[str]]:
+    """The image files of these classes in one split, in no particular order, and the paths that were passed over.
+
+    Passed over is what lies in a class's folder and is no image (the path of a folder ends in /), and an image beside
+    the classes' folders.
 
     Raises UserError if the split, a class or the labels are missing, or two images have one name.
     """
@@ -64,19 +80,21 @@ def images(layout: str, split: str, root: Path, classes: Sequence[str]) -> list[
         raise UserError(
             f"{root}: no folder {' or '.join(_FOLDERS[split])}; the layout {layout!r} looks like {LOOKS[layout]}"
         )
-    if layout == "tiny-imagenet":
-        found = _tiny_imagenet(split, folder, classes)
-    elif layout == "ilsvrc" and split == "validation" and not any(entry.is_dir() for entry in os.scandir(folder)):
-        found = _flat(folder, classes, _validation_labels(root, folder))
+    others: list[str] = []
+    there = {entry.name for entry in _entries(folder) if entry.is_dir()}
+    if split == "validation" and layout == "tiny-imagenet" and not there.intersection(classes):
+        found = _flat(folder / "images", classes, _annotations(folder / "val_annotations.txt"), others)
+    elif split == "validation" and layout == "ilsvrc" and not there:
+        found = _flat(folder, classes, _validation_labels(root, folder), others)
     else:
-        found = _by_class(folder, classes, inner="", prefix=layout == "imagefolder")
+        found = _by_class(folder, there, classes, layout, others)
     listed: dict[str, Found] = {}
     for name, label, path in found:
         known = identifier(name)
         if known in listed:
             raise UserError(f"{path}: the image {known!r} is there twice, see {listed[known][2]}")
         listed[known] = known, label, path
-    return list(listed.values())
+    return list(listed.values()), others
 
 
 def _inner(root: Path) -> Path:
@@ -88,61 +106,70 @@ def _split_folder(split: str, root: Path) -> Path | None:
     return next((root / name for name in _FOLDERS[split] if (root / name).is_dir()), None)
 
 
-def _image_files(folder: Path) -> Iterator[os.DirEntry]:
-    return (entry for entry in os.scandir(folder) if is_image_file(entry.name))
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """All that is in a folder except what systems leave behind."""
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not is_leftover(entry.name)]
 
 
-def _by_class(folder: Path, classes: Sequence[str], *, inner: str, prefix: bool) -> Iterator[Found]:
-    there = {entry.name for entry in os.scandir(folder) if entry.is_dir()}
+def _image_files(folder: Path, others: list[str]) -> Iterator[os.DirEntry]:
+    """The image files in a folder; the paths of what else is in it are added to `others`."""
+    for entry in _entries(folder):
+        if has_image_ending(entry.name):
+            yield entry
+        elif entry.name not in (*_LABELS, _DEVKIT):
+            others.append(f"{entry.path}/" if entry.is_dir() else entry.path)
+
+
+def _by_class(folder: Path, there: set[str], classes: Sequence[str], layout: str, others: list[str]) -> Iterator[Found]:
+    """Images of the classes whose folders are `there`, in `folder`."""
+    others += [entry.path for entry in _entries(folder) if has_image_ending(entry.name)]
     for name in classes:
         if name not in there:
             raise UserError(f"{folder}: no folder of class {name!r}; {_few(name, there)}")
-        if not (folder / name / inner).is_dir():
-            raise UserError(f"{folder / name}: no folder {inner!r}")
-        for entry in _image_files(folder / name / inner):
-            yield f"{name}/{entry.name}" if prefix else entry.name, name, entry.path
+        inner = folder / name / "images"
+        in_images = layout == "tiny-imagenet" and inner.is_dir()
+        found = list(_image_files(inner if in_images else folder / name, others))
+        if layout == "tiny-imagenet" and not in_images and not found:
+            raise UserError(f"{folder / name}: no folder 'images', and no image")
+        for entry in found:
+            yield f"{name}/{entry.name}" if layout == "imagefolder" else entry.name, name, entry.path
 
 
-def _tiny_imagenet(split: str, folder: Path, classes: Sequence[str]) -> Iterator[Found]:
-    if split == "train":
-        return _by_class(folder, classes, inner="images", prefix=False)
-    annotations = _text(folder / "val_annotations.txt")
-    rows = [line.split("\t") for line in annotations if line]
+def _annotations(path: Path) -> dict[str, str]:
+    """File's name -> class, by Tiny ImageNet's val_annotations.txt."""
+    rows = [line.split("\t") for line in _text(path) if line]
     for number, row in enumerate(rows, 1):
         if len(row) < 2:
-            raise UserError(f"{folder / 'val_annotations.txt'}, line {number}: expected file, class, ... between tabs")
-    return _flat(folder / "images", classes, {row[0]: row[1] for row in rows})
+            raise UserError(f"{path}, line {number}: expected file, class, ... between tabs")
+    return {row[0]: row[1] for row in rows}
 
 
-def _flat(folder: Path, classes: Sequence[str], labels: dict[str, str]) -> Iterator[Found]:
+def _flat(folder: Path, classes: Sequence[str], labels: dict[str, str], others: list[str]) -> Iterator[Found]:
     """Images that lie together, whose classes are told by `labels`: file's name, with or without ending -> class."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    wanted, unseen = set(classes), set(classes)
-    for entry in _image_files(folder):
+    wanted = set(classes)
+    for entry in _image_files(folder, others):
         label = labels.get(entry.name) or labels.get(Path(entry.name).stem)
         if label is None:
             raise UserError(f"{entry.path}: no label; {nearest(entry.name, labels)}")
         if label in wanted:
-            unseen.discard(label)
             yield entry.name, label, entry.path
-    if unseen:
-        raise UserError(f"{folder}: no image of class {min(unseen)!r}; {_few(min(unseen), set(labels.values()))}")
 
 
 def _validation_labels(root: Path, folder: Path) -> dict[str, str]:
     places = [folder, root, *root.parents[:3]]  # Kaggle's solution lies three folders above `val`
     for place in places:
-        if (place / "LOC_val_solution.csv").is_file():
-            rows = csv.reader(_text(place / "LOC_val_solution.csv"))
+        if (place / _LABELS[0]).is_file():
+            rows = csv.reader(_text(place / _LABELS[0]))
             return {row[0]: row[1].split()[0] for row in rows if len(row) > 1 and row[1].strip()}
-        if (file := place / "imagenet_2012_validation_synset_labels.txt").is_file():
+        if (file := place / _LABELS[1]).is_file():
             return {f"ILSVRC2012_val_{number:08d}": label.strip() for number, label in enumerate(_text(file), 1)}
     devkit = any((place / _DEVKIT).is_file() for place in places)
     why = f"; {_DEVKIT} numbers the classes in an order of its own and cannot be used" if devkit else ""
     raise UserError(
-        f"{folder}: the images are not in folders by class, and neither LOC_val_solution.csv nor "
-        f"imagenet_2012_validation_synset_labels.txt is in {root}{why}"
+        f"{folder}: the images are not in folders by class, and neither {_LABELS[0]} nor {_LABELS[1]} is in {root}{why}"
     )
 
 

@@ -58,6 +58,8 @@ def load(
         place = find_prepared(recipe, root, image_size or recipe.image_size)
         if place is not None:
             prepared = _open(place / split)
+            if fault := without_images(recipe, class_counts(prepared)):
+                raise UserError(f"{place / split}: {fault}")
             return prepared.remove_columns([name for name in HASHES if name in prepared.column_names])
         source, folder = sources.locate(recipe, root)
         if source.kind == "generator":
@@ -69,15 +71,62 @@ def load(
 def raw(recipe: Recipe, split: str, source: Source, folder: Path | None) -> Dataset:
     """A split from where `sources.locate` found it, cut down to the recipe's subset.
 
-    Raises UserError if it does not have as many images as the recipe says.
+    Raises UserError if it does not have as many images as the recipe says, or none of a class.
     """
     dataset = selected(recipe, split, source, folder)
+    faults = [without_images(recipe, class_counts(dataset))]
     if len(dataset) != recipe.counts[split]:
-        raise UserError(
-            f"{_place(recipe, split, source, folder)}: {len(dataset):,} images of the recipe's classes, but "
-            f"{recipe.name} has {recipe.counts[split]:,}"
-        )
+        total = f"{len(dataset):,} images of the recipe's classes, but {recipe.name} has {recipe.counts[split]:,}"
+        faults = [total, *faults]
+    if any(faults):
+        faults.append(sources.passed_over(recipe, split, source, folder))
+        raise UserError(f"{_place(recipe, split, source, folder)}: {'; '.join(filter(None, faults))}")
     return dataset
+
+
+def class_counts(dataset: Dataset) -> np.ndarray:
+    """(classes,): how many images a split has of each class."""
+    labels = dataset.select_columns("label").with_format("arrow")[:]["label"].to_numpy()
+    return np.bincount(labels, minlength=dataset.features["label"].num_classes)
+
+
+def without_images(recipe: Recipe, counts: np.ndarray) -> str:
+    """Which classes have no image, and how many the others have; "" if each class has one."""
+    missing = [name for name, count in zip(recipe.classes, counts, strict=True) if count == 0]
+    if not missing:
+        return ""
+    more = f" and of {len(missing) - 3} more classes" if len(missing) > 3 else ""
+    return f"no image of class {', '.join(map(repr, missing[:3]))}{more}; {in_words(recipe, counts)}"
+
+
+def in_words(recipe: Recipe, counts: np.ndarray) -> str:
+    """How many images each class has that has any; where they are equal or many classes, from how many to how many."""
+    there = {name: int(count) for name, count in zip(recipe.classes, counts, strict=True) if count}
+    if not there:
+        return "none of any other"
+    fewest, most = min(there.values()), max(there.values())
+    if fewest < most and len(there) <= 20:
+        return ", ".join(f"{name} has {count:,}" for name, count in there.items())
+    images = f"{fewest:,} to {most:,} images" if fewest < most else f"{most:,} image{'s' if most > 1 else ''}"
+    return f"{len(there):,} class{'es' if len(there) > 1 else ''} with {images} each"
+
+
+def images_per_class(recipe: Recipe, *, data_root: Path | None = None) -> dict[str, str]:
+    """How many images of each class a split has, in words, where they are prepared or lie in a folder; else {}.
+
+    Raises UserError if the images are not what the recipe says.
+    """
+    if data_root is None and (manifests := prepared_manifests(recipe)):
+        splits = {split: _open(next(iter(manifests)) / split) for split in recipe.counts}
+    else:
+        try:
+            source, folder = sources.locate(recipe, data_root)
+        except UserError:
+            return {}
+        if folder is None:
+            return {}
+        splits = {split: raw(recipe, split, source, folder) for split in recipe.counts}
+    return {split: in_words(recipe, class_counts(dataset)) for split, dataset in splits.items()}
 
 
 def selected(recipe: Recipe, split: str, source: Source, folder: Path | None) -> Dataset:
@@ -98,7 +147,7 @@ def _in_order(dataset: Dataset, rows: np.ndarray) -> Dataset:
 
 def _place(recipe: Recipe, split: str, source: Source, folder: Path | None) -> str:
     if folder is None:
-        return f"{recipe.name}: {source.kind}"
+        return f"{recipe.name}: {source.kind}: {split}"
     return str(folder / f"{split}.parquet") if source.kind == "parquet" else f"{folder}: {split}"
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import warnings
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ from stm_lab.data import parts, sources
 from stm_lab.data.loading import (
     MANIFEST,
     PNG_UP_TO,
+    class_counts,
     declaration,
     declared_fingerprint,
     load,
     prepared_manifests,
     raw,
     raw_fingerprint,
+    without_images,
     without_progress_bars,
 )
 from stm_lab.data.lock import alone
@@ -78,6 +81,9 @@ def prepare(
             return next(r / "prepared" / name for r in paths.data_roots() if (r / "prepared" / name).is_dir())
         splits = {split: raw(recipe, split, source, folder) for split in recipe.counts}
         found = raw_fingerprint(recipe, source, folder)
+    for split in recipe.counts:
+        if others := sources.passed_over(recipe, split, source, folder):
+            warnings.warn(f"{recipe.name}: {split}: {others}", stacklevel=2)
     if declared_fingerprint(recipe, source) - {found}:
         raise UserError(f"{recipe.name}: fingerprint {found}, but the recipe was written for {recipe.fingerprint}")
     for place, manifest in prepared_manifests(recipe).items():
@@ -89,7 +95,7 @@ def prepare(
         with alone(gathering.with_name(f"{gathering.name}.lock"), f"preparing {recipe.name}"):
             if not place.is_dir():  # else another process has made it meanwhile
                 records = parts.make(recipe, splits, size, gathering, workers or cores())
-                _check_broken(recipe, records, gathering)
+                _check_broken(recipe, splits, records, gathering)
                 _finish(recipe, splits, records, size, found, gathering)
                 gathering.rename(place)
                 shutil.rmtree(place / "parts")
@@ -114,21 +120,27 @@ def _cannot_write(place: Path, error: OSError) -> str:
 # ---- from parts to a data set ----------------------------------------------------------------------------------------
 
 
-def _check_broken(recipe: Recipe, records: dict[str, list[dict[str, Any]]], folder: Path) -> None:
-    """Raise PrepareFailed if too many images are broken; the next time their parts are made anew."""
-    too_many = []
+def _check_broken(
+    recipe: Recipe, splits: dict[str, Dataset], records: dict[str, list[dict[str, Any]]], folder: Path
+) -> None:
+    """Raise PrepareFailed if too many images are broken, or all of a class; their parts are made anew the next time."""
+    faults, hint = [], ""
     for split, of_split in records.items():
-        broken = [f"{name} ({why})" for record in of_split for name, why in record["broken"]]
-        if len(broken) > recipe.max_broken:
+        why_of = {name: why for record in of_split for name, why in record["broken"]}
+        if not why_of:
+            continue
+        kept = [row for row, name in enumerate(splits[split]["id"]) if name not in why_of]
+        without = without_images(recipe, class_counts(splits[split].select(kept)))
+        if len(why_of) > recipe.max_broken or without:
             for number in (k for k, record in enumerate(of_split) if record["broken"]):
                 parts.record_of(folder, split, number).unlink()
-            named = ", ".join(broken[:5]) + (", ..." if len(broken) > 5 else "")
-            too_many.append(f"{len(broken)} broken images in {split}: {named}")
-    if too_many:
-        raise PrepareFailed(
-            f"{recipe.name}: {'; '.join(too_many)}; mend them and prepare again, or raise the recipe's max_broken "
-            f"({recipe.max_broken}) to leave them out"
-        )
+            named = ", ".join(f"{name} ({why})" for name, why in list(why_of.items())[:5])
+            named += ", ..." if len(why_of) > 5 else ""
+            faults.append(f"{len(why_of)} broken images in {split}: {named}{without and f'; without them {without}'}")
+            if len(why_of) > recipe.max_broken:
+                hint = f", or raise the recipe's max_broken ({recipe.max_broken}) to leave them out"
+    if faults:
+        raise PrepareFailed(f"{recipe.name}: {'; '.join(faults)}; mend them and prepare again{hint}")
 
 
 def _finish(

@@ -1,6 +1,6 @@
 """Webdataset shards: tar files in which KEY.jpg stands beside KEY.cls, or else KEY.json with a `label`.
 
-Only the headers are read to list what is there; an image is then read from its place in the file, so that the file must
+Only headers and labels are read to list the images; an image is then read from its place in the file, so the file must
 not be compressed.
 """
 
@@ -14,7 +14,9 @@ from pathlib import Path
 
 from stm_lab.data.folders import identifier
 from stm_lab.errors import UserError, check_known
-from stm_lab.image_files import IMAGE_FILES
+from stm_lab.image_files import has_image_ending, is_leftover
+
+_LABEL_UP_TO = 2**20  # bytes
 
 
 def expanded(pattern: str) -> list[str]:
@@ -27,54 +29,71 @@ def expanded(pattern: str) -> list[str]:
     return [f"{match[1]}{i:0{len(match[2])}d}{match[4]}" for i in range(int(match[2]), int(match[3]) + 1)]
 
 
-def images(path: Path, labels: Sequence[str] | None) -> list[tuple[str, str, int, int]]:
-    """(identifier, class, offset, bytes) of every image in a shard.
+def images(path: Path, labels: Sequence[str] | None) -> tuple[list[tuple[str, str, int, int]], list[str]]:
+    """(identifier, class, offset, bytes) of every image in a shard, and the members that were passed over.
+
+    A member that is a link, a folder or sparse is passed over like a file of another ending: only what lies in the
+    shard itself is read. What systems leave behind is not counted among them.
 
     Args:
         labels: the class that a number stands for; None: labels are the classes' identifiers themselves.
 
-    Raises UserError naming file and key: not a tar file, an image without a label, a label that means nothing.
+    Raises UserError naming file and key: a file that cannot be opened or is no tar file, an image without a label, a
+    label that means nothing.
     """
     pictures: dict[str, tarfile.TarInfo] = {}
     told: dict[str, dict[str, bytes]] = {}  # key -> ending -> content
+    others: list[str] = []
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                key, dot, ending = member.name.rpartition(".")
-                if (dot + ending).lower() in IMAGE_FILES:
+                key, _, ending = member.name.rpartition(".")
+                if is_leftover(member.name.rpartition("/")[2]):
+                    continue
+                if not member.isreg() or member.issparse():
+                    others.append(f"{path}: {member.name}")
+                elif has_image_ending(member.name):
                     if key in pictures:
                         raise UserError(f"{path}: two images are called {key!r}")
                     pictures[key] = member
                 elif ending in ("cls", "json"):
+                    if member.size > _LABEL_UP_TO:
+                        raise UserError(f"{path}: {member.name} has {member.size:,} bytes, too many for a label")
                     told.setdefault(key, {})[ending] = tar.extractfile(member).read()
-    except (tarfile.TarError, OSError) as error:
+                else:
+                    others.append(f"{path}: {member.name}")
+    except tarfile.TarError as error:
         why = str(error).splitlines()[0]
         raise UserError(f"{path}: not a tar file that can be read in place, and uncompressed ({why})") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
     classes = {}
     for key, contents in told.items():
         ending = "cls" if "cls" in contents else "json"
-        classes[key] = _label(contents[ending], ending, f"{path}: {key}.{ending}", labels)
+        classes[key] = _label(contents[ending], f"{path}: {key}.{ending}", labels)
     for key in pictures:
         if key not in classes:
             raise UserError(f"{path}: {key!r} has no label: neither {key}.cls nor {key}.json")
     return [
         (identifier(member.name), classes[key], member.offset_data, member.size) for key, member in pictures.items()
-    ]
+    ], others
 
 
-def _label(content: bytes, ending: str, where: str, labels: Sequence[str] | None) -> str:
+def _label(content: bytes, where: str, labels: Sequence[str] | None) -> str:
     try:
-        value = json.loads(content)["label"] if ending == "json" else content.decode()
-    except (ValueError, KeyError, TypeError):
+        text = content.decode()
+        value = str(json.loads(text)["label"] if where.endswith(".json") else text).strip()
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: not UTF-8 text") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{where}: expected a JSON object with a 'label'") from None
-    value = str(value).strip()
     if labels is None:
-        if value.isdigit():
+        if value.isdecimal():
             raise UserError(f"{where}: the label is the number {value}; the recipe's source must list `labels`")
         return value
-    if value.isdigit():
-        if int(value) >= len(labels):
-            raise UserError(f"{where}: label {value}, but the recipe's source lists {len(labels)} labels")
+    if value.isdecimal():
+        if len(value) > 18 or int(value) >= len(labels):
+            raise UserError(f"{where}: label {value[:18]}, but the recipe's source lists {len(labels)} labels")
         return labels[int(value)]
     check_known("label", value, labels, where=f"{where}: ")
     return value

@@ -92,6 +92,20 @@ def read(recipe: Recipe, split: str, source: Source, folder: Path | None) -> Dat
     return dataset if order == list(range(len(order))) else dataset.select(order)
 
 
+@told()
+def passed_over(recipe: Recipe, split: str, source: Source, folder: Path | None) -> str:
+    """A few words on what lies among a split's images and is none, by name and number; "" if nothing does.
+
+    Raises UserError as `read` does.
+    """
+    if source.kind == "folder":
+        return folders.passed_over(folders.images(source.layout, split, folder.absolute(), list(recipe.classes))[1])
+    if source.kind == "webdataset":
+        files = [folder.absolute() / name for name in shards.expanded(source.shards[split])]
+        return folders.passed_over(other for file in files for other in shards.images(file, source.labels)[1])
+    return ""
+
+
 def stamp(recipe: Recipe, source: Source, folder: Path) -> tuple:
     """What changes when the images do, as far as is seen without reading them: names, times (ns) and sizes (bytes).
 
@@ -192,7 +206,7 @@ def _read_generator(recipe: Recipe, split: str, source: Source, folder: None) ->
 
 
 def _read_folder(recipe: Recipe, split: str, source: Source, folder: Path) -> Dataset:
-    found = folders.images(source.layout, split, folder.absolute(), list(recipe.classes))
+    found, _ = folders.images(source.layout, split, folder.absolute(), list(recipe.classes))
     ids, classes, files = map(list, zip(*found, strict=True)) if found else ([], [], [])
     return _listed(recipe, ids, classes, files)
 
@@ -201,7 +215,7 @@ def _read_shards(recipe: Recipe, split: str, source: Source, folder: Path) -> Da
     ids, classes, places, known = [], [], [], set()
     for name in shards.expanded(source.shards[split]):
         shard = folder.absolute() / name
-        for identifier, label, offset, size in shards.images(shard, source.labels):
+        for identifier, label, offset, size in shards.images(shard, source.labels)[0]:
             if identifier in known:
                 raise UserError(f"{shard}: {identifier!r} is in another shard as well")
             known.add(identifier)

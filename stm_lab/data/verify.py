@@ -17,7 +17,9 @@ from datasets import Dataset
 from stm_lab.data import sources
 from stm_lab.data.loading import (
     MANIFEST,
+    class_counts,
     declared_fingerprint,
+    in_words,
     load,
     prepared_manifests,
     raw,
@@ -26,7 +28,7 @@ from stm_lab.data.loading import (
     without_progress_bars,
 )
 from stm_lab.data.parts import file_name
-from stm_lab.data.recipe import Recipe
+from stm_lab.data.recipe import Recipe, Source
 from stm_lab.errors import UserError
 from stm_lab.image_files import open_image
 
@@ -68,17 +70,26 @@ def verify(recipe: Recipe, *, data_root: Path | None = None) -> tuple[list[str],
             if source.kind == "generator":
                 differs += _check_drawn(recipe, split, raw(recipe, split, source, folder))
             elif manifests:
-                differs += _check_raw(split, selected(recipe, split, source, folder), list(manifests))
+                found = selected(recipe, split, source, folder)
+                looked.append(f"{split}: {_told(recipe, split, source, folder, found)}")
+                differs += _check_raw(split, found, list(manifests))
             else:
                 found = raw(recipe, split, source, folder)
                 broken = list(_check_decoded(split, found))
-                looked.append(f"{split}: not prepared; {len(found):,} images decoded")
+                told = _told(recipe, split, source, folder, found)
+                looked.append(f"{split}: not prepared; {len(found):,} images decoded; {told}")
                 (differs if len(broken) > recipe.max_broken else looked).extend(broken)
         if not differs:
             found = raw_fingerprint(recipe, source, folder)
             wanted = declared_fingerprint(recipe, source) | {manifest["fingerprint"] for manifest in manifests.values()}
             differs += [f"{recipe.name}: fingerprint {found}, expected {other}" for other in sorted(wanted - {found})]
     return looked, differs
+
+
+def _told(recipe: Recipe, split: str, source: Source, folder: Path, found: Dataset) -> str:
+    """How many images each class has, and what was passed over."""
+    others = sources.passed_over(recipe, split, source, folder)
+    return "; ".join(filter(None, (in_words(recipe, class_counts(found)), others)))
 
 
 def _check_prepared(folder: Path, hashes: list[str], count: int) -> Iterator[str]:

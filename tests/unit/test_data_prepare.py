@@ -513,8 +513,8 @@ def test_verify_knows_the_recipes_fingerprint_and_needs_something_to_look_at(tmp
     assert verify(recipe, data_root=raw) == (
         [
             f"{raw}: as found",
-            "train: not prepared; 14 images decoded",
-            "validation: not prepared; 6 images decoded",
+            "train: not prepared; 14 images decoded; 2 classes with 7 images each",
+            "validation: not prepared; 6 images decoded; 2 classes with 3 images each",
         ],
         [],
     )
@@ -586,7 +586,7 @@ def test_which_pixels_are_trained_on_is_told(raw, recipe):
 
 
 def test_drawn_images_are_drawn_again_to_verify(data_home, monkeypatch):
-    recipe = data.load_recipe("shapes").model_copy(update={"counts": {"validation": 3}})
+    recipe = data.load_recipe("shapes").model_copy(update={"counts": {"validation": 10}})
     prepare(recipe)
     blank = io.BytesIO()
     PIL.Image.new("RGB", (64, 64)).save(blank, "PNG")

@@ -448,8 +448,9 @@ def test_numbers_in_shards_mean_what_the_source_lists(tmp_path):
 @pytest.mark.parametrize("json_first", [True, False])
 def test_a_label_beside_other_words_about_an_image_counts(tmp_path, json_first):
     about = [("a.json", b'{"filename": "a.jpg", "width": 32}'), ("a.cls", b"n02")]
-    write_shard(tmp_path / "raw" / "v.tar", [("a.jpg", jpeg(0)), *(about if json_first else about[::-1])])
-    path = recipe(tmp_path, SHARDS | {"shards": {"validation": "v.tar"}}, counts={"validation": 1})
+    others = [("b.jpg", jpeg(1)), ("b.cls", b"n01"), ("c.jpg", jpeg(2)), ("c.cls", b"n03")]
+    write_shard(tmp_path / "raw" / "v.tar", [("a.jpg", jpeg(0)), *(about if json_first else about[::-1]), *others])
+    path = recipe(tmp_path, SHARDS | {"shards": {"validation": "v.tar"}}, counts={"validation": 3})
     dataset = data.load(path, "validation", data_root=tmp_path / "raw")
     assert list(CLASSES)[dataset[0]["label"]] == "n02"
 
