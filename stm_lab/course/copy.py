@@ -14,7 +14,7 @@ from stm_lab.errors import UserError
 from stm_lab.files import replace_bytes
 
 _STUBS = {"code": 'raise NotImplementedError("your turn")', "markdown": "*Your turn.*", "raw": "Your turn."}
-_TEACHERS = "assignments"  # a folder that learners do not get
+_TEACHERS = ("assignments", "exercises")  # folders that learners do not get: they hold answers
 
 
 def copy_course(target: Path, notebooks: Iterable[str | int] = (), *, force: bool = False) -> list[Path]:
@@ -60,7 +60,7 @@ def _files(source: Path, chosen: set[str] | None) -> list[Path]:
         parts = path.relative_to(source).parts
         hidden = any(part.startswith((".", "__")) for part in parts)  # .ipynb_checkpoints
         left_out = path.suffix == ".ipynb" and chosen is not None and path.stem not in chosen
-        if path.is_file() and not hidden and not left_out and parts[0] != _TEACHERS:
+        if path.is_file() and not hidden and not left_out and parts[0] not in _TEACHERS:
             files.append(path)
     return sorted(files, key=lambda path: path.name == "course.yaml")
 

@@ -51,10 +51,9 @@ class Found:
 
     @property
     def checks(self) -> list[checks.Exercise]:
-        """The checks of `stm_lab.checks` that its check cell calls."""
-        calls = [node.func for node in ast.walk(ast.parse(self.check)) if isinstance(node, ast.Call)]
-        names = [ast.unparse(call).split(".") for call in calls]
-        return [getattr(getattr(checks, name[1]), name[2]) for name in names if name[0] == "checks" and len(name) == 3]
+        """The checks that its check cell calls: `checks.of("02").dilated(dilated)`."""
+        calls = re.findall(r'checks\.of\("(\d\d)"\)\.(\w+)\(', self.check)
+        return [getattr(checks.of(notebook), name) for notebook, name in calls]
 
     @property
     def wrong_answers(self) -> list[tuple[str, str]]:
@@ -91,6 +90,12 @@ def in_notebook(path: Path) -> tuple[Found, ...]:
 
 def all_exercises() -> list[Found]:
     return [exercise for path in NOTEBOOKS for exercise in in_notebook(path)]
+
+
+def all_checks() -> list[checks.Exercise]:
+    """The checks of all notebooks, in their order."""
+    files = sorted((shipped_notebooks_dir() / "exercises").glob("*.py"))
+    return [one for file in files for one in vars(checks.of(file.stem)).values() if isinstance(one, checks.Exercise)]
 
 
 def by_hand_cells(path: Path, before: int | None = None) -> list[str]:

@@ -2,7 +2,7 @@
 
 import exercises
 import pytest
-from exercises import NOTEBOOKS, all_exercises, in_notebook, namespace
+from exercises import NOTEBOOKS, all_checks, all_exercises, in_notebook, namespace
 
 from stm_lab import checks
 from stm_lab.course.copy import copy_course
@@ -88,7 +88,7 @@ def test_wrong_answers_of_the_notebook_are_refused_with_reason(exercise):
         assert says in found
 
 
-@pytest.mark.parametrize("check", checks.exercises(), ids=lambda check: f"{check.notebook[:2]}-{check.name}")
+@pytest.mark.parametrize("check", all_checks(), ids=lambda check: f"{check.notebook[:2]}-{check.name}")
 def test_mistakes_are_named(check, capsys):
     """Five at least, each with a sentence of its own: of two that could not be told apart, one would not be named."""
     assert len(check.mistakes) >= 5
@@ -104,7 +104,7 @@ def test_mistakes_are_named(check, capsys):
 
 def test_every_check_is_called_in_its_notebook():
     called = {check.name for exercise in all_exercises() for check in exercise.checks}
-    assert [check for check in checks.exercises() if check.name not in called] == []
+    assert [check for check in all_checks() if check.name not in called] == []
 
 
 @each_by_hand

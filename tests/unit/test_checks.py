@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stm_lab import checks
+from stm_lab import UserError, checks
 from stm_lab.checks.core import Draw, difference, exercise
 
 
@@ -210,12 +210,11 @@ def test_distinct_sides_differ():
         assert all(2 <= side <= 6 for side in sides)
 
 
-def test_topics_are_found_by_name():
-    assert "depthwise" in checks.topics()
-    assert checks.depthwise.dilated.number == 1
-    with pytest.raises(AttributeError, match="did you mean 'depthwise'"):
-        _ = checks.depthwize
-    assert {check.notebook for check in checks.exercises()} >= {"01_what_is_a_token_mixer"}
+def test_exercises_are_found_by_their_notebook():
+    assert checks.of("02").dilated.number == 1
+    assert checks.of("02") is checks.of("02")
+    with pytest.raises(UserError, match="unknown notebook with exercises '2'; did you mean '02'"):
+        checks.of("2")
 
 
 def test_a_notebook_shows_the_message_alone(scaled):
@@ -230,12 +229,12 @@ def test_a_notebook_shows_the_message_alone(scaled):
 @pytest.mark.parametrize(("accuracy", "difference"), [(28, 1.5), (83, 0.7)])
 def test_so_many_images_of_its_own_each_network_needs(accuracy, difference):
     """By draws: the spread of the difference of two networks, each on images drawn for it alone."""
-    needed = checks.comparison.images_needed.truth(accuracy, difference)
+    needed = checks.of("00").images_needed.truth(accuracy, difference)
     one, other = 100 * np.random.default_rng(0).binomial(needed, accuracy / 100, size=(2, 200_000)) / needed
     assert 2 * (one - other).std() == pytest.approx(difference, rel=0.01)
-    assert "images a network" in checks.comparison.images_needed.__doc__
+    assert "images a network" in checks.of("00").images_needed.__doc__
 
 
 def test_errors_that_are_added_are_told_of_images():
-    text = message(checks.comparison.images_needed, lambda p, d: math.ceil(16 * p * (100 - p) / d**2))
+    text = message(checks.of("00").images_needed, lambda p, d: math.ceil(16 * p * (100 - p) / d**2))
     assert "on independent images their squares add up" in text

@@ -37,7 +37,8 @@ def store(folder, name, *exercises):
 def shipped(tmp_path, declared, monkeypatch):
     """A course of two notebooks, the first with a solution, and what may lie beside them."""
     folder = tmp_path / "shipped"
-    for name in ("images/a.png", "sweeps/s.yaml", "assignments/source/x.ipynb", ".ipynb_checkpoints/01_small.ipynb"):
+    teachers = ("assignments/source/x.ipynb", "exercises/01.py")
+    for name in ("images/a.png", "sweeps/s.yaml", ".ipynb_checkpoints/01_small.ipynb", *teachers):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"\x89 some bytes")
     (folder / "course.yaml").write_text(yaml.safe_dump({"01_small": declared, "12_other": declared}, sort_keys=False))
