@@ -7,6 +7,7 @@ own: what is done is found again, whoever did it, and two sweeps may share runs.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +51,7 @@ class Sweep(_Strict):
     seeds: list[int] = []  # and each seed, as the parameter `seed` or as `seeds: [seed]`
     plugins: list[str] = []  # files that register mixers, relative to the sweep's file
     resources: Resources | None = None  # of each run; None: those of the card's profile
-    max_runs: int = Field(default=1000, ge=1)  # a slip in a grid is told before a thousand runs start
+    max_runs: int = Field(default=1000, ge=1, le=100_000)  # a slip in a grid is told before a thousand runs start
     gather: Gather = Gather()
 
     @model_validator(mode="after")
@@ -66,6 +67,10 @@ class Sweep(_Strict):
             if not values:
                 raise ValueError(f"grid: {name} has no values")
         return self
+
+    def count(self) -> int:
+        """How many runs it asks for: the product of seeds, list and grid, which are not built for it."""
+        return max(1, len(self.seeds)) * max(1, len(self.listed)) * math.prod(map(len, self.grid.values()))
 
     def points(self) -> list[dict[str, Any]]:
         """The parameters of each run but for the seed. Of two points, the grid's last parameter differs first."""
@@ -102,9 +107,10 @@ def plan_sweep(sweep: Sweep, shard: tuple[int, int] = (1, 1)) -> list[Job]:
         UserError: anything that `plan` refuses, for any of the runs; too many runs; two that are one.
     """
     card = load_card(sweep.notebook)
+    if (runs := sweep.count()) > sweep.max_runs:
+        number = f"{runs:,}" if runs < 10**15 else "more than 10^15"
+        raise UserError(f"sweep {sweep.name}: {number} runs are more than max_runs = {sweep.max_runs}")
     points = [point | _seeded(card, seed) for seed in sweep.seeds or [None] for point in sweep.points()]
-    if len(points) > sweep.max_runs:
-        raise UserError(f"sweep {sweep.name}: {len(points)} runs are more than max_runs = {sweep.max_runs}")
     if sweep.plugins:
         check_known("parameter", "plugins", card.parameters, f"sweep {sweep.name}: ")
         points = [{**point, "plugins": sweep.plugins} for point in points]

@@ -6,16 +6,38 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, field_validator, model_validator
+from huggingface_hub.utils import validate_repo_id
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from stm_lab import paths, yaml12
+from stm_lab.data import shards
 from stm_lab.errors import UserError, check_known
 from stm_lab.validation import validated
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # YAML has lists
+
+
+def _leads_down(path: str) -> str:
+    """A path as a recipe spells it. Raises ValueError if it is absolute or has a '..', as any system writes them."""
+    for spelled in (PurePosixPath(path), PureWindowsPath(path)):
+        if spelled.anchor or ".." in spelled.parts or "\0" in path:
+            raise ValueError(f"{path!r} may lead out of the recipe's folder or its data root; give a path below it")
+    return path
+
+
+Below = Annotated[str, AfterValidator(_leads_down)]
 
 
 class _Part(BaseModel):
@@ -47,8 +69,15 @@ class WebdatasetSource(_Part):
     """Local tar shards, in each KEY.jpg (or .png, .webp) beside KEY.cls or KEY.json with a `label`."""
 
     kind: Literal["webdataset"]
-    shards: dict[str, str]  # split -> file name; {000..012} stands for the numbers from 000 to 012
+    shards: dict[str, Below]  # split -> file name; {000..012} stands for the numbers from 000 to 012
     labels: Names | None = None  # which class a number stands for, where labels are numbers
+
+    @field_validator("shards")
+    @classmethod
+    def _ranges(cls, value: dict[str, str]) -> dict[str, str]:
+        for pattern in value.values():
+            shards.expanded(pattern)
+        return value
 
 
 class HubSource(_Part):
@@ -57,7 +86,7 @@ class HubSource(_Part):
     kind: Literal["hub"]
     name: str
     revision: str  # the whole commit hash: a branch or tag may move
-    files: dict[str, str]  # split -> pattern of file names
+    files: dict[str, Below]  # split -> pattern of file names
     gated: bool = False  # whether one has to accept terms there first
     labels: Names | None = None  # which class label 0, 1, ... stands for; default: the names in the files
 
@@ -66,6 +95,7 @@ class HubSource(_Part):
     def _owner_and_name(cls, value: str) -> str:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
             raise ValueError(f"{value!r} is not OWNER/NAME, such as 'ILSVRC/imagenet-1k'")
+        validate_repo_id(value)  # not "../..", say
         return value
 
     @field_validator("revision")
@@ -112,7 +142,7 @@ class Recipe(_Part):
     terms: str | None = None  # what one has to do to be given the images
     homepage: str | None = None
     size: str | None = None  # of the download, for people
-    image_size: int = Field(ge=32)  # pixels, side of the square images that training sees
+    image_size: int = Field(ge=32, le=8192)  # pixels, side of the square images that training sees
     classes: dict[str, str]  # identifier (WordNet's for photographs) -> readable name, in the order of the labels
     subset: Subset = Subset()
     counts: dict[str, PositiveInt] = Field(min_length=1)  # images of each split
@@ -179,8 +209,12 @@ def load_recipe(name_or_path: str | os.PathLike) -> Recipe:
     not the fingerprint; `subset` is taken over key by key. Where classes are listed, the path of a list file may stand
     instead, relative to the recipe: a line is an identifier, then a name; # begins a comment.
 
+    A recipe may come from a stranger. The files that it names lie below its own folder, links followed, or its data
+    root; what the user has linked into a data root is the user's.
+
     Raises UserError, one line: unknown name (the nearest is named), no such file, not YAML (with the line), an unknown
-    or missing key, a value out of range, fewer than two classes, no images, recipes that extend each other.
+    or missing key, a value out of range, a path that leads out, fewer than two classes, no images, recipes that extend
+    each other.
     """
     path = _recipe_file(name_or_path)
     values, bases = _extended(path, ())
@@ -214,11 +248,11 @@ def _extended(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tupl
     extends = values.pop("extends")
     if not isinstance(extends, str):
         raise UserError(f"{path}: extends = {extends!r}: expected a recipe's name or file")
-    beside = path.parent / extends
-    try:
-        base = beside if beside.suffix in (".yaml", ".yml") else _recipe_file(extends)
-    except UserError as error:
-        raise UserError(f"{path}: extends: {error}") from None
+    if Path(extends).suffix in (".yaml", ".yml"):
+        base = _beside(path, extends, f"{path}: extends: ")
+    else:
+        check_known("recipe", extends, list_recipes(), where=f"{path}: extends: ")
+        base = _recipe_file(extends)
     if not base.is_file():
         raise UserError(f"{path}: extends: {base}: No such file")
     inherited, bases = _extended(base, (*above, path.resolve()))
@@ -229,13 +263,25 @@ def _extended(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tupl
     return inherited | values, (base.stem, *bases)
 
 
+def _beside(recipe: Path, name: str, where: str) -> Path:
+    """The file that a recipe calls `name`. Raises UserError if it is not below the recipe's folder, links followed."""
+    try:
+        file = recipe.parent / _leads_down(name)
+    except ValueError as error:
+        raise UserError(f"{where}{error}") from None
+    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(recipe.parent)):
+        raise UserError(f"{where}{name!r} is a link that leads out of {recipe.parent}; copy the file there")
+    return file
+
+
 def _with_lists(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """The values of a recipe's file with what its list files hold in the place of their paths."""
 
     def listed(part: Any, key: str) -> Any:
         if not isinstance(part, dict) or not isinstance(part.get(key), str):
             return part
-        classes = _read_list(path.parent / part[key], where=f"{path}: {key}: ")
+        where = f"{path}: {key}: "
+        classes = _read_list(_beside(path, part[key], where), where)
         return part | {key: classes if part is values else list(classes)}
 
     source, subset = values.get("source"), listed(values.get("subset"), "classes")

@@ -16,17 +16,24 @@ from stm_lab.data.folders import identifier
 from stm_lab.errors import UserError, check_known
 from stm_lab.image_files import has_image_ending, is_leftover
 
+MAX_SHARDS = 100_000  # of a split; ImageNet-1k has 1,024
 _LABEL_UP_TO = 2**20  # bytes
 
 
 def expanded(pattern: str) -> list[str]:
-    """`a-{08..10}.tar` -> a-08.tar, a-09.tar, a-10.tar. Raises UserError for braces that are not such a range."""
-    match = re.fullmatch(r"([^{}]*)(?:\{(\d+)\.\.(\d+)\}([^{}]*))?", pattern)
+    """`a-{08..10}.tar` -> a-08.tar, a-09.tar, a-10.tar.
+
+    Raises UserError for braces that are not such a range, and for a range of more than `MAX_SHARDS`.
+    """
+    match = re.fullmatch(r"([^{}]*)(?:\{([0-9]{1,12})\.\.([0-9]{1,12})\}([^{}]*))?", pattern)
     if not match or (match[2] and int(match[2]) > int(match[3])):
-        raise UserError(f"shards: {pattern!r} is not a file name with at most one range such as {{000..012}}")
+        raise UserError(f"{pattern!r} is not a file name with at most one range such as {{000..012}}")
     if not match[2]:
         return [pattern]
-    return [f"{match[1]}{i:0{len(match[2])}d}{match[4]}" for i in range(int(match[2]), int(match[3]) + 1)]
+    first, last = int(match[2]), int(match[3])
+    if last - first >= MAX_SHARDS:
+        raise UserError(f"{pattern!r} stands for {last - first + 1:,} shards, more than {MAX_SHARDS:,}")
+    return [f"{match[1]}{i:0{len(match[2])}d}{match[4]}" for i in range(first, last + 1)]
 
 
 def images(path: Path, labels: Sequence[str] | None) -> tuple[list[tuple[str, str, int, int]], list[str]]:

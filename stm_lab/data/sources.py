@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets.features.features import require_decoding
 from huggingface_hub import snapshot_download
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
@@ -31,7 +32,7 @@ from stm_lab.data.recipe import HubSource, Recipe, Source
 from stm_lab.errors import UserError, check_known, nearest
 from stm_lab.files import read_bytes, told
 
-IN_MEMORY_UP_TO = 2**32  # bytes of images in shards, above which they have to be prepared first
+IN_MEMORY_UP_TO = 2**32  # bytes of images, drawn or in shards; of more, those in shards have to be prepared first
 
 # ---- which source ----------------------------------------------------------------------------------------------------
 
@@ -198,7 +199,12 @@ def _read_generator(recipe: Recipe, split: str, source: Source, folder: None) ->
         raise UserError(f"{recipe.name}: classes must be those of the generator: {', '.join(classes)}")
     if recipe.image_size != generator.IMAGE_SIZE:
         raise UserError(f"{recipe.name}: image_size {recipe.image_size}, but the generator's is {generator.IMAGE_SIZE}")
-    rows = list(generator.examples(source.seed, split, 0, recipe.counts[split]))
+    count = recipe.counts[split]
+    first = next(iter(generator.examples(source.seed, split, 0, 1)))
+    if (size := count * len(first["image"]["bytes"])) > IN_MEMORY_UP_TO:
+        most = IN_MEMORY_UP_TO * count // size
+        raise UserError(f"{recipe.name}: {count:,} images of {split} are too many to draw in memory; at most {most:,}")
+    rows = list(generator.examples(source.seed, split, 0, count))
     return Dataset.from_list(rows, features=generator.FEATURES)
 
 
@@ -305,6 +311,7 @@ def _images_of_classes(dataset: Dataset, recipe: Recipe, labels: tuple[str, ...]
     for column in ("image", "label"):
         if column not in dataset.column_names:
             raise UserError(f"{where}: no column {column!r}; {nearest(column, dataset.column_names)}")
+    dataset = _with_bytes(dataset, where)
     if labels is None:
         if not isinstance(dataset.features["label"], ClassLabel):
             raise UserError(f"{where}: column 'label' must be a ClassLabel that names the classes' identifiers")
@@ -322,9 +329,24 @@ def _images_of_classes(dataset: Dataset, recipe: Recipe, labels: tuple[str, ...]
     dataset = dataset.add_column("id", identifiers)
     dataset = dataset.add_column("label", new[old], feature=ClassLabel(names=wanted))
     kept = np.flatnonzero(new[old] >= 0)
-    dataset = (dataset if len(kept) == len(dataset) else dataset.select(kept)).cast_column("image", Image())
-    own = [column for column in dataset.column_names if column not in ("id", "image", "label")]
+    dataset = dataset if len(kept) == len(dataset) else dataset.select(kept)
+    # a column that is decoded on access, such as another of images, may hold paths to any file
+    decoded = [name for name, feature in dataset.features.items() if require_decoding(feature)]
+    own = [column for column in dataset.column_names if column not in ("id", "image", "label", *decoded)]
     return dataset.select_columns(["id", "image", "label", *own])
+
+
+def _with_bytes(dataset: Dataset, where: str) -> Dataset:
+    """The data set with its images as such. Raises UserError unless each has its bytes: no path in a file is followed,
+    for it may lead anywhere."""
+    try:
+        dataset = dataset.cast_column("image", Image())
+    except (pa.ArrowException, TypeError, ValueError):
+        raise UserError(f"{where}: column 'image' holds no images, but {dataset.features['image']}") from None
+    column = dataset.select_columns("image").with_format("arrow")[:]["image"]
+    if missing := pa.compute.struct_field(column, "bytes").null_count:
+        raise UserError(f"{where}: {missing:,} of {len(dataset):,} images have no bytes there; paths are not followed")
+    return dataset
 
 
 def _identifiers(dataset: Dataset, recipe: Recipe, where: str) -> list[str]:
