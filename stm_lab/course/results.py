@@ -14,7 +14,7 @@ import pandas as pd
 
 from stm_lab.course.folder import RunFolder
 from stm_lab.errors import UserError, check_known
-from stm_lab.seeds import paired_difference
+from stm_lab.stats import paired_difference
 
 _OF_A_MACHINE = re.compile(r"second|latency|throughput|speed|wait|memory|_ms$|_s$")
 

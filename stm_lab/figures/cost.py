@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from stm_lab.figures.style import colours, described, grouped, legend_beside, number, plain, styles
-from stm_lab.ranks import spearman
+from stm_lab.stats import spearman
 
 ROLE_COLOURS = {  # of Okabe and Ito's palette; the parts that all mixers share are grey or pale
     "stem": "#999999",

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from stm_lab.errors import UserError
 from stm_lab.figures.style import colours, described, grouped, legend_beside, number, plain, styles
-from stm_lab.ranks import kendall, pearson, pearson_interval, spearman
+from stm_lab.stats import kendall, pearson, pearson_interval, spearman
 
 SCALES = ("nano", "micro", "tiny", "small", "base", "large")
 _AREA = 9.0  # points^2 for a million parameters

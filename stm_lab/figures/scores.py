@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from stm_lab.errors import UserError, check_known
 from stm_lab.figures.style import CHANCE, colours, described, grouped, plain
-from stm_lab.seeds import half_interval
+from stm_lab.stats import half_interval
 
 
 def accuracy_dots(rows: Sequence[Mapping], baseline: str = "identity", *, chance: float | None = None) -> Figure:

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from stm_lab.errors import UserError
 from stm_lab.figures.style import colours, described, plain, styles
-from stm_lab.seeds import half_interval
+from stm_lab.stats import half_interval
 
 
 def leaders_by_seed(

@@ -9,7 +9,6 @@ import pytest
 
 from stm_lab import UserError
 from stm_lab.course.results import rows, summary
-from stm_lab.seeds import t_quantile
 
 
 def row(mixer, seed, top1, **changes):
@@ -150,19 +149,3 @@ def test_grouping_by_what_differs_is_no_averaging(table, by):
 def test_unknown_names(table, arguments, nearest):
     with pytest.raises(UserError, match=f"did you mean '{nearest}'"):
         summary(table(*runs(halo=[50.0])), **arguments)
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 10, 29, 30, 200])
-@pytest.mark.parametrize("probability", [0.6, 0.9, 0.975, 0.995])
-def test_t_quantile_inverts_the_distribution(freedom, probability):
-    """Against the density, integrated numerically: independent of the series that is bisected."""
-    quantile = t_quantile(probability, freedom)
-    x = np.linspace(0, quantile, 20001)
-    density = (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
-    log_constant = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
-    assert 0.5 + math.exp(log_constant) * np.trapezoid(density, x) == pytest.approx(probability, abs=1e-6)
-
-
-def test_t_quantile_of_printed_tables():
-    printed = {1: 12.7062, 2: 4.30265, 3: 3.18245, 4: 2.77645, 9: 2.26216, 19: 2.09302, 29: 2.04523}
-    assert {freedom: pytest.approx(t_quantile(0.975, freedom), abs=6e-5) for freedom in printed} == printed
