@@ -91,12 +91,5 @@ def told() -> Iterator[None]:
 
 
 def same_name(name: str) -> str:
-    """The form in which names are compared, Unicode's NFC: macOS writes ä as two characters (NFD), others as one.
-
-    Raises UserError for a file's name that is not UTF-8 (Python keeps its bytes as lone surrogates).
-    """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{os.fsencode(name)!r}: this name is not UTF-8; rename it") from None
+    """The form in which names are compared, Unicode's NFC: macOS writes ä as two characters (NFD), others as one."""
     return unicodedata.normalize("NFC", name)

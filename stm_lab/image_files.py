@@ -75,7 +75,7 @@ def open_image(source: bytes | str | os.PathLike) -> PIL.Image.Image:
         raise
     except Exception as error:  # Pillow's readers raise a dozen types on broken files
         what = re.sub(r" ?<_io\.BytesIO.*?>", "", " ".join(str(error).split())) or type(error).__name__
-        raise UserError(what if encoded else "an empty file") from error
+        raise UserError(what if encoded else "no bytes, it is empty") from error
 
 
 def _packing(image: PIL.Image.Image) -> str:

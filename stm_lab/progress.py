@@ -10,9 +10,18 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from io import TextIOWrapper
 from typing import TextIO
 
 from tqdm.std import tqdm
+
+
+def write_to_any_console() -> None:
+    """Let standard output and error write "?" for a character that their encoding lacks (Windows' cp1252 has no arrow)
+    or that is none (of a file's name that is not UTF-8), where Python would stop with an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # not a notebook's, which writes Unicode
+            stream.reconfigure(errors="replace")
 
 
 def _kernel_shell():

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from stm_lab.errors import UserError
+from stm_lab.files import read_text
 
 
 class _Loader(yaml.SafeLoader):
@@ -51,11 +52,7 @@ def parse(text: str, where: str) -> Any:
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; UserError naming the file if it is missing, unreadable or holds something else."""
-    try:
-        values = parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a UTF-8 text file"
-        raise UserError(f"{path}: {reason}") from None
+    values = parse(read_text(path), str(path))
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
     return values

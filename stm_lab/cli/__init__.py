@@ -14,6 +14,7 @@ import typer
 
 from stm_lab.cli import course, data, models, results, runs
 from stm_lab.errors import UserError, WorkFailed
+from stm_lab.progress import write_to_any_console
 
 app = typer.Typer(
     help="Spatial token mixers in one backbone, trained alike, then compared.",
@@ -34,6 +35,7 @@ _UsageError = typer.BadParameter.__base__  # click's; newer typer carries its ow
 def main(arguments: list[str] | None = None) -> int:
     """The console entry; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    write_to_any_console()
     formatted, warnings.formatwarning = warnings.formatwarning, _as_a_line
     try:
         status = app(arguments or ["--help"], prog_name="stm-lab", standalone_mode=False) or 0
@@ -42,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(f"error: {error}", 2)
     except WorkFailed as error:
         return _complain(f"failed: {error}", 1)
+    except OSError as error:  # a disk, folder or network fails: a traceback says no more
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return _complain(f"failed: {where}{error.strerror or error}", 1)
     except _UsageError as error:
         return _complain(f"error: {error.format_message()}", 2)
     except (KeyboardInterrupt, typer.Abort):

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stm_lab.errors import UserError, nearest
+from stm_lab.files import read_text, same_name
 from stm_lab.image_files import has_image_ending, is_leftover
 
 LOOKS = {  # layouts, in a few words
@@ -41,10 +42,10 @@ _DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
 def identifier(name: str) -> str:
     """What an image is known by, from its file's name: the same in whatever way a set is distributed.
 
-    It has no ending. Images of ImageNet have neither a folder nor the class that the hub's files end in:
-    n01440764_10026_n01440764.JPEG is n01440764_10026.
+    It has no ending, and is in Unicode's form NFC. Images of ImageNet have neither a folder nor the class that the
+    hub's files end in: n01440764_10026_n01440764.JPEG is n01440764_10026.
     """
-    name = name.rpartition(".")[0] if has_image_ending(name) else name
+    name = same_name(name.rpartition(".")[0] if has_image_ending(name) else name)
     match = _OF_IMAGENET.fullmatch(name)
     return match[1] if match else name
 
@@ -81,8 +82,8 @@ def images(layout: str, split: str, root: Path, classes: Sequence[str]) -> tuple
             f"{root}: no folder {' or '.join(_FOLDERS[split])}; the layout {layout!r} looks like {LOOKS[layout]}"
         )
     others: list[str] = []
-    there = {entry.name for entry in _entries(folder) if entry.is_dir()}
-    if split == "validation" and layout == "tiny-imagenet" and not there.intersection(classes):
+    there = _class_folders(folder)
+    if split == "validation" and layout == "tiny-imagenet" and not there.keys() & set(classes):
         found = _flat(folder / "images", classes, _annotations(folder / "val_annotations.txt"), others)
     elif split == "validation" and layout == "ilsvrc" and not there:
         found = _flat(folder, classes, _validation_labels(root, folder), others)
@@ -121,17 +122,31 @@ def _image_files(folder: Path, others: list[str]) -> Iterator[os.DirEntry]:
             others.append(f"{entry.path}/" if entry.is_dir() else entry.path)
 
 
-def _by_class(folder: Path, there: set[str], classes: Sequence[str], layout: str, others: list[str]) -> Iterator[Found]:
+def _class_folders(folder: Path) -> dict[str, Path]:
+    """Class -> its folder, whose name may be in another of Unicode's forms."""
+    there: dict[str, Path] = {}
+    for entry in _entries(folder):
+        if entry.is_dir():
+            name = same_name(entry.name)
+            if name in there:
+                raise UserError(f"{folder}: two folders are called {name!r}, in two of Unicode's forms; join them")
+            there[name] = Path(entry.path)
+    return there
+
+
+def _by_class(
+    folder: Path, there: dict[str, Path], classes: Sequence[str], layout: str, others: list[str]
+) -> Iterator[Found]:
     """Images of the classes whose folders are `there`, in `folder`."""
     others += [entry.path for entry in _entries(folder) if has_image_ending(entry.name)]
     for name in classes:
         if name not in there:
-            raise UserError(f"{folder}: no folder of class {name!r}; {_few(name, there)}")
-        inner = folder / name / "images"
+            raise UserError(f"{folder}: no folder of class {name!r}; {_few(name, set(there))}")
+        inner = there[name] / "images"
         in_images = layout == "tiny-imagenet" and inner.is_dir()
-        found = list(_image_files(inner if in_images else folder / name, others))
+        found = list(_image_files(inner if in_images else there[name], others))
         if layout == "tiny-imagenet" and not in_images and not found:
-            raise UserError(f"{folder / name}: no folder 'images', and no image")
+            raise UserError(f"{there[name]}: no folder 'images', and no image")
         for entry in found:
             yield f"{name}/{entry.name}" if layout == "imagefolder" else entry.name, name, entry.path
 
@@ -151,7 +166,8 @@ def _flat(folder: Path, classes: Sequence[str], labels: dict[str, str], others: 
         raise UserError(f"{folder}: no such folder")
     wanted = set(classes)
     for entry in _image_files(folder, others):
-        label = labels.get(entry.name) or labels.get(Path(entry.name).stem)
+        name = same_name(entry.name)
+        label = labels.get(name) or labels.get(Path(name).stem)
         if label is None:
             raise UserError(f"{entry.path}: no label; {nearest(entry.name, labels)}")
         if label in wanted:
@@ -174,10 +190,7 @@ def _validation_labels(root: Path, folder: Path) -> dict[str, str]:
 
 
 def _text(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {getattr(error, 'strerror', None) or 'not a UTF-8 text file'}") from None
+    return same_name(read_text(path)).splitlines()
 
 
 def _few(name: str, known: set[str]) -> str:

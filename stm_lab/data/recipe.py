@@ -24,9 +24,11 @@ from pydantic import (
 from stm_lab import paths, yaml12
 from stm_lab.data import shards
 from stm_lab.errors import UserError, check_known
+from stm_lab.files import read_text, same_name
 from stm_lab.validation import validated
 
-Names = Annotated[tuple[str, ...], Field(strict=False)]  # YAML has lists
+Name = Annotated[str, AfterValidator(same_name)]
+Names = Annotated[tuple[Name, ...], Field(strict=False)]  # YAML has lists
 
 
 def _leads_down(path: str) -> str:
@@ -143,7 +145,7 @@ class Recipe(_Part):
     homepage: str | None = None
     size: str | None = None  # of the download, for people
     image_size: int = Field(ge=32, le=8192)  # pixels, side of the square images that training sees
-    classes: dict[str, str]  # identifier (WordNet's for photographs) -> readable name, in the order of the labels
+    classes: dict[Name, str]  # identifier (WordNet's for photographs) -> readable name, in the order of the labels
     subset: Subset = Subset()
     counts: dict[str, PositiveInt] = Field(min_length=1)  # images of each split
     source: tuple[Source, ...] = Field(min_length=1, strict=False)  # the first that is there is taken
@@ -291,12 +293,12 @@ def _with_lists(values: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _read_list(path: Path, where: str) -> dict[str, str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{where}{path}: {getattr(error, 'strerror', None) or 'not a UTF-8 text file'}") from None
+        lines = read_text(path).splitlines()
+    except UserError as error:
+        raise UserError(f"{where}{error}") from None
     classes: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        identifier, _, name = line.partition("#")[0].strip().partition(" ")
+        identifier, _, name = same_name(line).partition("#")[0].strip().partition(" ")
         if identifier in classes:
             raise UserError(f"{where}{path}, line {number}: {identifier!r} stands twice")
         if identifier:

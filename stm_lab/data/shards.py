@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stm_lab.data.folders import identifier
 from stm_lab.errors import UserError, check_known
+from stm_lab.files import same_name
 from stm_lab.image_files import has_image_ending, is_leftover
 
 MAX_SHARDS = 100_000  # of a split; ImageNet-1k has 1,024
@@ -88,8 +89,8 @@ def images(path: Path, labels: Sequence[str] | None) -> tuple[list[tuple[str, st
 
 def _label(content: bytes, where: str, labels: Sequence[str] | None) -> str:
     try:
-        text = content.decode()
-        value = str(json.loads(text)["label"] if where.endswith(".json") else text).strip()
+        text = content.decode("utf-8-sig")
+        value = same_name(str(json.loads(text)["label"] if where.endswith(".json") else text).strip())
     except UnicodeDecodeError:
         raise UserError(f"{where}: not UTF-8 text") from None
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -30,7 +30,7 @@ from stm_lab import paths
 from stm_lab.data import folders, shape_pairs, shapes, shards
 from stm_lab.data.recipe import HubSource, Recipe, Source
 from stm_lab.errors import UserError, check_known, nearest
-from stm_lab.files import read_bytes, told
+from stm_lab.files import read_bytes, same_name, told
 
 IN_MEMORY_UP_TO = 2**32  # bytes of images, drawn or in shards; of more, those in shards have to be prepared first
 
@@ -174,6 +174,9 @@ def content_hash(encoded: bytes) -> str:
 
 def _listed(recipe: Recipe, ids: list[str], classes: Iterable[str], places: list[str]) -> Dataset:
     """A data set whose images stay where they are; `places` are paths, or shards' paths with offset and size."""
+    for name in (*places, *ids):
+        if not name.isascii() and name.encode(errors="replace").decode() != name:  # bytes kept as lone surrogates
+            raise UserError(f"{os.fsencode(name)!r}: the name is not UTF-8; rename it")
     labels = {name: label for label, name in enumerate(recipe.classes)}
     columns = {"bytes": pa.nulls(len(ids), pa.binary()), "path": pa.array(places, pa.string())}
     images = pa.StructArray.from_arrays(list(columns.values()), list(columns))
@@ -316,6 +319,7 @@ def _images_of_classes(dataset: Dataset, recipe: Recipe, labels: tuple[str, ...]
         if not isinstance(dataset.features["label"], ClassLabel):
             raise UserError(f"{where}: column 'label' must be a ClassLabel that names the classes' identifiers")
         labels = dataset.features["label"].names
+    labels = list(map(same_name, labels))
     for name in recipe.classes:
         check_known("class", name, labels, where=f"{where}: ")
     wanted = list(recipe.classes)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stm_lab.errors import UserError
 from stm_lab.overrides import parse_overrides
+from stm_lab.progress import write_to_any_console
 from stm_lab.train import fit, list_presets, load_config
 
 
@@ -20,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", help=f"a preset ({', '.join(list_presets())}) or a YAML file")
     parser.add_argument("-p", dest="overrides", metavar="key=value", action="append", default=[], help="set a field")
     parser.add_argument("--force", action="store_true", help="start afresh, whatever the run's folder holds")
+    write_to_any_console()
     options = parser.parse_args(arguments)
     main_process = os.environ.get("RANK", "0") == "0"
     try:
