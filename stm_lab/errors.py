@@ -5,26 +5,59 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST_MESSAGE = 600  # characters; a message that is longer loses its middle
+_LONGEST_LIST = 200  # characters of the names that a message offers
+
 
 class UserError(ValueError):
-    """The input was wrong, nothing was started. The command line prints the message alone and exits with status 2."""
+    """The input was wrong, nothing was started. The command line prints the message alone and exits with status 2.
+
+    The message is one printable line of at most `LONGEST_MESSAGE` characters, whatever was put into it.
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__(one_line(str(message)))
 
 
 class WorkFailed(RuntimeError):
     """What was asked for was right, but the work failed. The command line prints the message and exits with 1."""
 
 
+def one_line(text: str) -> str:
+    """`text` in one printable line: strange characters are escaped, and what is too long loses its middle."""
+    text = " ".join(text.split())
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    half = LONGEST_MESSAGE // 2
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: half - 3]} ... {text[2 - half :]}"
+
+
+def shown(value: object, width: int = 60) -> str:
+    """`value` as Python writes it, cut at `width` characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or a list in itself
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
 def nearest(name: object, known: Iterable[object]) -> str:
-    """The suffix of an error message: the closest of `known` to `name`, or all of them if none is close."""
+    """The suffix of an error message: the closest of `known` to `name`, or those that there are if none is close."""
     choices = sorted(map(str, known))
     close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(choice or repr(choice) for choice in choices) or 'none'}"
+        return f"did you mean {shown(close[0])}?"
+    told: list[str] = []
+    for choice in choices:
+        if told and len(", ".join([*told, choice])) > _LONGEST_LIST:
+            break
+        told.append(choice or repr(choice))
+    more = f" and {len(choices) - len(told)} more" if len(told) < len(choices) else ""
+    return f"known: {', '.join(told) or 'none'}{more}"
 
 
 def check_known(what: str, name: object, known: Iterable[object], where: str = "") -> None:
     """Raise a UserError that names the nearest of `known` unless `name` is one of them."""
     known = list(known)
     if name not in known:
-        raise UserError(f"{where}unknown {what} {name!r}; {nearest(name, known)}")
+        raise UserError(f"{where}unknown {what} {shown(name)}; {nearest(name, known)}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stm_lab import yaml12
-from stm_lab.errors import UserError
+from stm_lab.errors import UserError, shown
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
@@ -19,18 +19,21 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     """
     result: dict[str, Any] = {}
     for assignment in assignments:
+        where = f"-p {shown(assignment)}"
         key, equals, text = assignment.partition("=")
         *parents, last = parts = key.strip().split(".")
         if not equals or not all(parts):
-            raise UserError(f"-p {assignment!r}: expected key=value, such as -p lr=1e-3")
+            raise UserError(f"{where}: expected key=value, such as -p lr=1e-3")
+        if len(parts) > yaml12.MAX_DEPTH:
+            raise UserError(f"{where}: more than {yaml12.MAX_DEPTH} keys in one another")
         inner = result
         for parent in parents:
             inner = inner.setdefault(parent, {})
             if not isinstance(inner, dict):
-                raise UserError(f"-p {assignment!r}: {parent!r} already has the value {inner!r}")
+                raise UserError(f"{where}: {shown(parent)} already has the value {shown(inner)}")
         if last in inner:
-            raise UserError(f"-p {assignment!r}: {key.strip()!r} is given twice")
-        inner[last] = yaml12.parse(text, f"-p {assignment!r}")
+            raise UserError(f"{where}: {shown(key.strip())} is given twice")
+        inner[last] = yaml12.parse(text, where)
     return result
 
 

@@ -6,9 +6,12 @@ package (`stm_lab/_share`), so that an installed copy is a working course.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
+
+from stm_lab.errors import UserError, shown
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -30,7 +33,7 @@ def notebooks_dir() -> Path:
     """
     value = os.environ.get("STM_LAB_NOTEBOOKS", "")
     if value:
-        return Path(value).expanduser().absolute()
+        return expanded(value).absolute()
     here = Path.cwd()
     return here if (here / "course.yaml").is_file() else shipped_notebooks_dir()
 
@@ -38,6 +41,22 @@ def notebooks_dir() -> Path:
 def recipes_dir() -> Path:
     """The folder of the shipped data recipes."""
     return _shared_folder("data_recipes")
+
+
+def expanded(path: str | os.PathLike) -> Path:
+    """A path that a user gave, with `~` as their home; `~name` of a user who is not known here is left as it is.
+
+    Raises UserError if no file can have such a name: it is too long, or has a NUL in it.
+    """
+    found = Path(os.path.expanduser(path))  # Path.expanduser raises RuntimeError for users who are not known
+    try:
+        os.lstat(found)
+    except ValueError:
+        raise UserError(f"{shown(str(path))}: no file can have a name with such characters") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{shown(str(path))}: no file can have so long a name") from None
+    return found
 
 
 def _cache_home() -> Path:
@@ -55,7 +74,7 @@ def data_roots() -> list[Path]:
     data as we make it.
     """
     value = os.environ.get("STM_LAB_DATA", "")
-    folders = [Path(part).expanduser() for part in value.split(os.pathsep) if part]
+    folders = [expanded(part) for part in value.split(os.pathsep) if part]
     return [folder.absolute() for folder in folders] or [_cache_home() / "stm_lab"]
 
 
@@ -71,4 +90,4 @@ def project_root(start: Path | None = None) -> Path:
 def runs_dir() -> Path:
     """Where runs are kept: `STM_LAB_RUNS`, else `runs/` in the project's root. Always absolute."""
     value = os.environ.get("STM_LAB_RUNS", "")
-    return Path(value).expanduser().absolute() if value else project_root() / "runs"
+    return expanded(value).absolute() if value else project_root() / "runs"

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from stm_lab import paths
 from stm_lab.errors import UserError
 from stm_lab.files import write_whole
 from stm_lab.mixers import get_mixer, list_mixers
@@ -25,7 +26,7 @@ def load_plugins(files: Iterable[str | Path]) -> None:
         UserError: a file that is missing or that fails, with its line and what it said.
     """
     for file in files:
-        path = Path(file).expanduser().absolute()
+        path = paths.expanded(file).absolute()
         if not path.is_file():
             raise UserError(f"plugin {str(file)!r}: no such file")
         name = module_name(path)
@@ -51,7 +52,7 @@ def module_name(file: str | Path) -> str:
 
     It is the same in every process that is given this path.
     """
-    path = Path(file).expanduser().absolute()
+    path = paths.expanded(file).absolute()
     digest = hashlib.sha256(path.as_posix().encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return f"{MODULE_PREFIX}{path.stem}_{digest}"
 
@@ -69,7 +70,7 @@ def write_plugin(mixer: type, file: str | Path) -> Path:
         UserError: the class's source is not known (typed at a prompt without IPython), it is no .py file, or the cell
             fails when it is run alone or registers nothing; then there is no file, or the one that was there.
     """
-    path = Path(file).expanduser().absolute()
+    path = paths.expanded(file).absolute()
     if path.suffix != ".py":
         raise UserError(f"plugin {str(file)!r}: expected a Python file (.py)")
     source = _cell_of(mixer)

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from stm_lab import zoo
+from stm_lab import paths, zoo
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError, nearest
 from stm_lab.files import told
@@ -49,7 +49,7 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
     files, on = _image_files(images), resolve_device(device)
     if str(weights) == "pretrained":
         subjects: Iterator[zoo.Subject] = zoo.shipped(on)
-    elif (path := Path(weights).expanduser()).is_file() and not zoo.is_of_trainings(path):
+    elif (path := paths.expanded(weights)).is_file() and not zoo.is_of_trainings(path):
         subjects = iter([zoo.of_file(path, on)])
     else:
         subjects = (zoo.of_training(folder, on) for folder in zoo.training_folders(path))
@@ -96,7 +96,7 @@ def _image_files(images: Paths) -> list[Path]:
     given = [images] if isinstance(images, str | os.PathLike) else images
     files: dict[Path, None] = {}
     for path in map(Path, given):
-        path = path.expanduser()
+        path = paths.expanded(path)
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if is_image_file(file.name) and not file.is_dir())
             if not inside:

@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from stm_lab.errors import UserError, nearest
+from stm_lab.errors import UserError, nearest, shown
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-def validated(schema: type[Schema], values: Mapping[str, Any], where: str) -> Schema:
+def validated(
+    schema: type[Schema],
+    values: Mapping[str, Any],
+    where: str,
+    *,
+    known: Mapping[str, Any] | None = None,
+    also: Iterable[str] = (),
+) -> Schema:
     """An instance of `schema` from `values`, which came from `where` (a file, a preset's name, "the command line").
+
+    Args:
+        known: fields that are not the user's to give, such as a name that follows from the file's; refused in `values`.
+        also: keys that may stand there beside the schema's fields, such as `extends`; offered for a misspelt one.
 
     Raises:
         UserError: one line with `where`, the field, the value and what was expected; for an unknown key the nearest.
     """
+    known = known or {}
+    if given := sorted(known.keys() & values.keys()):
+        raise UserError(f"{where}: {given[0]!r} is not a key; it follows from where this stands")
     try:
-        return schema.model_validate(values)
+        return schema.model_validate({**known, **values})
     except ValidationError as error:
         details = _without_consequences(error.errors(include_url=False))
         # A misspelt key often causes the other complaints (its right name is "missing"), so it is told first.
         first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
-        told = [detail for detail in details if detail["type"] == "missing"] if first["type"] == "missing" else [first]
+        alike = "missing" if first["type"] == "missing" else None
+        place = _place(values, first)
+        told = [each for each in details if each["type"] == alike or _place(values, each) == place]
         more = f" (and {len(details) - len(told)} more)" if len(details) > len(told) else ""
-        sentence = _missing(told) if len(told) > 1 else _sentence(schema, first)
+        if alike:
+            sentence = _missing([_place(values, each) for each in told])
+        elif first["type"] == "extra_forbidden":
+            offered = set(_keys_beside(schema, first["loc"])) - known.keys() | set(also)
+            sentence = f"unknown key {shown(place)}; {nearest(first['loc'][-1], offered)}"
+        else:
+            sentence = _sentence(schema, place, told)
         raise UserError(f"{where}: {sentence}{more}") from None
 
 
@@ -36,26 +58,38 @@ def _without_consequences(details: list[Any]) -> list[Any]:
     return [detail for detail in details if detail["loc"] not in inner]
 
 
-def _missing(details: list[Mapping[str, Any]]) -> str:
-    *names, last = (repr(".".join(map(str, detail["loc"]))) for detail in details)
-    return f"{', '.join(names)} and {last} are missing"
-
-
-def _sentence(schema: type[BaseModel], detail: Mapping[str, Any]) -> str:
-    field = ".".join(map(str, detail["loc"]))
-    value = repr(detail["input"])
-    value = value if len(value) <= 60 else f"{value[:57]}..."
-    if detail["type"] == "extra_forbidden":
-        return f"unknown key {field!r}; {nearest(detail['loc'][-1], _keys_beside(schema, detail['loc']))}"
+def _place(values: Any, detail: Mapping[str, Any]) -> str:
+    """The field as the user would call it: pydantic also names members of unions, which are no keys."""
+    names = []
+    for part in detail["loc"]:
+        inside = isinstance(values, Mapping) or (isinstance(values, list | tuple) and isinstance(part, int))
+        if inside and (part in values if isinstance(values, Mapping) else part < len(values)):
+            values = values[part]
+            names.append(str(part))
     if detail["type"] == "missing":
-        return f"{field!r} is missing"
-    if detail["type"] == "value_error":  # a validator of ours: its own words
-        return f"{field}: {detail['ctx']['error']}" if field else str(detail["ctx"]["error"])
-    message = detail["msg"][0].lower() + detail["msg"][1:]
-    if detail["type"] == "literal_error" and isinstance(detail["input"], str):
-        choices = _choices(schema, detail["loc"])
-        message = f"{message}; {nearest(detail['input'], choices)}" if choices else message
-    return f"{field} = {value}: {message}"
+        names.append(str(detail["loc"][-1]))
+    return ".".join(name if len(name) <= 40 else f"{name[:37]}..." for name in names)
+
+
+def _missing(places: list[str]) -> str:
+    *names, last = map(repr, places)
+    return f"{', '.join(names)} and {last} are missing" if names else f"{last} is missing"
+
+
+def _sentence(schema: type[BaseModel], place: str, told: list[Mapping[str, Any]]) -> str:
+    first = told[0]
+    if first["type"] == "value_error":  # a validator of ours: its own words
+        return f"{place}: {first['ctx']['error']}" if place else str(first["ctx"]["error"])
+    wanted = list(dict.fromkeys(detail["msg"].removeprefix("Input should be ") for detail in told))
+    is_input = first["msg"].startswith("Input should be ")
+    message = f"should be {' or '.join(wanted)}" if is_input else wanted[0][0].lower() + wanted[0][1:]
+    value = first["input"]
+    if first["type"] == "literal_error" and isinstance(value, str):
+        choices = _choices(schema, first["loc"])
+        message = f"{message}; {nearest(value, choices)}" if choices else message
+    if any(detail["type"] == "string_type" for detail in told) and isinstance(value, int | float):
+        message = f"{message}; write it in quotes: '{value}'"
+    return f"{place} = {shown(value)}: {message}"
 
 
 def _field(schema: Any, loc: tuple) -> Any:
@@ -77,7 +111,8 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _keys_beside(schema: type[BaseModel], loc: tuple) -> list[str]:
-    return [name for model in _models(_field(schema, loc[:-1])) for name in model.model_fields]
+    fields = [item for model in _models(_field(schema, loc[:-1])) for item in model.model_fields.items()]
+    return [field.alias or name for name, field in fields]
 
 
 def _choices(schema: type[BaseModel], loc: tuple) -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from stm_lab import build_model, data, list_mixers
+from stm_lab import build_model, data, list_mixers, paths
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError, check_known, nearest
 from stm_lab.pixels import EvaluationView
@@ -141,7 +141,7 @@ def check_source(weights: str, where: str) -> str:
     """`weights` as `load` takes it, a path made absolute. Raises UserError for what is no word and not there."""
     if weights in WORDS:
         return weights
-    path = Path(weights).expanduser().absolute()
+    path = paths.expanded(weights).absolute()
     if not path.exists():
         hint = nearest(weights, WORDS)
         hint = hint if hint.startswith("did you mean") else "'pretrained', 'none', or the path of a run or a checkpoint"

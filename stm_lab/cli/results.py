@@ -64,6 +64,7 @@ def compare(
     """Set two runs side by side: what differs, what came of it, and their training curves in one figure."""
     import io
 
+    from stm_lab import paths
     from stm_lab.course.compare import compare as compared
     from stm_lab.files import replace_bytes
 
@@ -87,7 +88,7 @@ def compare(
         return
     drawn = io.BytesIO()
     found.figure.savefig(drawn, format="png", dpi=150, bbox_inches="tight")
-    path = (out or Path(f"compare-{found.a.name}-{found.b.name}.png")).expanduser().absolute()
+    path = paths.expanded(out or f"compare-{found.a.name}-{found.b.name}.png").absolute()
     replace_bytes(path, drawn.getvalue())
     print(path)
 

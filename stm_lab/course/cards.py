@@ -10,17 +10,17 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stm_lab import paths, yaml12
-from stm_lab.errors import UserError, check_known, nearest
+from stm_lab.errors import UserError, check_known, nearest, shown
 from stm_lab.plugins import load_plugins
 from stm_lab.validation import validated
 
 Profile = Literal["quick", "demo", "class", "paper"]
-_TYPE = r"^((list\[)?(int|float|str|bool|path)(?(2)\]))( \| None)?$"
+_TYPE = r"((list\[)?(int|float|str|bool|path)(?(2)\]))( \| None)?"
 
 
 def dots(level: int) -> str:
@@ -29,7 +29,7 @@ def dots(level: int) -> str:
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Parameter(_Strict):
@@ -39,13 +39,15 @@ class Parameter(_Strict):
     default: Any
     help: str = Field(pattern=r"^[^\n=]+$")  # no "=": papermill could not read the parameters cell
     choices: list[Any] | Literal["mixers", "models", "scales", "recipes", "weights"] | None = None  # see _check_dynamic
-    range: tuple[int | float | None, int | float | None] | None = None  # both ends allowed; null: open
+    range: Annotated[tuple[int | float | None, int | float | None], Field(strict=False)] | None = None  # null: open
     in_key: bool = True  # does another value make another run? (not so: where to write, which device)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Parameter:
-        if not re.match(_TYPE, self.type):
-            raise ValueError(f"unknown type {self.type!r}; such as int, list[str], path | None")
+        if not re.fullmatch(_TYPE, self.type):
+            raise ValueError(f"unknown type {shown(self.type)}; such as int, list[str], path | None")
+        if self.range and self.item not in ("int", "float"):
+            raise ValueError(f"a range is for numbers, not for {self.type}")
         self.read(self.default, "default")
         return self
 
@@ -81,12 +83,12 @@ class Parameter(_Strict):
             value = yaml12.parse(f"[{text[1:-1]}]" if text[:1] + text[-1:] == "()" else text, where)
         if not isinstance(value, (list, tuple)):
             such_as = literal([value] if self.default is None else self.default)
-            raise UserError(f"{where}: expected {self.type} such as {such_as}, got {value!r}")
+            raise UserError(f"{where}: expected {self.type} such as {such_as}, got {shown(value)}")
         items = [self._read_item(item, where) for item in value]
         if not items:
             raise UserError(f"{where}: the list is empty; such as {literal(self.default)}")
         if twice := [item for i, item in enumerate(items) if item in items[:i]]:
-            raise UserError(f"{where}: {twice[0]!r} stands twice in the list")
+            raise UserError(f"{where}: {shown(twice[0])} stands twice in the list")
         return items
 
     def _read_item(self, value: Any, where: str) -> Any:
@@ -115,8 +117,8 @@ def _read_scalar(kind: str, value: Any, where: str) -> Any:
     if kind == "str" and isinstance(found, str) and found:
         return found
     if kind == "path" and isinstance(found, (str, Path)) and str(found):
-        return Path(found).expanduser().absolute()
-    raise UserError(f"{where}: expected {kind}, got {value!r}")
+        return paths.expanded(found).absolute()
+    raise UserError(f"{where}: expected {kind}, got {shown(value)}")
 
 
 class Needs(_Strict):
@@ -133,10 +135,8 @@ class Needs(_Strict):
         ]
 
 
-class Resources(BaseModel):
+class Resources(_Strict):
     """What one run of a profile is expected to take."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     minutes: float = Field(gt=0)  # by the clock
     memory_gb: float = Field(gt=0)  # the most that is resident at once, of all its processes, in 1e9 bytes
@@ -156,7 +156,7 @@ class Exercise(_Strict):
 class Card(_Strict):
     """What `course.yaml` says of one notebook. The profile `quick` is the defaults, so it is not written down."""
 
-    name: str = Field(pattern=r"^\d\d_[a-z0-9_]+$")
+    name: str = Field(pattern=r"^[0-9][0-9]_[a-z0-9_]+$")
     folder: Path  # of `course.yaml`, and of the notebook
     title: str
     question: str
@@ -232,10 +232,8 @@ def load_cards(folder: Path | None = None) -> dict[str, Card]:
     cards = {}
     for name, body in yaml12.read_mapping(path).items():
         if not isinstance(body, Mapping):
-            raise UserError(f"{path}: {name}: expected a card, found {body!r}")
-        if given := {"name", "folder"} & body.keys():
-            raise UserError(f"{path}: {name}: {min(given)!r} is no key; it follows from where the card stands")
-        cards[name] = validated(Card, {"name": name, "folder": folder, **body}, f"{path}: {name}")
+            raise UserError(f"{path}: {shown(name)}: expected a card, found {shown(body)}")
+        cards[name] = validated(Card, body, f"{path}: {name}", known={"name": name, "folder": folder})
     return cards
 
 
@@ -249,7 +247,7 @@ def load_card(notebook: str | int | Path) -> Card:
     """
     name, folder = str(notebook), None
     if name.endswith(".ipynb"):
-        path = Path(name).expanduser()
+        path = paths.expanded(name)
         name, folder = path.stem, path.parent if (path.parent / "course.yaml").is_file() else None
         if folder is None and path.is_file():  # or another notebook of the same name would be taken for it
             raise UserError(f"{path}: no course.yaml beside it that declares its parameters; see `stm-lab course copy`")
@@ -264,12 +262,12 @@ def find_card(cards: Mapping[str, Card], notebook: str | int) -> Card:
     """The card of a notebook given by name or number. Raises UserError, with the nearest, if there is none."""
     name = str(notebook)
     if name.isdecimal():
-        name = next((card.name for card in cards.values() if int(card.number) == int(name)), name)
+        name = next((card.name for card in cards.values() if card.number == name.lstrip("0").zfill(2)), name)
     if name not in cards:
         hint = nearest(name, cards)
         if not hint.startswith("did you mean") and len(cards) > 5:  # the names of all would be five lines
             hint = f"there are {_spans(cards)}; see `stm-lab course list`"
-        raise UserError(f"unknown notebook {name!r}; {hint}")
+        raise UserError(f"unknown notebook {shown(name)}; {hint}")
     return cards[name]
 
 
@@ -329,9 +327,10 @@ def _check_dynamic(choices: str, value: Any, where: str) -> Any:
         from stm_lab import data  # here, because it is slow to import
 
         if Path(value).suffix in (".yaml", ".yml"):  # a recipe of one's own, by path
-            if not Path(value).is_file():
-                raise UserError(f"{where}: no such file {value!r}")
-            return str(Path(value).absolute())
+            path = paths.expanded(value).absolute()
+            if not path.is_file():
+                raise UserError(f"{where}: no such file {shown(value)}")
+            return str(path)
         known = data.list_recipes()
     else:
         import stm_lab

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stm_lab import figures, yaml12
+from stm_lab import figures, paths, yaml12
 from stm_lab.course.folder import RunFolder
 from stm_lab.course.results import records
 from stm_lab.errors import UserError
@@ -57,7 +57,7 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
     Raises:
         UserError: a folder that is no run's, one of either kind, or a file in it that cannot be read.
     """
-    one, other = (_read(Path(folder).expanduser().absolute()) for folder in (a, b))
+    one, other = (_read(paths.expanded(folder).absolute()) for folder in (a, b))
     if one.kind != other.kind:
         notebook, training = (one, other) if one.kind == "notebook" else (other, one)
         raise UserError(

@@ -34,7 +34,7 @@ def copy_course(target: Path, notebooks: Iterable[str | int] = (), *, force: boo
         UserError: an unknown notebook, a marker of a solution without its partner (notebook and cell), files that are
             there and differ (all are named): nothing is written. Or a folder that cannot be written to.
     """
-    source, target = paths.shipped_notebooks_dir(), target.expanduser().absolute()
+    source, target = paths.shipped_notebooks_dir(), paths.expanded(target).absolute()
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{target} is the course itself, whose solutions would be lost; copy it to another folder")
     cards = load_cards(source)

@@ -42,7 +42,7 @@ def find(runs: Runs) -> list[Run]:
     """Each run once, sorted by path, so that the table does not depend on the order in which they were named."""
     given = [paths.runs_dir()] if runs is None else [runs] if isinstance(runs, str | os.PathLike) else runs
     found: dict[Path, Run] = {}
-    for place in (Path(one).expanduser().absolute() for one in given):
+    for place in (paths.expanded(one).absolute() for one in given):
         if place.is_file():
             there = [Run(place, FILE, None, records(place))]
         elif place.is_dir():

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from stm_lab import paths
 from stm_lab.errors import UserError
 from stm_lab.files import replace_bytes
 
@@ -38,7 +39,7 @@ def write(table: pd.DataFrame, path: str | Path, *, title: str = "Leaderboard") 
     Raises:
         UserError: another suffix, or a folder that cannot be written to.
     """
-    path = Path(path).expanduser().absolute()
+    path = paths.expanded(path).absolute()
     check_suffix(path)
     if path.suffix == ".html":
         contents = _page(table, title).encode()

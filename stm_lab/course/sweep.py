@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from stm_lab.course.engines import Engine, Outcome
 from stm_lab.course.local import Local
 from stm_lab.course.run import Job, plan
 from stm_lab.course.watch import terminated_as_interrupted
-from stm_lab.errors import UserError, check_known, nearest
+from stm_lab.errors import UserError, check_known, nearest, shown
 from stm_lab.validation import validated
 
 
@@ -85,7 +86,7 @@ def load_sweep(source: str | Path) -> Sweep:
         UserError: no such file or name (the nearest is named), not YAML (line and column), an unknown key, a wrong
             value.
     """
-    path = Path(source).expanduser()
+    path = paths.expanded(source)
     if not path.suffix:
         folder = paths.notebooks_dir() / "sweeps"
         check_known("sweep", str(source), [file.stem for file in folder.glob("*.yaml")])
@@ -123,7 +124,7 @@ def plan_sweep(sweep: Sweep, shard: tuple[int, int] = (1, 1)) -> list[Job]:
             raise UserError(f"sweep {sweep.name}: {error}") from None
         if job.folder.path in jobs:
             what = "would share the folder `out`" if "out" in point else "are one and the same"
-            raise UserError(f"sweep {sweep.name}: two of its runs {what}: {point}")
+            raise UserError(f"sweep {sweep.name}: two of its runs {what}: {shown(point, 200)}")
         jobs[job.folder.path] = job
     index, parts = shard
     return list(jobs.values())[index - 1 :: parts]
@@ -140,10 +141,10 @@ def _seeded(card: Card, seed: int | None) -> dict[str, Any]:
 
 def parse_shard(text: str) -> tuple[int, int]:
     """ "2/8" -> (2, 8). Raises UserError for anything else."""
-    first, slash, second = text.partition("/")
-    if slash and first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
+    first, _, second = text.partition("/")
+    if re.fullmatch("[0-9]{1,9}/[0-9]{1,9}", text) and 1 <= int(first) <= int(second):
         return int(first), int(second)
-    raise UserError(f"shard {text!r}: expected i/n with 1 <= i <= n, such as 1/4")
+    raise UserError(f"shard {shown(text)}: expected i/n with 1 <= i <= n, such as 1/4")
 
 
 def sweep(

@@ -33,7 +33,7 @@ def training_rows(source: str | Path) -> list[dict[str, Any]]:
     from stm_lab.zoo import training_folders  # here, so that reading rows does not load the models
 
     rows = []
-    for folder in training_folders(Path(source).expanduser()):
+    for folder in training_folders(paths.expanded(source)):
         config = load_config(folder / CONFIG).result_fields()
         environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
         epochs = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
@@ -85,7 +85,7 @@ def records(source: str | Path | None = None) -> list[dict[str, Any]]:
         shipped = [folder / name for name in ("rows_of_trainings.jsonl", "rows_of_shapes.jsonl")]
         found = map(_as_record, shipped_rows())
         return [*found, *(row for file in shipped if file.is_file() for row in results.records(file))]
-    place = Path(source).expanduser()
+    place = paths.expanded(source)
     if place.is_dir() and not any(place.rglob("status.json")):
         return [_as_record(row) for row in training_rows(place)]
     return [row for run in find(place) for row in run.rows]

@@ -53,7 +53,7 @@ def load(
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_known("split", split, recipe.counts, where=f"{recipe.name}: ")
-    root = Path(data_root).expanduser() if data_root else None
+    root = paths.expanded(data_root) if data_root else None
     with without_progress_bars():
         place = find_prepared(recipe, root, image_size or recipe.image_size)
         if place is not None:
@@ -166,7 +166,7 @@ def fingerprint(recipe: str | os.PathLike | Recipe, *, data_root: str | os.PathL
     Raises UserError as `load` does.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    root = Path(data_root).expanduser() if data_root else None
+    root = paths.expanded(data_root) if data_root else None
     if root is None and (manifests := prepared_manifests(recipe)):
         return _only_fingerprint(recipe, manifests)
     with without_progress_bars():
@@ -272,7 +272,7 @@ def pixels_of(
     The fingerprint does not tell: prepared images have that of the raw ones they were made of.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    root = Path(data_root).expanduser() if data_root else None
+    root = paths.expanded(data_root) if data_root else None
     with without_progress_bars():
         place = find_prepared(recipe, root, image_size or recipe.image_size)
     return f"prepared-{place.name}-{resized_format(int(place.name)).lower()}" if place else "raw"

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from huggingface_hub.utils import validate_repo_id
 from pydantic import (
@@ -23,7 +23,7 @@ from pydantic import (
 
 from stm_lab import paths, yaml12
 from stm_lab.data import shards
-from stm_lab.errors import UserError, check_known
+from stm_lab.errors import UserError, check_known, nearest, shown
 from stm_lab.files import read_text, same_name
 from stm_lab.validation import validated
 
@@ -112,7 +112,8 @@ class HubSource(_Part):
 Source = Annotated[
     GeneratorSource | ParquetSource | FolderSource | WebdatasetSource | HubSource, Field(discriminator="kind")
 ]
-KINDS = ("generator", "parquet", "folder", "webdataset", "hub")
+_SOURCES = get_args(get_args(Source)[0])
+KINDS = tuple(get_args(source.model_fields["kind"].annotation)[0] for source in _SOURCES)
 SPLITS = ("train", "validation")
 
 
@@ -162,7 +163,11 @@ class Recipe(_Part):
     @classmethod
     def _two_classes_or_more(cls, value: Any) -> Any:
         if isinstance(value, list):  # identifiers that read well enough
-            if len(set(map(str, value))) < len(value):
+            for name in value:
+                if not isinstance(name, str):
+                    hint = f"; write it in quotes: '{name}'" if isinstance(name, int | float) else ""
+                    raise ValueError(f"{shown(name)} is not a class's identifier, which is text{hint}")
+            if len(set(value)) < len(value):
                 raise ValueError("a class stands twice")
             value = {name: name for name in value}
         if isinstance(value, Mapping) and len(value) < 2:
@@ -181,7 +186,12 @@ class Recipe(_Part):
     def _known_kinds(cls, value: Any) -> Any:
         value = value if isinstance(value, list | tuple) else [value]
         for source in value:
-            if isinstance(source, Mapping) and "kind" in source:
+            if isinstance(source, Mapping) and "kind" not in source:
+                keys = {key for kind in _SOURCES for key in kind.model_fields}
+                for key in source:  # a misspelt one may be the kind
+                    check_known("key", key, keys)
+                raise ValueError(f"'kind' is missing; {nearest('', KINDS)}")
+            if isinstance(source, Mapping):
                 check_known("kind", source["kind"], KINDS)
         return value
 
@@ -220,7 +230,7 @@ def load_recipe(name_or_path: str | os.PathLike) -> Recipe:
     """
     path = _recipe_file(name_or_path)
     values, bases = _extended(path, ())
-    recipe = validated(Recipe, values | {"name": path.stem, "bases": bases}, str(path))
+    recipe = validated(Recipe, values, str(path), known={"name": path.stem, "bases": bases}, also=["extends"])
     wanted = recipe.subset.classes or recipe.classes
     classes = {identifier: name for identifier, name in recipe.classes.items() if identifier in set(wanted)}
     recipe = recipe.model_copy(update={"classes": classes})
@@ -229,7 +239,7 @@ def load_recipe(name_or_path: str | os.PathLike) -> Recipe:
 
 
 def _recipe_file(name_or_path: str | os.PathLike) -> Path:
-    path = Path(name_or_path)
+    path = paths.expanded(name_or_path)
     if isinstance(name_or_path, str) and path.suffix not in (".yaml", ".yml") and path.name == name_or_path:
         check_known("recipe", name_or_path, list_recipes())
         return paths.recipes_dir() / f"{name_or_path}.yaml"
@@ -241,15 +251,12 @@ def _extended(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tupl
     if path.resolve() in above:
         raise UserError(f"{path}: extends itself, by way of {', '.join(file.stem for file in above)}")
     values = yaml12.read_mapping(path)
-    for key in ("name", "bases"):
-        if key in values:
-            raise UserError(f"{path}: {key!r} is found out from the files' names, it is not a key")
     values = _with_lists(values, path)
     if "extends" not in values:
         return values, ()
     extends = values.pop("extends")
     if not isinstance(extends, str):
-        raise UserError(f"{path}: extends = {extends!r}: expected a recipe's name or file")
+        raise UserError(f"{path}: extends = {shown(extends)}: expected a recipe's name or file")
     if Path(extends).suffix in (".yaml", ".yml"):
         base = _beside(path, extends, f"{path}: extends: ")
     else:
@@ -268,7 +275,7 @@ def _extended(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tupl
 def _beside(recipe: Path, name: str, where: str) -> Path:
     """The file that a recipe calls `name`. Raises UserError if it is not below the recipe's folder, links followed."""
     try:
-        file = recipe.parent / _leads_down(name)
+        file = paths.expanded(recipe.parent / _leads_down(name))
     except ValueError as error:
         raise UserError(f"{where}{error}") from None
     if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(recipe.parent)):

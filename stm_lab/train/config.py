@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -12,13 +13,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from stm_lab import yaml12
+from stm_lab import paths, yaml12
 from stm_lab.data.views import MIN_IMAGE_SIZE, Augmentation
 from stm_lab.designs import Design
-from stm_lab.errors import UserError, nearest
+from stm_lab.errors import UserError, check_known, shown
 from stm_lab.mixers import list_mixers, option_names
 from stm_lab.overrides import merge
-from stm_lab.paths import runs_dir
 from stm_lab.validation import validated
 
 PRESETS = Path(__file__).parent / "presets"
@@ -34,7 +34,7 @@ Folder = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(v
 
 def _listed(value: Any) -> Any:
     if isinstance(value, str):
-        raise ValueError(f"a list is wanted, e.g. -p 'plugins=[{value}]'")
+        raise ValueError(f"should be a list, such as -p 'plugins=[{value}]'")
     return value
 
 
@@ -113,9 +113,9 @@ class TrainConfig(BaseModel):
     def run_dir(self) -> Path:
         """The absolute folder of this run: `out`, or `runs_dir()/train/<recipe>-<mixer>-<scale>-s<seed>-<hash>`."""
         if self.out is not None:
-            return Path(self.out).expanduser().absolute()
+            return paths.expanded(self.out).absolute()
         digest = hashlib.sha256(json.dumps(self.result_fields(), sort_keys=True).encode()).hexdigest()[:8]
-        return runs_dir() / "train" / f"{Path(self.recipe).stem}-{self.mixer}-{self.scale}-s{self.seed}-{digest}"
+        return paths.runs_dir() / "train" / f"{Path(self.recipe).stem}-{self.mixer}-{self.scale}-s{self.seed}-{digest}"
 
     @property
     def model_name(self) -> str:
@@ -154,7 +154,7 @@ def load_config(source: str | Path | Mapping[str, Any] | TrainConfig, /, **overr
         values, where = _extended(yaml12.read_mapping(path), path.parent, (path,)), str(source)
     values = merge(values, overrides)
     _check_no_options(values, where)
-    return validated(TrainConfig, values, where)
+    return validated(TrainConfig, values, where, also=["extends"])
 
 
 def _check_no_options(values: Mapping[str, Any], where: str) -> None:
@@ -165,7 +165,8 @@ def _check_no_options(values: Mapping[str, Any], where: str) -> None:
     for name in values:
         if name not in TrainConfig.model_fields and name in options:
             raise UserError(
-                f"{where}: unknown key {name!r}; it is an option of the model: -p model_options.{name}={values[name]}"
+                f"{where}: unknown key {name!r}; it is an option of the model: "
+                f"-p model_options.{name}={shown(values[name])}"
             )
 
 
@@ -173,12 +174,12 @@ def _find(source: str, folder: Path) -> Path:
     """The file of a preset, or the file at a path: what has a suffix or a folder in it is a path."""
     if source in list_presets():
         return PRESETS / f"{source}.yaml"
-    path = folder / Path(source).expanduser()
-    if path.is_file():
+    path = folder / paths.expanded(source)
+    if os.path.isfile(path):  # unlike Path.is_file, also where no file could have such a name
         return path.resolve()
     if path.suffix or path.name != source:
         raise UserError(f"training configuration {source!r}: no such file")
-    raise UserError(f"unknown training preset {source!r}; {nearest(source, list_presets())}")
+    check_known("training preset", source, list_presets())
 
 
 def _extended(values: Mapping[str, Any], folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -187,10 +188,13 @@ def _extended(values: Mapping[str, Any], folder: Path, seen: tuple[Path, ...]) -
     base = own.pop("extends", None)
     if base is None:
         return own
+    where = seen[-1].name if seen else "training configuration"
+    if not isinstance(base, str):
+        raise UserError(f"{where}: extends = {shown(base)}: should be a preset's name or a file")
     try:
-        path = _find(str(base), folder)
+        path = _find(base, folder)
     except UserError as error:
-        raise UserError(f"{seen[-1].name if seen else 'training configuration'}: extends: {error}") from None
+        raise UserError(f"{where}: extends: {error}") from None
     if path in seen:
         raise UserError(f"{path}: extends itself")
     return merge(_extended(yaml12.read_mapping(path), path.parent, (*seen, path)), own)

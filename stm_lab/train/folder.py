@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from stm_lab import build_model, data, files, list_mixers
+from stm_lab import build_model, data, files, list_mixers, paths
 from stm_lab.devices import resolve_device
 from stm_lab.environment import code_fingerprint, describe_environment
 from stm_lab.errors import UserError
@@ -55,7 +55,7 @@ class RunFolder:
             "pixels": data.pixels_of(
                 config.recipe, data_root=config.data_root, image_size=view_of(config).resized_side
             ),
-            "plugins": [_sha256(Path(file).expanduser()) for file in config.plugins],
+            "plugins": [_sha256(paths.expanded(file)) for file in config.plugins],
             "weights": config.weights if start is None else _sha256(start),
             "mixer_source": _source_of(get_mixer(config.mixer)),
         }
@@ -217,7 +217,7 @@ def _check_plugins(folder: Path, config: TrainConfig) -> None:
     """Raise UserError if a file of the run's plugins is not what it was then."""
     then = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))["run"]["plugins"]
     for file, digest in zip(config.plugins, then, strict=True):
-        path = Path(file).expanduser()
+        path = paths.expanded(file)
         if path.is_file() and _sha256(path) != digest:
             raise UserError(
                 f"plugin {file!r} has changed since the run in {folder}; bring back the file that it ran with"
@@ -228,7 +228,7 @@ def _weights_file(config: TrainConfig) -> Path | None:
     """The file that a run starts from, if that is a path. Raises UserError if there is none."""
     if config.weights in ("none", "pretrained"):
         return None
-    path = Path(config.weights).expanduser()
+    path = paths.expanded(config.weights)
     path = path / WEIGHTS if path.is_dir() else path
     if not path.is_file():
         raise UserError(
@@ -266,7 +266,7 @@ def load_run(folder: str | Path, *, device: str | torch.device = "cpu") -> nn.Mo
     Raises:
         UserError: no such folder, no training run in it, an unfinished one, or weights of another model.
     """
-    folder = Path(folder).expanduser()
+    folder = paths.expanded(folder)
     for name, meaning in ((CONFIG, "it is no training folder"), (WEIGHTS, "the run is not finished")):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: {f'no {name}: {meaning}' if folder.is_dir() else 'no such folder'}")

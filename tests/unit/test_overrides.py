@@ -54,7 +54,7 @@ def test_merge_nests_and_leaves_its_arguments_alone():
         (b"- 1\n", "list"),
         (b"a: 1\na: 2\n", "line 2.*key 'a' stands twice"),
         (b"\xff\xfe\x00", "UTF-8"),
-        (b"1: 2", "key: value"),
+        (b"1: 2", "the key 1 is not text; write it in quotes"),
     ],
 )
 def test_files_that_are_no_mappings_are_refused_in_one_line(tmp_path, content, says):

@@ -18,6 +18,7 @@ import jinja2
 import nbconvert
 import nbformat
 
+from stm_lab import paths
 from stm_lab.course.cards import Card, dots, find_card, load_cards
 from stm_lab.course.run import Job, perform, plan
 from stm_lab.course.still import TEMPLATES, with_still_pictures
@@ -52,7 +53,7 @@ def write_site(
     cards = load_cards()
     chosen = {find_card(cards, notebook).name for notebook in notebooks} or set(cards)
     jobs = {name: plan(card, profile=profile) for name, card in cards.items() if name in chosen}
-    target = target.expanduser().absolute()
+    target = paths.expanded(target).absolute()
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
