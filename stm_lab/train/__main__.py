@@ -13,6 +13,7 @@ from stm_lab.errors import UserError
 from stm_lab.overrides import parse_overrides
 from stm_lab.progress import write_to_any_console
 from stm_lab.train import fit, list_presets, load_config
+from stm_lab.train.isolation import is_child
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="start afresh, whatever the run's folder holds")
     write_to_any_console()
     options = parser.parse_args(arguments)
-    main_process = os.environ.get("RANK", "0") == "0"
+    main_process = _is_main()
     try:
         result = fit(load_config(options.config, **parse_overrides(options.overrides)), force=options.force)
     except UserError as error:
@@ -38,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     if main_process:
         print(f"top1 {metrics['top1']:.2f}% ({metrics['weights']}) in {metrics['seconds']:.1f} s: {result.run_dir}")
     return 0
+
+
+def _is_main() -> bool:
+    return not is_child() or os.environ["RANK"] == "0"
 
 
 def _complain(text: str, main_process: bool) -> None:
@@ -56,5 +61,5 @@ def _say(text: str, main_process: bool) -> None:
 if __name__ == "__main__":
     status = main()
     if status == 130:
-        _say("interrupted", os.environ.get("RANK", "0") == "0")
+        _say("interrupted", _is_main())
     sys.exit(status)

@@ -23,8 +23,6 @@ from stm_lab.validation import validated
 
 PRESETS = Path(__file__).parent / "presets"
 
-_WHERE = {"data_root", "device", "num_processes", "workers", "checkpoint_every", "tracker", "out"}
-
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -38,11 +36,8 @@ def _listed(value: Any) -> Any:
     return value
 
 
-class TrainConfig(BaseModel):
-    """One run, completely. The defaults are the plainest training there is; the presets hold the recipes.
-
-    Types are strict: a number in quotes or a count with a decimal point is an error, not converted.
-    """
+class Outcome(BaseModel):
+    """The fields that decide what comes out of a run: one with another value of any of them is another run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -56,7 +51,6 @@ class TrainConfig(BaseModel):
 
     # on what
     recipe: str = "shapes"
-    data_root: Folder | None = None
     train_size: Count | None = None  # images, balanced over the classes; None: all
     validation_size: Count | None = None
     image_size: Annotated[int, Field(ge=MIN_IMAGE_SIZE)] | None = None  # pixels; None: the recipe's
@@ -80,10 +74,20 @@ class TrainConfig(BaseModel):
     weight_decay: NotNegative = 0.05
     clip_grad: Positive | None = 5.0  # largest norm of the gradient; None: not clipped
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # average of the weights, warmed up; None: none
+    precision: Literal["no", "fp16", "bf16"] = "no"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
-    # where: what does not change the result, but for rounding
-    precision: Literal["no", "fp16", "bf16"] = "no"
+
+class TrainConfig(Outcome):
+    """One run, completely. The defaults are the plainest training there is; the presets hold the recipes.
+
+    Types are strict: a number in quotes or a count with a decimal point is an error, not converted.
+
+    The fields of this class itself say where and how the outcome is computed. They may change while a run is
+    interrupted: they change the order of sums, and so rounding, and with several processes which draws drop path makes.
+    """
+
+    data_root: Folder | None = None
     channels_last: bool = False  # memory format of convolutions
     compile: bool = False  # torch.compile: minutes at the start, faster steps after
     grad_checkpointing: bool = False  # computes activations twice instead of keeping them
@@ -124,8 +128,8 @@ class TrainConfig(BaseModel):
         return self.mixer if design == "unified" else f"{design}_{self.mixer}_{self.scale}"
 
     def result_fields(self) -> dict[str, Any]:
-        """The fields that decide what comes out: all but those that say where and how it is computed."""
-        return self.model_dump(mode="json", exclude=_WHERE)
+        """The fields of `Outcome`, which decide what comes out."""
+        return self.model_dump(mode="json", include=set(Outcome.model_fields))
 
     def to_yaml(self) -> str:
         """Every field, as a file that `load_config` reads."""

@@ -72,7 +72,10 @@ class RunFolder:
     def is_outdated(self) -> bool:
         """Whether this very run is there, whole or in part, but its mixer's source has changed since."""
         there = self._identity_there()
-        return there is not None and there != self.identity and not self._differing(there)
+        # a field that decided the outcome once, and does so no longer, makes no other run
+        return (
+            there is not None and there["mixer_source"] != self.identity["mixer_source"] and not self._differing(there)
+        )
 
     def other_code(self) -> str | None:
         """The fingerprint of the code that the run there was made with, if it is not this one."""

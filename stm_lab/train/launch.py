@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -11,11 +10,7 @@ from pathlib import Path
 from stm_lab.devices import cores
 from stm_lab.errors import UserError
 from stm_lab.train.config import TrainConfig
-
-
-def is_child() -> bool:
-    """Whether a launcher (torchrun, accelerate) started this process as one of several."""
-    return "WORLD_SIZE" in os.environ
+from stm_lab.train.isolation import own_environment
 
 
 def launch(config: TrainConfig, *, force: bool) -> None:
@@ -31,9 +26,7 @@ def launch(config: TrainConfig, *, force: bool) -> None:
         path.write_text(config.model_copy(update={"num_processes": 1, "out": str(folder)}).to_yaml(), encoding="utf-8")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
         command += [str(config.num_processes), "-m", "stm_lab.train", str(path), *(["--force"] if force else [])]
-        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, cores() // config.num_processes))}
-        if config.device == "cpu":
-            environment["ACCELERATE_USE_CPU"] = "true"
+        environment = own_environment() | {"OMP_NUM_THREADS": str(max(1, cores() // config.num_processes))}
         said = _run(command, environment)
     refused = [line for line in said if line.startswith("error: ")]
     failed = [line for line in said if line.startswith("failed: ")]

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stm_lab.devices import resolve_device
 from stm_lab.environment import code_fingerprint
 from stm_lab.errors import UserError
 from stm_lab.plugins import load_plugins
 from stm_lab.train.config import TrainConfig, load_config
 from stm_lab.train.folder import RunFolder, load_run
-from stm_lab.train.launch import is_child, launch
+from stm_lab.train.isolation import is_child, isolated
+from stm_lab.train.launch import launch
 from stm_lab.train.trainer import OnRow, Result, Trainer
 
 
@@ -27,6 +29,8 @@ def fit(
     If the run's folder holds this very run, finished, that is the answer, and nothing is trained; if it holds a part of
     it, the run goes on from the last checkpoint. If the file in which its mixer is written has changed since, it starts
     afresh, and says so. (So does a mixer of a notebook's cell every time, which may have changed.)
+
+    Afterwards the process is as it was: random numbers, Accelerate's state, environment variables, warnings' filters.
 
     Args:
         config: a preset's name, a YAML file, a mapping or a `TrainConfig`.
@@ -56,7 +60,8 @@ def fit(
     if config.num_processes > 1 and not is_child():
         launch(config, force=force)
         return finished(folder)
-    return Trainer(config, force=force).run(on_row=on_row)
+    with isolated(resolve_device(config.device)):
+        return Trainer(config, force=force).run(on_row=on_row)
 
 
 def finished(folder: RunFolder) -> Result:

@@ -42,3 +42,8 @@ def unpack(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer, ema: 
         state.setdefault(parameter, {})[key] = tensor
     there = whole.get_optimizer_state_dict(model, optimizer, options=_EVERYWHERE)
     whole.set_optimizer_state_dict(model, optimizer, there | {"state": state}, options=_EVERYWHERE)
+    for weight, moments in optimizer.state.items():
+        for key, moment in moments.items():
+            # the fused step walks through memory, so moments must lie there as their weights do (channels_last)
+            if moment.shape == weight.shape and moment.stride() != weight.stride():
+                moments[key] = torch.empty_like(weight, dtype=moment.dtype).copy_(moment)

@@ -19,7 +19,6 @@ from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedType
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -88,6 +87,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, *, force: bool = False):
         self.config = config
+        self._own_group = not torch.distributed.is_initialized()
         self.accelerator = _accelerator(config)
         self.device = self.accelerator.device
         recipe = data.load_recipe(config.recipe)
@@ -113,6 +113,10 @@ class Trainer:
 
     def _load_data(self) -> None:
         config, world, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
+        if config.num_processes not in (1, world):
+            raise UserError(
+                f"num_processes = {config.num_processes}, but a launcher started {world}; leave it out there"
+            )
         parts = world * config.accumulate
         paired = 2 if config.mixup or config.cutmix else 1
         if config.batch_size % (parts * paired):
@@ -192,7 +196,10 @@ class Trainer:
             with _writing(self.folder.path):
                 self.folder.save_weights(state, **facts)
         self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        if self._own_group:  # else it is the caller's, and `end_training` would end that, too
+            self.accelerator.state.destroy_process_group()
         return Result.of(model, self.rows, self.folder.path)
 
     def _end_epoch(self, row: dict[str, Any], bar: progress) -> None:
@@ -403,12 +410,9 @@ def _writing(what: object) -> Iterator[None]:
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
-    """A fresh Accelerator: its state is kept for the whole process, and a run before may have had other settings."""
     device = resolve_device(config.device)
     if config.precision == "fp16" and device.type == "cpu":  # Accelerate would train in float32 and not say so
         raise UserError("precision = 'fp16' needs a GPU; on a CPU take 'no' or 'bf16'")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
     try:
         return Accelerator(
             cpu=device.type == "cpu",

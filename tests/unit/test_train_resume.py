@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from safetensors.torch import load_file
 
 from stm_lab import files
 from stm_lab.errors import UserError
-from stm_lab.train import checkpoints, fit, load_config
+from stm_lab.train import TrainConfig, checkpoints, fit, load_config, runs
+from stm_lab.train.folder import RunFolder
 from stm_lab.train.trainer import Trainer
 
 TIMES = {"seconds", "images_per_second", "data_wait"}
@@ -243,8 +245,81 @@ def test_another_run_is_not_overwritten(short, tmp_path, finished):
     assert fit(short, out=str(tmp_path), lr=2e-3, force=True).rows[-1]["step"] == STEPS
 
 
-def test_where_a_run_is_computed_is_no_other_run(short, whole):
-    assert fit(short, out=str(whole), workers=1, checkpoint_every=None).run_dir == whole
+ANOTHER_RUN = {  # by another value of one field
+    "mixer": "pooling", "scale": "micro", "model_options": {"design": "original"}, "drop_path_rate": 0.1,
+    "weights": "pretrained", "plugins": ("mine.py",), "recipe": "shapes", "train_size": 32, "validation_size": 20,
+    "image_size": 48, "crop_pct": 0.8, "augmentation": {"erasing": 0.1}, "mixup": 0.7, "cutmix": 0.0,
+    "mixup_prob": 0.5, "label_smoothing": 0.0, "epochs": 4, "batch_size": 8, "accumulate": 2, "lr": 2e-3,
+    "warmup_epochs": 1, "warmup_lr": 1e-5, "min_lr": 1e-6, "weight_decay": 0.1, "clip_grad": None, "ema_decay": None,
+    "precision": "bf16", "seed": 1,
+}  # fmt: skip
+SAME_RUN = {
+    "data_root": ".", "channels_last": True, "compile": True, "grad_checkpointing": True, "fused": False,
+    "device": "auto", "num_processes": 2, "workers": 1, "checkpoint_every": 2, "tracker": "tensorboard", "out": "moved",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def begun(short, tmp_path_factory):
+    """A run of which two epochs of four are done."""
+    folder = tmp_path_factory.mktemp("begun")
+
+    def stop(rows):
+        if len(rows) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(short, out=str(folder), on_row=stop)
+    return folder
+
+
+def test_every_field_makes_another_run_or_the_same():
+    assert ANOTHER_RUN.keys() | SAME_RUN.keys() == TrainConfig.model_fields.keys()
+    assert not ANOTHER_RUN.keys() & SAME_RUN.keys()
+
+
+@pytest.mark.parametrize("field", ANOTHER_RUN)
+def test_a_run_does_not_go_on_with_a_field_that_decides_its_outcome(short, begun, tmp_path, monkeypatch, field):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("")
+    changed = load_config(short, **{field: ANOTHER_RUN[field]})
+    with pytest.raises(UserError, match=f"holds another run \\({field} = "):
+        RunFolder(changed.model_copy(update={"out": str(begun)})).is_finished()
+    assert changed.run_dir() != load_config(short).run_dir()
+
+
+@pytest.mark.parametrize("field", SAME_RUN)
+def test_a_run_goes_on_with_a_field_that_says_where_and_how_it_is_computed(
+    short, whole, begun, tmp_path, monkeypatch, field
+):
+    """It goes on from the last checkpoint, and ends as the run that nobody interrupted, but for rounding."""
+    # inductor wants a compiler; two processes are tested in test_train_processes.py
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
+    monkeypatch.setattr(runs, "launch", lambda config, force: fit(config, num_processes=1))
+    folder = tmp_path / "moved"
+    shutil.copytree(begun, folder)
+    changed = {"out": str(folder)} | {field: str(folder) if field == "out" else SAME_RUN[field]}
+    if field != "out":
+        assert load_config(short, **{field: SAME_RUN[field]}).run_dir() == load_config(short).run_dir()
+    steps = []
+    step = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda self, parts: steps.append(self.step) or step(self, parts))
+    fit(short, **changed)
+    assert steps == list(range(4, STEPS))
+    first, second = (load_file(path / "model.safetensors") for path in (folder, whole))
+    for name in second:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_run_of_an_older_version_goes_on_if_a_field_of_then_decides_no_longer(short, begun, tmp_path):
+    folder = tmp_path / "older"
+    shutil.copytree(begun, folder)
+    facts = json.loads((folder / "environment.json").read_text())
+    facts["run"] |= {"channels_last": True, "fused": False}
+    (folder / "environment.json").write_text(json.dumps(facts))
+    run = RunFolder(load_config(short, out=str(folder)))
+    assert not run.is_finished()
+    assert not run.is_outdated()
 
 
 # ---- real kills ------------------------------------------------------------------------------------------------------
