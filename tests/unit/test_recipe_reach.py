@@ -31,7 +31,8 @@ def home(tmp_path) -> Path:
     write(folder / "list.txt", "n03\nn04\n")
     write(tmp_path / "list.txt", SECRET)
     write(tmp_path / "inner" / "list.txt", SECRET)
-    (tmp_path / "base.yaml").write_text(f"title: hunter2\nlicence: hunter2\n# {SECRET}")
+    for name in ("base.yaml", "base.txt"):
+        (tmp_path / name).write_text("title: hunter2\n")
     for name, target in {"out": tmp_path, "in": folder / "inner", "file.txt": tmp_path / "list.txt"}.items():
         (folder / name).symlink_to(target)
     (folder / "fine.txt").symlink_to(folder / "list.txt")
@@ -76,7 +77,7 @@ KEYS = {
     "labels of shards": lambda path: {"source": SHARDS | {"labels": path}},
     "labels of the hub": lambda path: {"source": [{"kind": "parquet"}, HUB | {"labels": path}]},
     "extends": lambda path: {"extends": path.replace("list.txt", "base.yaml").replace("file.txt", "base.yaml")},
-    "extends no recipe": lambda path: {"extends": path},
+    "extends no recipe": lambda path: {"extends": path.replace("list.txt", "base.txt").replace("file.txt", "base.txt")},
     "shards": lambda path: {"source": SHARDS | {"shards": SHARDS["shards"] | {"train": path}}},
     "range": lambda path: {"source": SHARDS | {"shards": SHARDS["shards"] | {"train": path + "{0..3}.tar"}}},
     "files": lambda path: {"source": HUB | {"files": HUB["files"] | {"train": path.replace("list", "*")}}},
