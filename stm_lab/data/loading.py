@@ -100,15 +100,15 @@ def without_images(recipe: Recipe, counts: np.ndarray) -> str:
 
 
 def in_words(recipe: Recipe, counts: np.ndarray) -> str:
-    """How many images each class has that has any; where they are equal or many classes, from how many to how many."""
+    """How many images each class has that has any; in sum if all have as many, or if there are many classes."""
     there = {name: int(count) for name, count in zip(recipe.classes, counts, strict=True) if count}
     if not there:
         return "none of any other"
     fewest, most = min(there.values()), max(there.values())
-    if fewest < most and len(there) <= 20:
+    if len(there) <= 20 and (fewest < most or len(there) < len(counts)):
         return ", ".join(f"{name} has {count:,}" for name, count in there.items())
     images = f"{fewest:,} to {most:,} images" if fewest < most else f"{most:,} image{'s' if most > 1 else ''}"
-    return f"{len(there):,} class{'es' if len(there) > 1 else ''} with {images} each"
+    return f"{len(there):,} classes with {images} each"
 
 
 def images_per_class(recipe: Recipe, *, data_root: Path | None = None) -> dict[str, str]:

@@ -68,7 +68,7 @@ def test_broken_images_do_not_leave_a_class_empty(tmp_path):
     for file in (tmp_path / "raw" / "train" / "n02").iterdir():
         file.write_bytes(b"no image")
     loaded = data.load_recipe(recipe(tmp_path, LAYOUTS["ilsvrc"][1], max_broken=100))
-    with pytest.raises(PrepareFailed, match=r"4 broken images in train.*no image of class 'n02'; 2 classes with 4"):
+    with pytest.raises(PrepareFailed, match=r"4 broken images in train.*no image of class 'n02'; n03 has 4, n01 has 4"):
         prepare(loaded, data_root=tmp_path / "raw", workers=1)
 
 
