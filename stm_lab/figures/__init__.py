@@ -27,7 +27,7 @@ from stm_lab.figures.cost import (
     shares_by_role,
     throughput_repeats,
 )
-from stm_lab.figures.deform import point_paths, sampled_value, sampling_points
+from stm_lab.figures.deform import point_paths, sampled_value, sampling_by_stage, sampling_points
 from stm_lab.figures.designs import design_corners, design_fields, design_levels, design_parts, design_steps
 from stm_lab.figures.halo import halo_blocks
 from stm_lab.figures.images import image_grid
@@ -60,6 +60,7 @@ from stm_lab.figures.receptive import (
     receptive_grid,
 )
 from stm_lab.figures.reduction import accuracy_by_reduction, query_map, reduction_steps
+from stm_lab.figures.results import of
 from stm_lab.figures.scores import accuracy_by_mistake, accuracy_dots
 from stm_lab.figures.seeds import (
     difference_so_far,
@@ -128,6 +129,7 @@ __all__ = [
     "mixing_matrices",
     "mixing_over_image",
     "number_grids",
+    "of",
     "orders",
     "paired_scores",
     "pareto",
@@ -144,6 +146,7 @@ __all__ = [
     "relative_costs",
     "run_curves",
     "sampled_value",
+    "sampling_by_stage",
     "sampling_points",
     "seeds_needed",
     "severity_curves",

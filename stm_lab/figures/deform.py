@@ -15,13 +15,38 @@ from matplotlib.patches import Rectangle
 
 from stm_lab.errors import UserError
 from stm_lab.figures.style import described, framed
-from stm_lab.measure.sampling import finds_nothing
+from stm_lab.measure.sampling import SamplingPoints, finds_nothing
 from stm_lab.mixers.dcn_v3 import GRID
 
 _INSIDE, _OUTSIDE, _BEYOND, _CHOSEN = "#E69F00", "#56B4E9", "#E8E8E8", "#D55E00"
 _PATHS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7")  # colours of paths, then the same ones with dashes, with dots
 _LARGEST = 420.0  # area of a dot that has all the weight, in square points
 _LINED = 20  # tokens a side: more are drawn without lines between them
+
+
+def sampling_by_stage(result: SamplingPoints, image: int = 0, place: tuple[float, float] = (0.5, 0.5)) -> Figure:
+    """All groups of the first block of each stage, for the token at a place of an image.
+
+    Args:
+        result: of `measure.sampling_points`.
+        image: which of its images.
+        place: shares of height and width.
+
+    Raises UserError for an image that the result does not have, and for a place outside of it.
+    """
+    if not 0 <= image < len(result.pixels):
+        raise UserError(f"image={image}; there are {len(result.pixels)}, from 0")
+    if not all(0 <= at < 1 for at in place):
+        raise UserError(f"place={place}: shares of height and width, at least 0 and below 1")
+    firsts = {layer.stage: layer for layer in reversed(result.layers)}
+    panels, sizes, tokens = {}, {}, {}
+    for stage, layer in sorted(firsts.items(), key=lambda one: one[0] or 0):
+        name = f"stage {(stage or 0) + 1}"
+        sizes[name] = layer.map_size
+        row, column = tokens[name] = tuple(int(at * side) for at, side in zip(place, layer.map_size, strict=True))
+        panels[name] = layer.places[image, row, column].reshape(-1, 2), layer.weights[image, row, column].reshape(-1)
+    shown = result.pixels[image].permute(1, 2, 0).cpu().numpy()
+    return sampling_points(shown, panels, size=sizes, token=tokens, title=result.model)
 
 
 def sampling_points(

@@ -1,4 +1,4 @@
-"""Measures, one question a file: any timm model and images in, a frozen result with its rows and its figure out."""
+"""Measures, one question a file: any timm model and images in, a frozen result with its rows out."""
 
 from stm_lab.measure._sites import MixerLayer, mixer_layers
 from stm_lab.measure.attack import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from stm_lab.pixels import EvaluationView, Normalize
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    Data = Tensor | tuple[Tensor, Tensor] | Dataset
+Data: TypeAlias = "Tensor | tuple[Tensor, Tensor] | Dataset"  # text: measuring tensors does not load `datasets`
 
 
 class Images(NamedTuple):

@@ -7,16 +7,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError, check_known
-from stm_lab.measure._batches import as_images, model_name
-
-if TYPE_CHECKING:
-    from stm_lab.measure._batches import Data
+from stm_lab.measure._batches import Data, as_images, model_name
 
 MIXER_NAMES = ("mixer", "token_mixer", "attn", "conv_dw")  # how our blocks and those of timm call theirs
 LAYOUTS = ("NHWC", "NCHW", "NLC")

@@ -6,21 +6,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError, check_known
-from stm_lab.measure._batches import Images, as_images, check_batch_size, check_classes, evaluating, model_name
+from stm_lab.measure._batches import Data, Images, as_images, check_batch_size, check_classes, evaluating, model_name
 from stm_lab.pixels import Normalize
 from stm_lab.progress import progress
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from stm_lab.measure._batches import Data
 
 ATTACKS = ("fgsm", "pgd", "noise")
 NORMS = ("linf", "l2")
@@ -116,11 +110,6 @@ class AdversarialAccuracy:
             }
             for epsilon, accuracy, forward, backward in zip(*(column.tolist() for column in columns), strict=True)
         ]
-
-    def figure(self) -> Figure:
-        from stm_lab.figures import accuracy_by_epsilon
-
-        return accuracy_by_epsilon([{**row, "mixer": self.model, "seed": 0} for row in self.rows()])
 
 
 def adversarial_accuracy(

@@ -6,14 +6,13 @@ import itertools
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError, check_known
-from stm_lab.measure._batches import as_images, evaluating, model_name
+from stm_lab.measure._batches import Data, as_images, evaluating, model_name
 from stm_lab.measure.attack import (
     NORMS,
     Budget,
@@ -27,11 +26,6 @@ from stm_lab.measure.attack import (
     sight,
     uphill,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from stm_lab.measure._batches import Data
 
 
 @dataclass(frozen=True)
@@ -71,11 +65,6 @@ class AttackChecks:
             {**shared, "check": c.name, "expected": c.expected, "passed": c.passed, "found": c.found, **c.numbers}
             for c in self.checks
         ]
-
-    def figure(self) -> Figure:
-        from stm_lab.figures import loss_by_steps
-
-        return loss_by_steps({self.model: self.loss_by_step})
 
 
 def attack_checks(
@@ -282,11 +271,6 @@ class LossSurface:
             for i, b in enumerate(self.offsets)
             for j, a in enumerate(self.offsets)
         ]
-
-    def figure(self) -> Figure:
-        from stm_lab.figures import loss_surfaces
-
-        return loss_surfaces({self.model: self})
 
 
 def loss_surface(

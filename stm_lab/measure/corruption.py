@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError, check_known
-from stm_lab.measure._batches import Images, as_images, check_batch_size, check_classes, evaluating, model_name
+from stm_lab.measure._batches import Data, Images, as_images, check_batch_size, check_classes, evaluating, model_name
 from stm_lab.measure.corruptions import CORRUPTIONS, SEVERITIES, TABLES, corrupt, table_for
 from stm_lab.pixels import Normalize
 from stm_lab.progress import progress
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from stm_lab.measure._batches import Data
 
 _LONG = 300  # corrupted batches from which on progress is shown
 
@@ -165,11 +159,6 @@ class CorruptionError:
             for i, name in enumerate(self.corruptions)
             for j, severity in enumerate(self.severities)
         ]
-
-    def figure(self) -> Figure:
-        from stm_lab.figures import severity_curves
-
-        return severity_curves({self.model: self})
 
     def _of_baseline(self, name: str) -> float:
         return np.nan if self.baseline is None else self.baseline.mean_error[name]

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -18,13 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stm_lab.errors import check_known
-from stm_lab.measure._batches import as_images, input_size, model_name
+from stm_lab.measure._batches import Data, as_images, input_size, model_name
 from stm_lab.measure._units import OUTSIDE, REST, Unit, gathered, of_units, units
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from stm_lab.measure._batches import Data
 
 OWN = "(own)"  # what belongs to the model itself and to none of its parts: a class token, a product in its forward
 UNIT = "1 MAC = one multiplication and one addition"
@@ -84,11 +78,6 @@ class Cost:
             grouped = gathered(self.layers, ("stage", "role") if by == "stage" else ("role",), how)
             rows = [{"part": " ".join(filter(None, (row.get("stage"), row["role"]))), **row} for row in grouped]
         return [{"model": self.model, **row} for row in rows] + [total]
-
-    def figure(self) -> Figure:
-        from stm_lab.figures import cost_by_part
-
-        return cost_by_part(self.rows())
 
     def __str__(self) -> str:
         height, width = self.image_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stm_lab.errors import UserError, check_known
 from stm_lab.measure._batches import (
+    Data,
     as_images,
     check_batch_size,
     check_classes,
@@ -23,11 +24,6 @@ from stm_lab.measure._batches import (
 from stm_lab.measure.views import Pictures, published_boxes, published_shift, scaled, translate, turned, window
 from stm_lab.pixels import EvaluationView, Normalize
 from stm_lab.progress import progress
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from stm_lab.measure._batches import Data
 
 __all__ = ["DIRECTIONS", "KINDS", "PROTOCOLS", "Invariance", "invariance", "translate"]
 
@@ -99,11 +95,6 @@ class Invariance:
             }
             for strength, true, consistent, right in lines
         ]
-
-    def figure(self) -> Figure:
-        from stm_lab.figures import consistency_curves
-
-        return consistency_curves({self.model: self})
 
 
 def invariance(

@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from stm_lab.measure._batches import Data
 from stm_lab.measure._units import OUTSIDE, REST, Unit, gathered, units
 from stm_lab.measure.throughput import alone, inputs_of_units, prepared
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from stm_lab.measure._batches import Data
 
 BYTES = ("activations", "forward_peak", "training_peak")
 
@@ -69,11 +64,6 @@ class Memory:
         whole = {name: getattr(self, name) for name in BYTES}
         total = {**dict.fromkeys(keys, ""), "role": "total", **whole, "weights": self.weights}
         return [facts | row for row in (*gathered(self.parts, keys, how), total)]
-
-    def figure(self) -> Figure:
-        from stm_lab.figures import shares_by_role
-
-        return shares_by_role(self.rows(), "activations", "kept for the backward pass (%)")
 
 
 def memory(

@@ -6,21 +6,15 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError, check_known
-from stm_lab.measure._batches import evaluating, model_name
+from stm_lab.measure._batches import Data, evaluating, model_name
 from stm_lab.measure._sites import LAYOUTS, Site, site_in
 from stm_lab.progress import progress
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from stm_lab.measure._batches import Data
 
 # Legend of shapes: N images, P = H * W positions (output first, input second), C channels, R probes, K positions at a
 # time.
@@ -153,11 +147,6 @@ class MixingMatrix:
                 "border_strength": self.border_strength,
             }
         ]
-
-    def figure(self) -> Figure:
-        from stm_lab.figures import mixing_matrices
-
-        return mixing_matrices({f"{self.model}, {self.layer}": self})
 
 
 def mixing_matrix(

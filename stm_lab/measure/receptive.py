@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError, check_known
-from stm_lab.measure._batches import as_images, evaluating, model_name
+from stm_lab.measure._batches import Data, as_images, evaluating, model_name
 from stm_lab.progress import progress
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from stm_lab.measure._batches import Data
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)  # shares of the contribution at which RepLKNet compares models
 PROTOCOLS = ("positive", "replknet", "signed", "absolute", "squared")
@@ -206,11 +201,6 @@ class ReceptiveField:
                 }
             )
         return rows
-
-    def figure(self) -> Figure:
-        from stm_lab.figures import receptive_fields
-
-        return receptive_fields({self.model: self.contribution})
 
 
 def effective_receptive_field(

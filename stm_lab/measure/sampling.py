@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stm_lab.errors import UserError
-from stm_lab.measure._batches import as_images, evaluating, model_name
+from stm_lab.measure._batches import Data, as_images, evaluating, model_name
 from stm_lab.measure._sites import mixer_layers
 from stm_lab.mixers.dcn_v3 import GRID, DeformableConvV3
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from stm_lab.measure._batches import Data
 
 # Legend of shapes: N images, (H, W) tokens of the layer's map, h groups, P = 9 points.
 
@@ -110,30 +104,6 @@ class SamplingPoints:
             }
             for layer in self.layers
         ]
-
-    def figure(self, image: int = 0, place: tuple[float, float] = (0.5, 0.5)) -> Figure:
-        """All groups of the first block of each stage, for the token at a place of an image.
-
-        place: as shares of height and width. Raises UserError for an image that is not there, and a place outside.
-        """
-        from stm_lab.figures import sampling_points
-
-        if not 0 <= image < len(self.pixels):
-            raise UserError(f"image={image}; there are {len(self.pixels)}, from 0")
-        if not all(0 <= at < 1 for at in place):
-            raise UserError(f"place={place}: shares of height and width, at least 0 and below 1")
-        firsts = {layer.stage: layer for layer in reversed(self.layers)}
-        panels, sizes, tokens = {}, {}, {}
-        for stage, layer in sorted(firsts.items(), key=lambda one: one[0] or 0):
-            name = f"stage {(stage or 0) + 1}"
-            sizes[name] = layer.map_size
-            row, column = tokens[name] = tuple(int(at * side) for at, side in zip(place, layer.map_size, strict=True))
-            panels[name] = (
-                layer.places[image, row, column].reshape(-1, 2),
-                layer.weights[image, row, column].reshape(-1),
-            )
-        shown = self.pixels[image].permute(1, 2, 0).cpu().numpy()
-        return sampling_points(shown, panels, size=sizes, token=tokens, title=self.model)
 
 
 def sampling_points(

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +16,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError
-from stm_lab.measure._batches import as_images, input_size, model_device, model_name
+from stm_lab.measure._batches import Data, as_images, input_size, model_device, model_name
 from stm_lab.measure._units import OUTSIDE, REST, Unit, gathered, units
 from stm_lab.pixels import Normalize
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from stm_lab.measure._batches import Data
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +46,6 @@ class Throughput:
                 "images_per_second_quartiles": list(self.quartiles),
             }
         ]
-
-    def figure(self) -> Figure:
-        from stm_lab.figures import throughput_repeats
-
-        return throughput_repeats(self.model, self.repeats)
 
 
 @dataclass(frozen=True)
@@ -90,11 +80,6 @@ class PartTimes:
         facts = {"model": self.model, "device": self.device, "training": self.training}
         total = {**dict.fromkeys(keys, ""), "role": "total", "milliseconds": self.milliseconds}
         return [facts | row for row in (*gathered(self.parts, keys, {"milliseconds": sum}), total)]
-
-    def figure(self) -> Figure:
-        from stm_lab.figures import shares_by_role
-
-        return shares_by_role(self.rows(), "milliseconds", "time for one image (%)")
 
 
 def throughput(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -12,9 +11,6 @@ from stm_lab.backbone import MIN_SIZE, Block, Mlp, Stage, UnifiedBackbone
 from stm_lab.errors import UserError
 from stm_lab.layers import MergePatches, PatchConv2d, count_lines
 from stm_lab.measure._batches import input_size, model_name
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Shape = tuple[int, int, int]  # rows, columns, channels
 
@@ -102,12 +98,6 @@ class ShapeTrace:
             for stage in self.stages
             for part in stage.parts
         ]
-
-    def figure(self, opened: str = "stage 1") -> Figure:
-        """See `stm_lab.figures.shape_trace`; `opened`: the stage whose parts are listed."""
-        from stm_lab.figures import shape_trace
-
-        return shape_trace(self, opened)
 
 
 def trace(model: UnifiedBackbone, *, image_size: int | tuple[int, int] | None = None) -> ShapeTrace:

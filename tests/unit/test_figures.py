@@ -288,3 +288,8 @@ def test_image_grid_takes_tensors_and_pictures():
 def test_bad_input(draw, message):
     with pytest.raises(UserError, match=message):
         draw()
+
+
+def test_a_result_without_a_figure_is_refused_by_its_type():
+    with pytest.raises(UserError, match=r"no figure of dict; figures\.of takes .*ReceptiveField"):
+        figures.of({"model": "swin"})

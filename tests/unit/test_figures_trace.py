@@ -66,7 +66,7 @@ def test_the_text_tells_shapes_and_costs():
     assert "31,912,360 parameters, 4,997,326,848 MACs" in label
     assert "stage 4 7 x 7 x 768" in label
     assert "Opened, head: 1x1 convolution 7 x 7 x 1152" in label
-    assert found.figure("head").get_label() == label
+    assert figures.of(found).get_label() == figures.shape_trace(found, "stage 1").get_label()
 
 
 def test_another_stage_is_refused():

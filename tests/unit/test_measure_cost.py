@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import stm_lab
+from stm_lab import figures
 from stm_lab.errors import UserError
 from stm_lab.measure import cost, throughput, time_by_part
 
@@ -135,10 +136,10 @@ def test_throughput_refuses(options, message):
 
 def test_figures():
     result = cost(stm_lab.build_model("pvt", "nano"))
-    left, right = result.figure().axes
+    left, right = figures.of(result).axes
     assert [label.get_text() for label in left.get_yticklabels()] == [part.name for part in result.parts]
     assert ("parameters" in left.get_xlabel(), "MACs" in right.get_xlabel()) == (True, True)
-    (axes,) = throughput(nn.Conv2d(3, 4, 1), image_size=32, seconds=0.01).figure().axes
+    (axes,) = figures.of(throughput(nn.Conv2d(3, 4, 1), image_size=32, seconds=0.01)).axes
     assert axes.get_ylabel() == "images per second"
 
 
@@ -268,4 +269,4 @@ def test_time_by_part_adds_up_and_leaves_the_model_alone(training):
     assert model.training is not training
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert len(result.figure().axes) == 1
+    assert len(figures.of(result).axes) == 1

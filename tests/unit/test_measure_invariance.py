@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 import stm_lab
+from stm_lab import figures
 from stm_lab.errors import UserError
 from stm_lab.measure import invariance
 from stm_lab.measure.invariance import DIRECTIONS, KINDS, PROTOCOLS, translate
@@ -220,7 +221,7 @@ def test_a_model_without_classifier():
 
 
 def test_figure():
-    (axes,) = invariance(Constant(), numbers(2), strengths=[0, 3]).figure().axes
+    (axes,) = figures.of(invariance(Constant(), numbers(2), strengths=[0, 3])).axes
     assert "%" in axes.get_ylabel()
     assert "pixels" in axes.get_xlabel()
 
@@ -476,7 +477,7 @@ def test_batches_change_nothing_in_any_view(kind, protocol):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_a_figure_with_its_unit(kind):
-    figure = invariance(Constant(), (numbers(2), torch.tensor([1, 1])), kind=kind).figure()
+    figure = figures.of(invariance(Constant(), (numbers(2), torch.tensor([1, 1])), kind=kind))
     label = figure.axes[-1].get_xlabel()
     assert {"translation": "pixels", "scale": "times"}.get(kind, "degrees") in label
     assert "Constant" in figure.get_label()

@@ -129,17 +129,17 @@ def test_rows_are_plain_and_figure_tells_them(model):
     found = measure.sampling_points(model, IMAGES)
     assert json.loads(json.dumps(found.rows())) == found.rows()
     assert {row["images"] for row in found.rows()} == {5}
-    label = found.figure(2, (0.0, 0.99)).get_label()
+    label = figures.sampling_by_stage(found, 2, (0.0, 0.99)).get_label()
     assert label.startswith("unified_dcn_v3_nano")
     assert "stage 4: " in label
     with pytest.raises(UserError, match="image=5; there are 5"):
-        found.figure(5)
+        figures.sampling_by_stage(found, 5)
 
 
 @pytest.mark.parametrize("place", [(1.0, 0.5), (0.5, 1.2), (-0.1, 0.5), (0.5, math.nan)])
 def test_the_figure_refuses_a_place_outside_of_the_image(model, place):
     with pytest.raises(UserError, match=r"place=.*: shares of height and width, at least 0 and below 1"):
-        measure.sampling_points(model, IMAGES[:1]).figure(place=place)
+        figures.sampling_by_stage(measure.sampling_points(model, IMAGES[:1]), place=place)
 
 
 @pytest.mark.parametrize(
