@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stm_lab.errors import UserError
+from stm_lab.pixels import EvaluationView
 from stm_lab.train import fit, load_config, load_run, trainer
 from stm_lab.train.batches import Batches, load_splits
 from stm_lab.train.folder import model_of
@@ -145,10 +146,10 @@ def test_what_cannot_be_dealt_out_is_refused(short, tmp_path):
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_shares_hold_each_validation_image_once_and_are_equally_long(short, world):
-    shares = [load_splits(load_config(short), 64, rank, world)[1] for rank in range(world)]
+    shares = [load_splits(load_config(short), EvaluationView(64), rank, world)[1] for rank in range(world)]
     assert len({len(labels) for _, labels in shares}) == 1
     counted = torch.cat([images[labels >= 0] for images, labels in shares])
-    whole, _ = load_splits(load_config(short), 64, 0, 1)[1]
+    whole, _ = load_splits(load_config(short), EvaluationView(64), 0, 1)[1]
     assert sorted(image.numpy().tobytes() for image in counted) == sorted(image.numpy().tobytes() for image in whole)
 
 
