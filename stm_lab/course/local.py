@@ -8,7 +8,6 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -20,7 +19,7 @@ from stm_lab.course.run import Job
 from stm_lab.course.watch import GIGABYTE, how_it_ended
 from stm_lab.devices import cores
 from stm_lab.errors import UserError
-from stm_lab.processes import without_main
+from stm_lab.processes import end_with_parent, without_main
 
 _Running = dict[multiprocessing.connection.Connection, "_Process"]  # by where its answer comes
 
@@ -214,14 +213,8 @@ def _main(
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us by SIGTERM
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if devices or job.values.get("device", "auto") == "auto":  # the GPUs that it was given, and no other
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices(devices)
     with contextlib.suppress(KeyboardInterrupt):  # terminated: status.json says so
         answer.send(work(job, limits))
-
-
-def _end_with_parent() -> None:
-    """A sweep that is killed cannot stop its runs; a kernel watches over its parent in the same way."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)

@@ -36,6 +36,7 @@ from stm_lab.data.recipe import Recipe
 from stm_lab.errors import WorkFailed
 from stm_lab.image_files import open_image
 from stm_lab.pixels import EvaluationView
+from stm_lab.processes import end_with_parent
 from stm_lab.progress import progress
 
 PART = 1000  # images
@@ -108,7 +109,7 @@ def _run(jobs: list[_Job], splits: dict[str, Dataset], workers: int) -> Iterator
             yield job
         return
     spawn = multiprocessing.get_context("spawn")  # forking beside torch's threads may hang
-    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+    with ProcessPoolExecutor(workers, spawn, initializer=end_with_parent) as pool:
         with _without_interrupts():
             for _ in range(workers):
                 pool.submit(os.getpid)  # starts a process, which inherits this

@@ -9,8 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+from torch.distributed import is_torchelastic_launched
+
 from stm_lab.errors import UserError
 from stm_lab.overrides import parse_overrides
+from stm_lab.processes import end_with_parent
 from stm_lab.progress import write_to_any_console
 from stm_lab.train import fit, list_presets, load_config
 from stm_lab.train.isolation import is_child
@@ -25,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     write_to_any_console()
     options = parser.parse_args(arguments)
     main_process = _is_main()
+    if is_torchelastic_launched():
+        end_with_parent()
     try:
         result = fit(load_config(options.config, **parse_overrides(options.overrides)), force=options.force)
     except UserError as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from stm_lab.devices import cores
 from stm_lab.errors import UserError
+from stm_lab.processes import as_child
 from stm_lab.train.config import TrainConfig
 from stm_lab.train.isolation import own_environment
 
@@ -24,8 +24,9 @@ def launch(config: TrainConfig, *, force: bool) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "config.yaml"
         path.write_text(config.model_copy(update={"num_processes": 1, "out": str(folder)}).to_yaml(), encoding="utf-8")
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-        command += [str(config.num_processes), "-m", "stm_lab.train", str(path), *(["--force"] if force else [])]
+        processes = ["--standalone", "--nproc-per-node", str(config.num_processes)]
+        training = ["-m", "stm_lab.train", str(path), *(["--force"] if force else [])]
+        command = as_child("torch.distributed.run", *processes, *training)
         environment = own_environment() | {"OMP_NUM_THREADS": str(max(1, cores() // config.num_processes))}
         said = _run(command, environment)
     refused = [line for line in said if line.startswith("error: ")]

@@ -11,10 +11,7 @@ import contextlib
 import io
 import math
 import multiprocessing
-import multiprocessing.connection
-import os
 import pickle
-import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -30,7 +27,7 @@ from stm_lab.devices import cores, resolve_device
 from stm_lab.errors import UserError
 from stm_lab.mixers import get_mixer, list_mixers
 from stm_lab.plugins import MODULE_PREFIX, load_plugins
-from stm_lab.processes import without_main
+from stm_lab.processes import end_with_parent, without_main
 from stm_lab.progress import progress
 from stm_lab.train.config import TrainConfig, load_config
 from stm_lab.train.folder import RunFolder
@@ -130,14 +127,8 @@ def _train_elsewhere(jobs: list[tuple[TrainConfig, bytes]], processes: int, thre
 
 
 def _begin(threads: int) -> None:
+    end_with_parent()
     torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot stop its workers, which would train on and then wait for it forever."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
 
 
 def _train(config: TrainConfig, sent: bytes) -> dict[str, Any]:

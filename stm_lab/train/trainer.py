@@ -32,6 +32,7 @@ from stm_lab.data.views import TrainingViews, seeded
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError
 from stm_lab.pixels import Normalize
+from stm_lab.processes import end_with_parent
 from stm_lab.progress import progress
 from stm_lab.train import checkpoints, health
 from stm_lab.train.batches import Batches, load_splits, mixing
@@ -138,6 +139,7 @@ class Trainer:
             batch_sampler=self.batches,
             collate_fn=TrainingViews.collate,
             num_workers=config.workers,
+            worker_init_fn=end_with_parent,
             persistent_workers=config.workers > 0,
             pin_memory=self.device.type == "cuda",
         )

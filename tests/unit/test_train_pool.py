@@ -201,14 +201,6 @@ def assert_soon_gone(there):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills process groups")
-def test_a_killed_parent_takes_its_workers_along(started):
-    assert len(workers(started.pid)) == 2
-    os.kill(started.pid, signal.SIGKILL)
-    assert_soon_gone(lambda: workers(started.pid))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="kills process groups")
 def test_a_killed_worker_is_told_and_takes_nothing_finished_along(started):
     os.kill(workers(started.pid)[0], signal.SIGKILL)
     said = started.stderr.read()
