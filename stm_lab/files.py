@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EINVAL
 from pathlib import Path
 
-from stm_lab.errors import UserError
+from stm_lab.errors import UserError, WorkFailed
 
+_OF_THE_DISK = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 UNFINISHED = ".part"  # how the name of a file ends that is being written, or was when its process was killed
 
 
@@ -47,18 +48,22 @@ def write_whole(path: Path, contents: bytes, *, durable: bool = False) -> None:
 
 
 def replace_bytes(path: Path, contents: bytes) -> None:
-    """`write_whole` for a file that the user named. Raises UserError where it raises OSError."""
+    """`write_whole` for a file that the user named.
+
+    Raises UserError if the place does not allow it, WorkFailed if the disk is full or fails.
+    """
     try:
         write_whole(path, contents)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        kind = WorkFailed if error.errno in _OF_THE_DISK else UserError
+        raise kind(f"{path}: {error.strerror}") from None
 
 
 def read_bytes(path: Path) -> bytes:
     """The contents of a file. Raises OSError, also for a named pipe or a socket: reading one may never end."""
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder has an error of its own
-        raise OSError(EINVAL, "not a regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.read_bytes()
 
 

@@ -45,7 +45,8 @@ def demo(
     table = summary(recorded, by="mixer", metric="top1", baseline=baseline)
     print_table("top-1 (%) on the validation split", table.columns, table.itertuples(index=False))
     for what in ("notebook", "html", "figures", "rows"):
-        print(f"{what:<9} {getattr(folder, what)}")
+        if (path := getattr(folder, what)).exists():  # a full disk may have prevented the page
+            print(f"{what:<9} {path}")
 
 
 def run(

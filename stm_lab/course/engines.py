@@ -8,7 +8,7 @@ stay in the run's folder.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -96,10 +96,13 @@ def held_to(jobs: Sequence[Job], limits: Limits) -> list[Job]:
 
 
 def sort_out(jobs: Sequence[Job], limits: Limits) -> tuple[dict[Path, Outcome], list[Job]]:
-    """What is done already, and what is to do."""
+    """What is done already, and what is to do. A run that lacks nothing but its page gets that at once."""
     outcomes, jobs = {}, held_to(jobs, limits)
     if not limits.force:
-        done = (job for job in jobs if job.is_done())
+        done = [job for job in jobs if job.is_done()]
+        for job in filter(Job.lacks_page, done):
+            with suppress(Held):  # then another process makes it
+                perform(job)
         outcomes = {job.folder.path: Outcome(job, "done already", _other_code(job)) for job in done}
     return outcomes, [job for job in jobs if job.folder.path not in outcomes]
 

@@ -92,7 +92,7 @@ def execute(
                 worker.join(_LOOK_EVERY)
             raise
         finally:
-            _write_html(folder)
+            write_html(folder)
     failure = stopped or outcome[0]
     if failure is not None and failure.get("exit_code") == -getattr(signal, "SIGKILL", 9):
         failure["error"] += f", as the system does when memory runs out; it held {watch.peak:.2f} GB at most"
@@ -268,8 +268,11 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _write_html(folder: RunFolder) -> None:
-    """The executed notebook as far as it came, figures inside. A page that cannot be made spoils no finished run."""
+def write_html(folder: RunFolder) -> None:
+    """Write the executed notebook, as far as it came, as a page with its figures inside.
+
+    A page that cannot be made spoils no finished run: a warning says so, and the run is asked for again to make it.
+    """
     if not folder.notebook.is_file():
         return
     try:

@@ -26,8 +26,7 @@ from stm_lab.files import write_whole
 
 FOLDER_VARIABLE = "STM_LAB_RUN_FOLDER"  # how the runner tells the notebook's kernel which folder is its own
 _NOT_KEYED = {"parameters", "injected-parameters", "solution", "check", "explorer"}  # cells that do not make the rows
-
-
+_ENDS = {".ipynb": b"}", ".html": b"</html>", ".jsonl": b"}", ".json": b"}", ".png": b"IEND\xaeB`\x82"}
 _ELSEWHERE = "; give a folder that can be written to, by out or by STM_LAB_RUNS"
 
 
@@ -121,6 +120,24 @@ class RunFolder:
             path.unlink(missing_ok=True)
         for folder in (self.figures, self.path / "train"):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def files(self) -> list[str]:
+        """What of a run is there and whole, by names relative to the folder."""
+        named = (self.notebook, self.html, self.rows, self.log, self.environment)
+        there = [path for path in (*named, *sorted(self.figures.glob("*"))) if path.is_file()]
+        names = [path.relative_to(self.path).as_posix() for path in there]
+        return [name for name in names if self.has(name)]
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there, and ends as one of its kind does: a full disk or a copy that broke off cuts it."""
+        path = self.path / name
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - 64))
+                end = file.read().rstrip()
+        except OSError:
+            return False
+        return end.endswith(_ENDS.get(path.suffix, b"")) or (path == self.rows and not end)
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write a file of this folder in one go: a reader finds the old one or the new one, never half of it."""

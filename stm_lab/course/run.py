@@ -65,9 +65,15 @@ class Job:
     resources: Resources
 
     def is_done(self) -> bool:
-        """Whether this very run came to its end."""
+        """Whether this very run came to its end, and what it left is still there; its page may be missing."""
         status = self.folder.read_status()
-        return status.get("state") == "done" and status.get("key") == self.key
+        if status.get("state") != "done" or status.get("key") != self.key:
+            return False
+        return all(self.folder.has(name) for name in status.get("files", []) if name != self.folder.html.name)
+
+    def lacks_page(self) -> bool:
+        """Whether the page of the executed notebook could not be written, or was lost."""
+        return self.folder.has(self.folder.notebook.name) and not self.folder.has(self.folder.html.name)
 
     def other_code(self) -> str | None:
         """The fingerprint of the code that a finished run was made with, if it is not this one."""
@@ -131,7 +137,9 @@ def run(
     A run that is finished is not done again; one that was interrupted is, and its trainings go on from their
     checkpoints. The folder holds the executed notebook, as far as it came, with its HTML, the cells' output in
     `log.txt`, and in `status.json` what became of it: `running`, `done`, `failed` (with cell, source, traceback) or
-    `interrupted`, with seconds and the peak of memory. (`running` without a process is a run that was killed.)
+    `interrupted`, with seconds, the peak of memory and the `files` that it left whole. (`running` without a process
+    is a run that was killed.) If the page of a finished run is missing, as after a full disk, the next call makes it;
+    if anything else of it is missing or cut off, the run is done again.
 
     Args:
         notebook: name, number or path.
@@ -166,12 +174,16 @@ def perform(
 ) -> bool:
     """Do a planned run, unless it is done; arguments and errors as of `run`, `threads` as of `execute`.
 
+    Of a run that is done the page is made if it is missing, as after a full disk.
+
     Returns whether it was done now; False if it was done already.
     """
     check_limits(timeout, memory)
     folder = job.folder.create()
     with folder.alone():
         if job.is_done() and not force:
+            if job.lacks_page():
+                _make_page(folder)
             return False
         strange = folder.strangers() if job.values.get("out") else []
         if strange:
@@ -189,6 +201,16 @@ def perform(
         place = "" if failure["cell"] is None else f"cell [{failure['cell']}]: "
         raise RunFailed(f"{job.notebook}: {place}{failure['error']} (see {folder.path})", folder, failure)
     return True
+
+
+def _make_page(folder: RunFolder) -> None:
+    from stm_lab.course.execute import write_html  # here, because it is slow to import
+
+    write_html(folder)
+    try:
+        folder.write_json(folder.status, folder.read_status() | {"files": folder.files()})
+    except OSError as error:
+        raise WorkFailed(f"{folder.status}: {error.strerror}") from error
 
 
 class _Record:
@@ -234,6 +256,7 @@ class _Record:
         finally:
             seconds = round(time.perf_counter() - started, 3)
             self.status |= {**outcome, "seconds": seconds, "peak_memory_gb": round(watch.peak, 3)}
+            self.status["files"] = self.job.folder.files()
             self._write()
             if self._bar is not None:
                 self._bar.close()

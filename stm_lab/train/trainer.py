@@ -220,7 +220,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             with _writing(self.folder.path):
                 self.folder.write_rows(self.rows)
-        self.accelerator.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=self.step)
+        with _writing(self.folder.path):
+            self.accelerator.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=self.step)
         self._save()
         bar.note = f"loss {row['loss']:.3f}, top1 {row['top1']:.1f}%"
 
@@ -246,7 +247,8 @@ class Trainer:
             self.folder.begin(self.device, processes=self.accelerator.num_processes, afresh=force)
         self.accelerator.wait_for_everyone()
         if self.config.tracker != "none":
-            self.accelerator.init_trackers("")
+            with _writing(self.folder.path):
+                self.accelerator.init_trackers("")
         checkpoint = checkpoints.latest(self.folder.checkpoints)
         found = torch.tensor([-1 if checkpoint is None else checkpoint.step], device=self.device)
         if len(self.accelerator.gather(found).unique()) > 1:
@@ -254,7 +256,8 @@ class Trainer:
         if checkpoint is not None:
             self._restore(checkpoint)
         if self.accelerator.is_main_process:
-            self.folder.write_rows(self.rows)
+            with _writing(self.folder.path):
+                self.folder.write_rows(self.rows)
 
     def _save(self) -> None:
         """Write a checkpoint. Raises RuntimeError if that fails."""

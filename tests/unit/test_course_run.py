@@ -10,7 +10,9 @@ import sys
 import time
 
 import nbformat
+import numpy as np
 import papermill
+import PIL.Image
 import psutil
 import pytest
 import small_course
@@ -20,6 +22,7 @@ from small_course import begun
 
 from stm_lab import UserError
 from stm_lab.course import RunFailed, rows, run
+from stm_lab.course.engines import Limits, sort_out
 from stm_lab.course.folder import RunFolder
 from stm_lab.course.run import plan
 
@@ -186,7 +189,7 @@ def test_a_full_disk_is_told_in_one_line(small):
 
 def test_a_page_shows_a_widget_by_its_still_picture(tmp_path):
     """What an explorer leaves in an output: on a page nothing would draw the widget, the richest of its forms."""
-    from stm_lab.course.execute import _write_html
+    from stm_lab.course.execute import write_html
 
     png, view = "iVBORw0KGgo=", "application/vnd.jupyter.widget-view+json"
     still = {view: {"model_id": "x", "version_major": 2}, "image/png": png, "text/plain": "alone"}
@@ -199,7 +202,7 @@ def test_a_page_shows_a_widget_by_its_still_picture(tmp_path):
     notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
     nbformat.write(notebook, folder.notebook)
     stored = folder.notebook.read_bytes()
-    _write_html(folder)
+    write_html(folder)
     page = folder.html.read_text()
     (image,) = re.findall("<img[^>]*>", page)
     assert f"data:image/png;base64,{png}" in image
@@ -210,7 +213,7 @@ def test_a_page_shows_a_widget_by_its_still_picture(tmp_path):
 
 
 def test_a_page_that_cannot_be_written_spoils_no_run(small, monkeypatch):
-    """And leaves no half of it, which would take the room that `status.json` needs."""
+    """It leaves no half of it, which would take the room that `status.json` needs, and the next call makes it."""
     folder = plan(1).folder.create()
     real = os.replace
 
@@ -224,7 +227,60 @@ def test_a_page_that_cannot_be_written_spoils_no_run(small, monkeypatch):
         run(1)
     assert not list(folder.path.glob("*.html*"))
     assert status(folder)["state"] == "done"
+    assert status(folder)["files"] == ["notebook.ipynb", "rows.jsonl", "log.txt"]
     assert folder.rows.read_text()
+    with pytest.warns(UserWarning, match=r"notebook\.html could not be written"):
+        run(1)
+    monkeypatch.undo()
+    monkeypatch.setenv("STM_LAB_NOTEBOOKS", str(small))
+    monkeypatch.setenv("STM_LAB_RUNS", str(small.parent / "runs"))
+    for again in (lambda: run(1), lambda: sort_out([plan(1)], Limits())):
+        folder.html.unlink(missing_ok=True)
+        again()
+        assert "</html>" in folder.html.read_text()
+        assert folder.html.name in status(folder)["files"]
+    assert len(begun(small)) == 1
+
+
+@pytest.mark.parametrize("name", ["notebook.ipynb", "rows.jsonl", "figures/a.png"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_run_is_done_as_long_as_what_it_left_is_whole(small, name, lost):
+    folder = plan(1).folder.create()
+    picture = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8))
+    picture.save(folder.figures / "a.png")
+    folder.rows.write_text('{"a": 1}\n{"a": 2}\n')
+    folder.notebook.write_text(json.dumps(nbformat.v4.new_notebook()) + "\n")
+    folder.write_json(folder.status, {"state": "done", "key": plan(1).key, "files": folder.files()})
+    assert set(status(folder)["files"]) == {"notebook.ipynb", "rows.jsonl", "figures/a.png"}
+    assert plan(1).is_done()
+    whole = (folder.path / name).read_bytes()
+    (folder.path / name).write_bytes(whole[:-4])
+    if lost:
+        (folder.path / name).unlink()
+    assert not plan(1).is_done()
+
+
+@pytest.mark.parametrize("size", [100, 1500, 60_000])
+def test_on_a_full_disk_no_run_says_more_than_is_there(small, size):
+    """No file may grow beyond `size` bytes: first no status, then no notebook, then no page can be written."""
+    resource = pytest.importorskip("resource")
+    command = [sys.executable, "-m", "stm_lab.cli", "run", "1"]
+
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    child = subprocess.run(command, preexec_fn=full, capture_output=True, text=True)
+    folder = plan(1).folder
+    there = folder.read_status()
+    assert "Traceback" not in child.stderr.partition("could not be written")[0], child.stderr
+    assert child.returncode == (0 if there.get("state") == "done" else 1), child.stderr
+    assert (there.get("state") == "done") == (size == 60_000)
+    assert all(folder.has(file) for file in there.get("files", []))
+    assert not folder.html.exists()
+    run(1)
+    assert set(status(folder)["files"]) == {"notebook.ipynb", "notebook.html", "rows.jsonl", "log.txt"}
+    assert all(folder.has(file) for file in status(folder)["files"])
+    assert len(rows(folder.path)) == 1
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -67,16 +67,11 @@ def write_site(
         beside = {"before": of_site[i - 1] if i else None, "after": of_site[i + 1] if i + 1 < len(of_site) else None}
         page = _page(jobs[card.name], beside, jobs, solutions)
         headings += _headings(page, card)
-        pages.append(_write(target / f"{card.name}.html", page))
-    return [_write(target / "index.html", _contents(of_site, headings, profile)), *pages]
-
-
-def _write(path: Path, text: str) -> Path:
-    try:
-        replace_bytes(path, text.encode())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    return path
+        pages.append(target / f"{card.name}.html")
+        replace_bytes(pages[-1], page.encode())
+    first = target / "index.html"
+    replace_bytes(first, _contents(of_site, headings, profile).encode())
+    return [first, *pages]
 
 
 def _page(job: Job, beside: Mapping[str, Card | None], of_site: Mapping[str, Any], solutions: bool) -> str:
