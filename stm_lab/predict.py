@@ -52,7 +52,7 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
     elif (path := paths.expanded(weights)).is_file() and not zoo.is_of_trainings(path):
         subjects = iter([zoo.of_file(path, on)])
     else:
-        subjects = (zoo.of_training(folder, on) for folder in zoo.training_folders(path))
+        subjects = zoo.of_trainings(path, on)
     decoded: dict[EvaluationView, torch.Tensor] = {}
     lines, known = [], {}
     for subject in subjects:

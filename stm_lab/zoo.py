@@ -7,17 +7,18 @@ folder of one or many trainings, or a file of weights, published or ours, or a f
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import PickleError
+from typing import TypeVar
 
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from stm_lab import build_model, data, list_mixers, paths
+from stm_lab import build_model, data, jsonfiles, list_mixers, paths
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError, check_known, nearest
 from stm_lab.pixels import EvaluationView
@@ -26,6 +27,7 @@ from stm_lab.train.config import load_config
 from stm_lab.train.folder import CONFIG, load_run
 from stm_lab.train.folder import WEIGHTS as MODEL_FILE
 
+T = TypeVar("T")
 WORDS = ("pretrained", "none")
 _SUFFIXES = (".pth", ".pt", ".safetensors")  # of files of weights
 LAYER_SCALES = ("gamma", "gamma1", "gamma2", "gamma_1", "gamma_2")  # as our blocks and those of timm call them
@@ -191,15 +193,19 @@ def _checkpoint_of_timm(name: str, path: str) -> nn.Module:
 
 
 def _of_folders(names: Sequence[str], source: Path, device: torch.device) -> list[Subject]:
-    found: dict[str, list[Subject]] = {}
-    for folder in training_folders(source):
-        if load_config(folder / CONFIG).model_name in names:
-            subject = of_training(folder, device)
-            found.setdefault(subject.name, []).append(subject)
+    found: dict[str, list[Subject]] = {name: [] for name in names}
+    there: set[str] = set()
+
+    def wanted(folder: Path) -> Subject | None:
+        there.add(name := load_config(folder / CONFIG).model_name)
+        return of_training(folder, device) if name in found else None
+
+    for subject in _whole(training_folders(source), wanted):
+        if subject is not None:
+            found[subject.name].append(subject)
     for name in names:
-        if name not in found:
-            there = sorted({load_config(folder / CONFIG).model_name for folder in training_folders(source)})
-            raise UserError(f"weights = {str(source)!r}: no training of {name!r} there; of {', '.join(there)}")
+        if not found[name]:
+            raise UserError(f"weights = {str(source)!r}: no training of {name!r} there; of {', '.join(sorted(there))}")
     return [subject for name in names for subject in sorted(found[name], key=lambda s: s.seed)]
 
 
@@ -225,6 +231,32 @@ def training_folders(weights: Path) -> list[Path]:
         unfinished = f"; {len(trainings)} there are not finished" if trainings else ""
         raise UserError(f"{weights}: holds no trained model ({CONFIG} with {MODEL_FILE}, or train/*/){unfinished}")
     return finished
+
+
+def of_trainings(weights: Path, device: torch.device) -> Iterator[Subject]:
+    """The models of the finished trainings in or below `weights`, one after the other.
+
+    One of several that is damaged is left out, and a warning names it. Raises UserError if there is none, and for what
+    `of_training` refuses of a single one; Damaged if all are damaged.
+    """
+    return _whole(training_folders(weights), lambda folder: of_training(folder, device))
+
+
+def _whole(folders: Sequence[Path], load_one: Callable[[Path], T]) -> Iterator[T]:
+    """What `load_one` makes of each folder that it does not refuse."""
+    refused = []
+    for folder in folders:
+        try:
+            made = load_one(folder)
+        except UserError as error:
+            if len(folders) == 1:
+                raise
+            refused.append(str(error))
+            jsonfiles.tell(refused[-1:])
+        else:
+            yield made
+    if len(refused) == len(folders):
+        raise jsonfiles.Damaged.all_of(refused)
 
 
 def of_training(folder: Path, device: torch.device) -> Subject:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stm_lab import figures, paths, yaml12
+from stm_lab import figures, jsonfiles, paths, yaml12
 from stm_lab.course.folder import RunFolder
-from stm_lab.course.results import records
+from stm_lab.course.results import flat, read_rows
 from stm_lab.errors import UserError
 
 _CONFIG, _ENVIRONMENT, _METRICS = "config.yaml", "environment.json", "metrics.jsonl"  # of a training's folder
@@ -55,7 +55,8 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
     say in words (such as `run`), and in the end the first is set beside the first, and so on (column `row`).
 
     Raises:
-        UserError: a folder that is no run's, one of either kind, or a file in it that cannot be read.
+        UserError: a folder that is no run's, or one of either kind.
+        Damaged: every file of a run is damaged. Else damaged pieces are left out, and warnings name them.
     """
     one, other = (_read(paths.expanded(folder).absolute()) for folder in (a, b))
     if one.kind != other.kind:
@@ -102,7 +103,7 @@ class _Side:
 def _read(path: Path) -> _Side:
     if RunFolder(path).status.is_file():
         return _notebook_run(RunFolder(path))
-    if (path / _CONFIG).is_file() and (path / _METRICS).is_file():
+    if sum((path / name).exists() for name in (_CONFIG, _METRICS, _ENVIRONMENT, _WEIGHTS)) > 1:
         return _training(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder")
@@ -112,9 +113,10 @@ def _read(path: Path) -> _Side:
 
 
 def _notebook_run(folder: RunFolder) -> _Side:
-    status, environment = _json(folder.status), _json(folder.environment)
-    rows = records(folder.rows) if folder.rows.is_file() else []
-    parameters = dict(status.get("parameters") or {})
+    status = folder.read_status()
+    environment = jsonfiles.mapping(folder.environment)
+    rows = [flat(row) for row in _rows(folder.rows, read_rows)]
+    parameters = dict(status.get("parameters", {}))
     parameters.pop("out", None)  # where a run lies is no difference
     identity = {
         "notebook": status.get("notebook"),
@@ -129,19 +131,23 @@ def _notebook_run(folder: RunFolder) -> _Side:
         for row in rows
     ]
     curves = _curves(sorted((folder.path / "train").glob(f"*/{_METRICS}")))
+    if not (status or environment or rows or curves):
+        raise jsonfiles.Damaged(f"{folder.path}: all files of this run are damaged")
     return _Side(folder.path, "notebook", identity, _flat(parameters), _versions(environment), metrics, curves)
 
 
 def _training(path: Path) -> _Side:
-    parameters, environment = yaml12.read_mapping(path / _CONFIG), _json(path / _ENVIRONMENT)
+    parameters, environment = _config(path), jsonfiles.mapping(path / _ENVIRONMENT, ("run",))
     parameters.pop("out", None)
-    run = environment.get("run") or {}
+    run = environment.get("run", {})
     identity = {
         "state": "finished" if (path / _WEIGHTS).is_file() else "not finished",
         **{name: run.get(name) for name in ("data", "pixels", "plugins", "weights")},
         "revision": environment.get("git_revision"),
     }
-    rows = _lines(path / _METRICS)
+    rows = _rows(path / _METRICS, jsonfiles.epochs)
+    if not (parameters or environment or rows):
+        raise jsonfiles.Damaged(f"{path}: all files of this training are damaged")
     return _Side(
         path, "training", identity, _flat(parameters), _versions(environment), rows[-1:], _curves([path / _METRICS])
     )
@@ -150,12 +156,12 @@ def _training(path: Path) -> _Side:
 def _curves(files: list[Path]) -> list[dict[str, Any]]:
     """Rows by epoch of trainings, from their metrics. They are called after their mixers, or where that leaves two
     with the same seed, after their folders."""
-    configs = {file: yaml12.read_mapping(file.parent / _CONFIG) for file in files}
+    configs = {file: _config(file.parent) for file in files}
     by_mixer = {(config.get("mixer"), config.get("seed")) for config in configs.values()}
     rows = []
     for file, config in configs.items():
         name = config.get("mixer") if len(by_mixer) == len(configs) else file.parent.name
-        rows += [{"mixer": name, "seed": config.get("seed"), **row} for row in _lines(file)]
+        rows += [{"mixer": name, "seed": config.get("seed"), **row} for row in _rows(file, jsonfiles.epochs)]
     return rows
 
 
@@ -164,19 +170,23 @@ def _versions(environment: Mapping[str, Any]) -> dict[str, Any]:
     return _flat({name: value for name, value in environment.items() if name not in own})
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """A mapping from a file; an empty one where there is no file, since a run that broke off may not have it."""
+def _config(training: Path) -> dict[str, Any]:
+    """A training's configuration; empty if it is damaged or missing."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+        return yaml12.read_mapping(training / _CONFIG)
+    except UserError as error:
+        jsonfiles.tell([str(error)])
+        return {}
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path, read: Callable[[Path], tuple[list[dict[str, Any]], list[str]]]) -> list[dict[str, Any]]:
+    """The rows in a file; none where there is no file, since a run that broke off may not have it."""
     try:
-        return [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+        rows, damage = read(path)
+    except OSError as error:
+        rows, damage = [], [] if isinstance(error, FileNotFoundError) else [f"{path}: {error.strerror}"]
+    jsonfiles.tell(damage)
+    return rows
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

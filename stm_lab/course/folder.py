@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from stm_lab import paths
+from stm_lab import jsonfiles, paths
 from stm_lab.course.cards import Card
 from stm_lab.course.notebooks import read_notebook, tags
 from stm_lab.errors import UserError
@@ -144,11 +144,8 @@ class RunFolder:
         write_whole(path, (json.dumps(value, indent=1, default=str) + "\n").encode())
 
     def read_status(self) -> dict[str, Any]:
-        """What `status.json` says; empty before the first run."""
-        try:
-            return json.loads(self.status.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not there, or cut off by a full disk
-            return {}
+        """What `status.json` says; empty before the first run, and if it is damaged, of which a warning is given."""
+        return jsonfiles.mapping(self.status, ("parameters", "failure"))
 
 
 def run_folder(card: Card, values: Mapping[str, Any], fingerprint: str | None) -> RunFolder:

@@ -45,7 +45,8 @@ def forecast(jobs: Sequence[Job], limits: Limits, room: Room) -> Forecast:
         UserError: a job for which there would never be room.
     """
     plans = [plan_of(job, limits) for job in jobs]
-    seconds = [job.folder.read_status()["seconds"] for job in jobs if job.is_done()]
+    took = [job.folder.read_status().get("seconds") for job in jobs if job.is_done()]
+    seconds = [each for each in took if isinstance(each, int | float)]
     minutes = [median(seconds) / 60 if seconds else job.resources.minutes for job in jobs]
     todo = [
         (job, min(each, limits.timeout or each))

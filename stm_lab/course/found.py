@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stm_lab import paths
+from stm_lab import jsonfiles, paths
 from stm_lab.course.folder import RunFolder
-from stm_lab.course.results import records
+from stm_lab.course.results import flat, read_rows
 from stm_lab.errors import UserError, check_known, nearest
 
 COUNTED = ("done", "interactive")  # the states of status.json whose rows are read
+UNREADABLE = "unreadable status.json"  # the state of a run whose status is damaged
 FILE = "file"  # the state of rows that were given as a file
 _SKIPPED = ("checkpoints", "figures")  # folders that hold many files and no runs
 
@@ -30,12 +30,14 @@ class Run:
         state: as of `status.json`, or `FILE`.
         notebook: its name; None for a file, whose rows may be of several.
         rows: none are read of runs that do not count.
+        damage: what of the rows could not be read, a sentence for each reason.
     """
 
     path: Path
     state: str
     notebook: str | None
     rows: list[dict[str, Any]]
+    damage: tuple[str, ...] = ()
 
 
 def find(runs: Runs) -> list[Run]:
@@ -44,7 +46,7 @@ def find(runs: Runs) -> list[Run]:
     found: dict[Path, Run] = {}
     for place in (paths.expanded(one).absolute() for one in given):
         if place.is_file():
-            there = [Run(place, FILE, None, records(place))]
+            there = [_with_rows(place, FILE, None, place)]
         elif place.is_dir():
             there = list(_runs_below(place))
         elif runs is None:
@@ -70,13 +72,24 @@ def _runs_below(place: Path) -> Iterator[Run]:
             continue
         run = RunFolder(Path(folder))
         try:
-            status = json.loads(run.status.read_text(encoding="utf-8"))
+            status = jsonfiles.read(run.status)
             state, notebook = str(status.get("state")), status.get("notebook")
-        except (OSError, ValueError, AttributeError):  # cut off by a full disk
-            state, notebook = "unreadable status.json", run.path.parent.name
-        if notebook is not None:  # else no run of a notebook, but a sweep's summary
-            there = state in COUNTED and run.rows.is_file()
-            yield Run(run.path, state, str(notebook), records(run.rows) if there else [])
+        except (OSError, jsonfiles.Damaged):
+            state, notebook = UNREADABLE, run.path.parent.name
+        if notebook is None:  # no run of a notebook, but a sweep's summary
+            continue
+        if state in COUNTED:
+            yield _with_rows(run.path, state, str(notebook), run.rows)
+        else:
+            yield Run(run.path, state, str(notebook), [])
+
+
+def _with_rows(path: Path, state: str, notebook: str | None, file: Path) -> Run:
+    try:
+        rows, damage = read_rows(file)
+    except OSError as error:
+        rows, damage = [], [f"{file}: {error.strerror}"]
+    return Run(path, state, notebook, [flat(row) for row in rows], tuple(damage))
 
 
 def of_notebook(found: list[Run], notebook: str | int | None) -> list[Run]:
@@ -92,5 +105,5 @@ def of_notebook(found: list[Run], notebook: str | int | None) -> list[Run]:
     for run in found:
         rows = [row for row in run.rows if row.get("notebook") == wanted]
         if run.notebook == wanted or (run.notebook is None and rows):
-            of_it.append(Run(run.path, run.state, run.notebook, rows))
+            of_it.append(replace(run, rows=rows))
     return of_it

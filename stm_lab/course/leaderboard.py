@@ -17,8 +17,9 @@ from typing import Any
 
 import pandas as pd
 
+from stm_lab import jsonfiles
 from stm_lab.course.folder import RunFolder
-from stm_lab.course.found import COUNTED, FILE, Run, Runs, find, of_notebook
+from stm_lab.course.found import COUNTED, FILE, UNREADABLE, Run, Runs, find, of_notebook
 from stm_lab.course.pages import alike, exact, said_of_left_out
 from stm_lab.course.results import of_a_machine, paired_difference, summarised
 from stm_lab.errors import UserError, check_known
@@ -54,8 +55,8 @@ def leaderboard(
     with the same parameters name one.
 
     `DataFrame.attrs` has `verdict` (for each group, in their order, a sentence on its leader), `differing` (the columns
-    by which groups are told apart), `notes` (sentences on what was kept apart, counted once or not at all, made by
-    hand) and `left_out` ({why: [runs]}).
+    by which groups are told apart), `notes` (sentences on what was kept apart, counted once or not at all, damaged,
+    made by hand) and `left_out` ({why: [runs]}).
 
     Args:
         runs: None is `runs_dir()`; a folder or several, in which run folders are searched for (the summaries of sweeps
@@ -68,6 +69,7 @@ def leaderboard(
     Raises:
         UserError: no such folder, no runs or rows there, none but such as contradict each other, an unknown column,
             metric, baseline or notebook (the nearest is named).
+        Damaged: all rows there, or the status of all runs, are damaged.
     """
     found = of_notebook(find(runs), notebook)
     counted = [run for run in found if run.state in (*COUNTED, FILE)]
@@ -81,7 +83,7 @@ def leaderboard(
     kept = _entries(counted, column, metric, left_out)
     if not kept:
         raise UserError(f"leaderboard: no rows to compare; left out: {'; '.join(said_of_left_out(left_out))}")
-    notes = _by_hand(kept)
+    notes = [*_by_hand(kept), *(f"Damaged, and left out: {said}." for run in counted for said in run.damage)]
     groups = _grouped(kept, by, metric, notes)
     baseline = _baseline_among(groups, by, baseline)
     table = _table(groups, by, metric, baseline, notes)
@@ -98,6 +100,10 @@ def leaderboard(
 def _check_columns(counted: list[Run], by: str, metric: str, found: list[Run]) -> str:
     """The rows' column that `by` means: its own, else the parameter's. Raises UserError for unknown names."""
     rows = [row for run in counted for row in run.rows]
+    damage = [said for run in counted for said in run.damage]
+    damage += [f"{run.path}: {UNREADABLE}" for run in found if run.state == UNREADABLE]
+    if not rows and damage:
+        raise jsonfiles.Damaged.all_of(damage)
     if not rows:
         states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(run.state for run in found).items()))
         places = sorted({str(run.path.parent) for run in found})
@@ -124,10 +130,10 @@ def _with_machine(run: Run) -> Run:
     """The run, whose rows name their device in full: "cpu" is many a machine."""
     place = run.path if run.state != FILE else run.path.parent
     try:
-        there = json.loads(RunFolder(place).environment.read_text(encoding="utf-8"))
+        there = jsonfiles.mapping(RunFolder(place).environment)
         threads = int(there["torch_threads"])
         named = f"{there['device_name']}, {threads} thread{'s' * (threads != 1)}"
-    except (OSError, ValueError, KeyError, TypeError):  # rows that were taken elsewhere, or a file cut off
+    except (ValueError, KeyError, TypeError):  # rows that were taken elsewhere, or a damaged file
         return run
     return replace(run, rows=[{**row, "device": f"{row.get('device')}: {named}"} for row in run.rows])
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from stm_lab import jsonfiles
 from stm_lab.course.folder import RunFolder
 from stm_lab.errors import UserError, check_known
 from stm_lab.stats import paired_difference
@@ -30,30 +31,60 @@ def rows(source: str | Path) -> pd.DataFrame:
     Beside them stand `notebook`, `seed`, `data` and `code` (fingerprints), `revision`, `device`, the parameters as
     `parameters.<name>`, and `seconds` since setup, unless a metric is called so.
 
+    Damaged lines are left out, and a warning names them.
+
     Raises:
-        UserError: no such file, or a line that is no row.
+        UserError: no such file.
+        Damaged: none of its lines is a row.
     """
     return pd.DataFrame(records(source))
 
 
 def records(source: str | Path) -> list[dict[str, Any]]:
-    """The same rows as mappings, in which what a row does not have is not there. Raises UserError as `rows` does."""
+    """The same rows as mappings, in which what a row does not have is not there. Raises errors as `rows` does."""
+    return [flat(row) for row in stored(source)]
+
+
+def stored(source: str | Path) -> list[dict[str, Any]]:
+    """The same rows as the file has them, with `parameters` and `metrics`. Raises errors as `rows` does."""
     path = Path(source)
     path = RunFolder(path).rows if path.is_dir() else path
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {getattr(error, 'strerror', None) or 'not a UTF-8 text file'}") from None
-    return [_flat(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+        found, damage = read_rows(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    if damage and not found:
+        raise jsonfiles.Damaged.all_of(damage)
+    jsonfiles.tell(damage)
+    return found
 
 
-def _flat(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-        parameters, metrics = row.pop("parameters"), row.pop("metrics")
-    except (json.JSONDecodeError, KeyError, AttributeError, TypeError):
-        raise UserError(f"{where}: not a row") from None
-    return {**row, **{f"parameters.{name}": value for name, value in parameters.items()}, **metrics}
+def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows in a file as it has them, and what of it is damaged. Raises OSError if it cannot be read."""
+    of_it = jsonfiles.lines(path, _no_row)
+    return [line.value for line in of_it if not line.damage], jsonfiles.damage_of(path, of_it)
+
+
+_TEXTS = ("notebook", "data", "revision", "code", "device")
+
+
+def _no_row(value: Mapping[str, Any]) -> str:
+    """Why an object is no row; "" if it is one."""
+    damage = jsonfiles.not_objects(value, ("parameters", "metrics"), needed=True)
+    if damage:
+        return damage
+    row = flat(value)
+    texts = (name for name in _TEXTS if not isinstance(row.get(name), str | None))
+    seed = row.get("seed")
+    if not isinstance(seed, int | None) or isinstance(seed, bool):
+        return "seed is not an integer"
+    return next((f"{name} is not a string" for name in texts), "")
+
+
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with its parameters and metrics beside its own columns."""
+    own = {name: value for name, value in row.items() if name not in ("parameters", "metrics")}
+    return {**own, **{f"parameters.{name}": value for name, value in row["parameters"].items()}, **row["metrics"]}
 
 
 def summary(

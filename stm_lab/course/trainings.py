@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stm_lab import data, files, paper, paths
+from stm_lab import data, files, jsonfiles, paper, paths
 from stm_lab.course import results
 from stm_lab.course.found import find
 from stm_lab.errors import UserError
@@ -26,29 +26,34 @@ def training_rows(source: str | Path) -> list[dict[str, Any]]:
     """One row for each finished training in or below a folder, as `lab.record` writes them.
 
     `parameters` are its configuration without mixer and seed, `metrics` its mixer and last validation, `seconds` those
-    of all epochs. Raises UserError if there is none.
+    of all epochs. A damaged training is left out, and a warning names it. Raises UserError if there is none, Damaged if
+    all are damaged.
     """
     from stm_lab.train.config import load_config
     from stm_lab.train.folder import CONFIG, ENVIRONMENT, METRICS
     from stm_lab.zoo import training_folders  # here, so that reading rows does not load the models
 
-    rows = []
+    rows, damage = [], []
     for folder in training_folders(paths.expanded(source)):
-        config = load_config(folder / CONFIG).result_fields()
-        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-        epochs = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
+        try:
+            config = load_config(folder / CONFIG).result_fields()
+            epochs = jsonfiles.all_epochs(folder / METRICS, config["epochs"])
+        except (UserError, jsonfiles.Damaged) as error:
+            damage.append(str(error))
+            continue
+        environment = jsonfiles.mapping(folder / ENVIRONMENT, ("run",))
         seconds = sum(epoch.get("seconds", 0) for epoch in epochs)
         rows.append(_row(config, epochs[-1], environment.get("run", {}).get("data"), seconds, environment))
+    if not rows:
+        raise jsonfiles.Damaged.all_of(damage)
+    jsonfiles.tell(damage)
     return rows
 
 
 def shipped_rows() -> list[dict[str, Any]]:
     """The rows of the trainings whose weights come with the package: `shapes`, scale nano, seed 0."""
-    lines = (WEIGHTS / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-    return [
-        _row(row["config"], row["metrics"], row["data"], row["metrics"].get("seconds", 0), {})
-        for row in map(json.loads, lines)
-    ]
+    rows = [line.value for line in jsonfiles.lines(WEIGHTS / "rows.jsonl")]
+    return [_row(row["config"], row["metrics"], row["data"], row["metrics"].get("seconds", 0), {}) for row in rows]
 
 
 def _row(
@@ -78,26 +83,23 @@ def records(source: str | Path | None = None) -> list[dict[str, Any]]:
 
     source: a file of rows, a folder of notebooks' runs, a folder of trainings; None takes those that come with the
     course: of the package's weights, of `notebooks/sweeps/rows_of_trainings.jsonl` if it is there, and of the sweeps.
-    Raises UserError for a place with nothing of the kind.
+    Damaged pieces are left out, and warnings name them. Raises UserError for a place with nothing of the kind, Damaged
+    for one where all is damaged.
     """
     if source is None:
         folder = paths.notebooks_dir() / "sweeps"
         shipped = [folder / name for name in ("rows_of_trainings.jsonl", "rows_of_shapes.jsonl")]
-        found = map(_as_record, shipped_rows())
+        found = map(results.flat, shipped_rows())
         return [*found, *(row for file in shipped if file.is_file() for row in results.records(file))]
     place = paths.expanded(source)
     if place.is_dir() and not any(place.rglob("status.json")):
-        return [_as_record(row) for row in training_rows(place)]
-    return [row for run in find(place) for row in run.rows]
-
-
-def _as_record(row: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = {f"parameters.{name}": value for name, value in row["parameters"].items()}
-    return {
-        **{name: row[name] for name in row if name not in ("parameters", "metrics")},
-        **parameters,
-        **row["metrics"],
-    }
+        return [results.flat(row) for row in training_rows(place)]
+    runs = find(place)
+    rows, damage = [row for run in runs for row in run.rows], [said for run in runs for said in run.damage]
+    if damage and not rows:
+        raise jsonfiles.Damaged.all_of(damage)
+    jsonfiles.tell(damage)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,11 @@ def known_accuracy(subject: Subject, weights: str | Path, scale: str = "nano") -
     weights their row; of the paper's weights its table.
     """
     if subject.folder is not None:
-        row = training_rows(subject.folder)[0]
+        try:
+            (row,) = training_rows(subject.folder)
+        except jsonfiles.Damaged as error:
+            jsonfiles.tell([str(error)])
+            return None
         return row["metrics"]["top1"], Path(row["parameters"]["recipe"]).stem
     if str(weights) != "pretrained":
         return None

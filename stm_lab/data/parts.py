@@ -29,7 +29,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Features, Value
 
-from stm_lab import files
+from stm_lab import files, jsonfiles
 from stm_lab.data import sources
 from stm_lab.data.loading import HASHES, resized_format
 from stm_lab.data.recipe import Recipe
@@ -88,13 +88,13 @@ def make(
     }
     for name in (*splits, "parts"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    missing = [job for of_split in jobs.values() for job in of_split if not job.record.is_file()]
+    missing = [job for of_split in jobs.values() for job in of_split if not jsonfiles.mapping(job.record)]
     total = sum(len(job.rows) for of_split in jobs.values() for job in of_split)
     with progress(total, f"{recipe.name} at {size}", unit="images") as bar:
         bar.update(total - sum(len(job.rows) for job in missing))
         for done in _run(missing, splits, min(workers, len(missing))):
             bar.update(len(done.rows))
-    return {split: [json.loads(job.record.read_text()) for job in of_split] for split, of_split in jobs.items()}
+    return {split: [jsonfiles.read(job.record) for job in of_split] for split, of_split in jobs.items()}
 
 
 def _run(jobs: list[_Job], splits: dict[str, Dataset], workers: int) -> Iterator[_Job]:

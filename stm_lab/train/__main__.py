@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     write_to_any_console()
     options = parser.parse_args(arguments)
     main_process = _is_main()
-    if is_torchelastic_launched():
+    if is_child() and is_torchelastic_launched():
         end_with_parent()
     try:
         result = fit(load_config(options.config, **parse_overrides(options.overrides)), force=options.force)

@@ -5,7 +5,6 @@ python -m stm_lab.train.bands RUN...  >  stm_lab/train/bands.yaml
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from collections import defaultdict
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from stm_lab import jsonfiles
 from stm_lab.train.config import load_config
 from stm_lab.train.health import band_key
 
@@ -25,8 +25,8 @@ def record(folders: Sequence[str | Path]) -> dict[str, dict[str, float]]:
     """
     reached = defaultdict(list)
     for folder in map(Path, folders):
-        last = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-        reached[band_key(load_config(folder / "config.yaml"))].append(json.loads(last)["top1"])
+        config = load_config(folder / "config.yaml")
+        reached[band_key(config)].append(jsonfiles.all_epochs(folder / "metrics.jsonl", config.epochs)[-1]["top1"])
     return {
         key: {
             "mean": round(statistics.mean(values), 2),

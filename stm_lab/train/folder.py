@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from stm_lab import build_model, data, files, list_mixers, paths
+from stm_lab import build_model, data, files, jsonfiles, list_mixers, paths
 from stm_lab.devices import resolve_device
 from stm_lab.environment import code_fingerprint, describe_environment
 from stm_lab.errors import UserError
@@ -64,10 +64,27 @@ class RunFolder:
         self.repeatable = get_mixer(config.mixer).__module__ != "__main__"
 
     def is_finished(self) -> bool:
-        """Whether this very run is there, with its weights. Raises UserError if another run is."""
+        """Whether this very run is there, with its weights and all its rows.
+
+        The last checkpoint has the rows too: a finished run with damaged ones goes on from there, at its end.
+
+        Raises UserError if another run is there, or if this one is finished but the rows are nowhere.
+        """
         self._check_identity()
         there = self.repeatable and (self.path / WEIGHTS).is_file() and self._identity_there() is not None
-        return there and not self.is_outdated()
+        if not there or self.is_outdated():
+            return False
+        try:
+            self.read_rows()
+        except jsonfiles.Damaged as error:
+            if not any(self.checkpoints.glob("*.safetensors")):
+                raise UserError(
+                    f"{error}; the run is finished and no checkpoint has its rows; bring the file back, or --force (in "
+                    "Python force=True) to train again"
+                ) from None
+            jsonfiles.tell([f"{error}; made again from the last checkpoint"])
+            return False
+        return True
 
     def is_outdated(self) -> bool:
         """Whether this very run is there, whole or in part, but its mixer's source has changed since."""
@@ -128,10 +145,7 @@ class RunFolder:
             shutil.rmtree(self.checkpoints)
 
     def _environment_there(self) -> dict[str, Any]:
-        try:
-            return json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+        return jsonfiles.mapping(self.path / ENVIRONMENT, ("run",))
 
     def _identity_there(self) -> dict[str, Any] | None:
         there = self._environment_there().get("run")
@@ -175,8 +189,8 @@ class RunFolder:
         _replace(self.path / METRICS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
     def read_rows(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`, one mapping an epoch."""
-        return [json.loads(line) for line in (self.path / METRICS).read_text(encoding="utf-8").splitlines()]
+        """The lines of `metrics.jsonl`, one mapping an epoch. Raises Damaged if one is damaged or missing."""
+        return jsonfiles.all_epochs(self.path / METRICS, self.config.epochs)
 
     def save_weights(self, state: Mapping[str, torch.Tensor], **facts: Any) -> None:
         """Write a model's state in one go, with what `load_run` has to know about it beside the configuration."""
@@ -218,8 +232,9 @@ def _source_of(mixer: type[nn.Module]) -> str | None:
 
 def _check_plugins(folder: Path, config: TrainConfig) -> None:
     """Raise UserError if a file of the run's plugins is not what it was then."""
-    then = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))["run"]["plugins"]
-    for file, digest in zip(config.plugins, then, strict=True):
+    then = jsonfiles.mapping(folder / ENVIRONMENT, ("run",)).get("run", {}).get("plugins")
+    then = then if isinstance(then, list) else []  # else nobody knows
+    for file, digest in zip(config.plugins, then, strict=False):
         path = paths.expanded(file)
         if path.is_file() and _sha256(path) != digest:
             raise UserError(

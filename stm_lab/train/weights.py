@@ -13,8 +13,8 @@ from pathlib import Path
 
 import safetensors.torch
 
-from stm_lab import data
-from stm_lab.errors import UserError
+from stm_lab import data, jsonfiles
+from stm_lab.errors import UserError, WorkFailed
 from stm_lab.models import WEIGHTS
 from stm_lab.train.config import TrainConfig, list_presets, load_config
 from stm_lab.train.evaluation import evaluate
@@ -42,8 +42,8 @@ def publish(run: str | Path) -> dict:
     view = view_of(config)
     validation = data.load(config.recipe, "validation", data_root=config.data_root, image_size=view.resized_side)
     top1, _ = evaluate(model, *data.to_tensors(validation, view))
-    last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    made_with = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    last = jsonfiles.all_epochs(run / "metrics.jsonl", config.epochs)[-1]
+    made_with = jsonfiles.read(run / "environment.json")
     row = {
         "name": name,
         "command": command_of(config),
@@ -56,7 +56,7 @@ def publish(run: str | Path) -> dict:
         "device": made_with.get("device_name"),
         "environment": made_with["packages"],
     }
-    others = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()] if ROWS.is_file() else []
+    others = [line.value for line in jsonfiles.lines(ROWS)] if ROWS.is_file() else []
     rows = sorted([other for other in others if other["name"] != name] + [row], key=lambda one: one["name"])
     ROWS.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
     return row
@@ -77,13 +77,16 @@ def command_of(config: TrainConfig) -> str:
 
 
 def main(runs: list[str]) -> int:
-    """Publish the runs in these folders; returns the exit status: 0 done, 2 for what is no finished run."""
+    """Publish the runs in these folders; returns the exit status: 0, 2 for no finished run, 1 for a damaged one."""
     for run in runs:
         try:
             row = publish(run)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except WorkFailed as error:  # its rows are damaged
+            print(f"failed: {error}", file=sys.stderr)
+            return 1
         print(f"{row['name']}: {row['metrics']['top1']:.2f}% trained, {row['top1_float16']:.2f}% as written")
     return 0
 

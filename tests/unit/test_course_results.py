@@ -48,13 +48,6 @@ def test_rows_are_flat(table, tmp_path):
     assert line["seconds"] == 9.5  # the metric's, not the row's
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"parameters": {}}', "3"])
-def test_what_is_no_row(tmp_path, text):
-    (tmp_path / "rows.jsonl").write_text(json.dumps(row("halo", 0, 1.0)) + f"\n{text}\n")
-    with pytest.raises(UserError, match=r"rows\.jsonl, line 2: not a row"):
-        rows(tmp_path)
-
-
 def test_no_rows_there(tmp_path):
     with pytest.raises(UserError, match=r"rows\.jsonl"):
         rows(tmp_path)
