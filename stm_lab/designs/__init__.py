@@ -1,7 +1,6 @@
 """What networks look like, as data: `unified(mixer, scale)`, `original(mixer, scale)`, and the `steps` between them."""
 
 from .design import CHOICES, Design
-from .equal import EqualWidth, equal_width
 from .originals import Original, original, original_facts, original_scales
 from .steps import CORNERS, LEVELS, START, Step, corners, step_names, steps
 from .unified import SCALES, list_scales, unified
@@ -16,11 +15,9 @@ __all__ = [
     "SCALES",
     "START",
     "Design",
-    "EqualWidth",
     "Original",
     "Step",
     "corners",
-    "equal_width",
     "list_scales",
     "original",
     "original_facts",

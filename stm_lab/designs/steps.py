@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
 
 from ..errors import UserError, check_known
 from .design import Design
 from .originals import original
 from .unified import unified
-
-if TYPE_CHECKING:
-    from ..backbone import UnifiedBackbone
 
 START = "original"
 LEVELS = ("network", "block", "size")
@@ -39,7 +35,7 @@ _STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A design on the way, and what was just changed.
+    """A design on the way, and what was just changed; `build_model(mixer, scale, design=step.design)` builds it.
 
     Attributes:
         name: of the step; "original" for the first design, where nothing was.
@@ -62,12 +58,6 @@ class Step:
     def change(self) -> str:
         """What the step changed, in one line; empty for the first design, where nothing was."""
         return ", ".join(f"{name}: {self.before[name]} -> {self.after[name]}" for name in self.after)
-
-    def model(self, **arguments: object) -> UnifiedBackbone:
-        """The model of this design, with random weights; arguments as `build_model`, such as `num_classes`."""
-        from ..models import build_model  # here, because that module stands on this one
-
-        return build_model(self.design.mixer, self.scale, design=self.design, **arguments)
 
 
 def step_names(mixer: str, scale: str = "tiny", *, level: str | None = None) -> list[str]:

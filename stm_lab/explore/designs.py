@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from stm_lab import designs, measure
 from stm_lab.errors import UserError
 from stm_lab.explore.shell import Explorer
+from stm_lab.models import build_model
 
 # What the costs of a part depend on; they are counted once for each, whatever the rest of the network is.
 _DEPENDS = {
@@ -60,7 +61,7 @@ def design_steps(
             for part, fields in _DEPENDS.items()
         }
         if not all(key in costs for key in keys.values()):
-            model = step.model(num_classes=num_classes, device="meta")
+            model = build_model(mixer, scale, design=step.design, num_classes=num_classes, device="meta")
             found = {row["part"]: row for row in measure.cost(model, image_size=image_size).rows("role")}
             costs.update({key: found.get(part, _nothing(part)) for part, key in keys.items()})
         rows = [costs[key] for key in keys.values()]

@@ -10,6 +10,7 @@ from stm_lab.measure.attack import (
 from stm_lab.measure.attack_checks import AttackChecks, LossSurface, attack_checks, loss_surface
 from stm_lab.measure.corruption import ALEXNET, Baseline, CorruptionError, corruption_error, corruption_errors
 from stm_lab.measure.cost import Cost, PartCost, cost
+from stm_lab.measure.equal import EqualWidth, equal_width
 from stm_lab.measure.invariance import Invariance, invariance
 from stm_lab.measure.memory import Memory, PartMemory, memory
 from stm_lab.measure.mixing import MixingMatrix, mixing_matrix
@@ -35,6 +36,7 @@ __all__ = [
     "Baseline",
     "CorruptionError",
     "Cost",
+    "EqualWidth",
     "Invariance",
     "LayerPoints",
     "LossSurface",
@@ -62,6 +64,7 @@ __all__ = [
     "corruption_errors",
     "cost",
     "effective_receptive_field",
+    "equal_width",
     "high_contribution_area",
     "invariance",
     "loss_surface",

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from stm_lab import build_model, designs, measure, paper, zoo
+from stm_lab import build_model, measure, paper, zoo
 from stm_lab.course import leaderboard, results, trainings
 from stm_lab.errors import UserError
 from stm_lab.paths import notebooks_dir
@@ -61,7 +61,7 @@ def test_counts_in_shipped_rows_are_those_of_today():
     board = results.records(notebooks_dir() / "sweeps" / "rows_of_own_mixer.jsonl")
     for mixer, macs, parameters in {(row["mixer"], row["macs"], row["params"]) for row in board if "params" in row}:
         if mixer != "my_mixer":
-            narrowed = designs.equal_width(mixer, "nano", parameters, image_size=32)
+            narrowed = measure.equal_width(mixer, "nano", parameters, image_size=32)
             assert (narrowed.parameters, narrowed.macs) == (parameters, macs), mixer
 
 

@@ -222,7 +222,11 @@ def test_every_step_touches_its_own_part_of_the_model_alone(mixer):
     with torch.device("meta"):
         for last, step in pairwise(steps(mixer, "tiny")):
             before, after = (
-                {(name, tuple(p.shape)) for name, p in each.model().named_parameters()} for each in (last, step)
+                {
+                    (name, tuple(p.shape))
+                    for name, p in build_model(mixer, "tiny", design=each.design).named_parameters()
+                }
+                for each in (last, step)
             )
             for name, _ in before ^ after:
                 assert re.search(where[step.name], name), f"{step.name} changed {name}"
@@ -270,7 +274,8 @@ def test_parameters_of_the_steps_add_up_in_any_order(mixer):
 
     def gains(order):
         with torch.device("meta"):
-            counts = [parameters(step.model()) for step in steps(mixer, order=order)]
+            walk = steps(mixer, order=order)
+            counts = [parameters(build_model(mixer, step.scale, design=step.design)) for step in walk]
         return {name: after - before for name, before, after in zip(order, counts, counts[1:], strict=False)}
 
     assert gains(independent) == gains(independent[::-1])
@@ -346,14 +351,14 @@ def test_any_word_goes_with_any_network(name):
 
 def test_a_design_is_built_under_the_name_that_it_has():
     last = steps("swin", "nano")
-    assert last[0].model().pretrained_cfg["architecture"] == "original_swin_nano"
-    assert last[-1].model().pretrained_cfg["architecture"] == "unified_swin_nano"
-    between = last[2].model(num_classes=3)
+    assert build_model("swin", "nano", design=last[0].design).pretrained_cfg["architecture"] == "original_swin_nano"
+    assert build_model("swin", "nano", design=last[-1].design).pretrained_cfg["architecture"] == "unified_swin_nano"
+    between = build_model("swin", "nano", design=last[2].design, num_classes=3)
     assert between.pretrained_cfg["architecture"] == "swin_nano"
     assert not between.pretrained_cfg.get("file")
     assert between.num_classes == 3
     torch.manual_seed(0)
-    one = last[2].model()
+    one = build_model("swin", "nano", design=last[2].design)
     torch.manual_seed(0)
     other = build_model("swin", "nano", design="original", **last[2].options)
     assert one.design == other.design
@@ -373,7 +378,10 @@ def test_a_design_is_built_under_the_name_that_it_has():
         (lambda: build_model("swin", "nano", branches="one"), "branches must be a whole number, not 'one'"),
         (lambda: build_model("swin", "nano", head=2), "head must be a string, not 2"),
         (lambda: build_model("halo", "nano", design=unified("swin", "nano")), "'halo': the design .* is one of 'swin'"),
-        (lambda: steps("swin", "nano")[1].model(pretrained=True), "trained weights of the unified design only"),
+        (
+            lambda: build_model("swin", "nano", design=steps("swin", "nano")[1].design, pretrained=True),
+            "trained weights of the unified design only",
+        ),
         (lambda: build_model("swin", "nano", design="original", pretrained=True), "there are no trained weights of it"),
         (lambda: steps("swin", order=["stems"]), "swin, tiny: unknown step 'stems'; did you mean 'stem'"),
         (lambda: steps("swin", order=["stem", "stem"]), "the step 'stem' is named twice"),

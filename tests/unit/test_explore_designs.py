@@ -4,7 +4,7 @@
 import pytest
 from speed import Stopwatch
 
-from stm_lab import designs, measure
+from stm_lab import build_model, designs, measure
 from stm_lab.errors import UserError
 from stm_lab.explore import design_steps
 
@@ -15,8 +15,8 @@ def explorer():
 
 
 def counts(mixer: str, order: tuple[str, ...]) -> tuple[int, int]:
-    model = designs.steps(mixer, "nano", order=order)[-1].model(device="meta")
-    cost = measure.cost(model)
+    last = designs.steps(mixer, "nano", order=order)[-1].design
+    cost = measure.cost(build_model(mixer, "nano", design=last, device="meta"))
     return cost.parameters, cost.macs
 
 
@@ -51,9 +51,9 @@ def test_counts_where_depths_and_blocks_change_together():
     explorer = design_steps(["convnext"], num_classes=7, image_size=45)
     for order in (("depths",), ("branches", "depths"), ("stem", "stage norms", "projections"), ("stem", "depths")):
         state = {name.replace(" ", "_"): name in order for name in designs.step_names("convnext")}
-        cost = measure.cost(
-            designs.steps("convnext", order=order)[-1].model(device="meta", num_classes=7), image_size=45
-        )
+        last = designs.steps("convnext", order=order)[-1].design
+        model = build_model("convnext", "tiny", design=last, device="meta", num_classes=7)
+        cost = measure.cost(model, image_size=45)
         assert now(explorer.figure(**state)) == [short(cost.parameters), short(cost.macs)]
 
 

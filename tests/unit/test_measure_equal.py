@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from stm_lab import UserError, build_model, measure
-from stm_lab.designs import equal_width, unified
+from stm_lab.designs import unified
+from stm_lab.measure import equal_width
 
 TARGET = 700_000
 

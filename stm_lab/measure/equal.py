@@ -1,7 +1,7 @@
 """Networks of equal cost: a mixer's widths, chosen so that the whole network comes nearest to a given number.
 
-Mixers differ in what they cost, so that networks of equal depth and width are no equals. The widths are what is turned
-here; depth, MLP ratios and the mixer's options stay.
+Equal depth and width does not mean equal cost. Only the widths are adjusted here; depth, MLP ratios and the mixer's
+options stay.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import UserError, check_known
-from ..mixers import list_mixers, option_names
-from .unified import unified
+from stm_lab.designs import unified
+from stm_lab.errors import UserError, check_known
+from stm_lab.measure.cost import cost as cost_of_model
+from stm_lab.mixers import list_mixers, option_names
+from stm_lab.models import build_model
 
 Dims = tuple[int, int, int, int]
 
@@ -115,8 +117,6 @@ def equal_width(
 
 def _empty(mixer: str, scale: str, dims: Dims, image_size: int, num_classes: int) -> nn.Module:
     """The network without storage."""
-    from ..models import build_model  # here: it stands above the designs
-
     return build_model(mixer, scale, dims=dims, img_size=image_size, num_classes=num_classes, device="meta")
 
 
@@ -125,6 +125,4 @@ def _parameters(model: nn.Module) -> int:
 
 
 def _macs(model: nn.Module, image_size: int) -> int:
-    from ..measure import cost  # here, as above
-
-    return cost(model, image_size=image_size).macs
+    return cost_of_model(model, image_size=image_size).macs
