@@ -111,18 +111,6 @@ def test_other_code_is_said_of_a_finished_run(short, capsys):
     assert "--force (in Python force=True) trains again" in said
 
 
-def test_the_code_fingerprint_is_of_the_sources(monkeypatch, tmp_path):
-    fingerprint = environment.code_fingerprint.__wrapped__  # not kept
-    (tmp_path / "a.py").write_text("x = 1")
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
-    first = fingerprint()
-    (tmp_path / "note.txt").write_text("not code")
-    assert fingerprint() == first
-    (tmp_path / "inner").mkdir()
-    (tmp_path / "inner" / "b.py").write_text("")
-    assert fingerprint() != first
-
-
 HOLD = """
 import sys
 from filelock import FileLock
