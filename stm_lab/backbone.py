@@ -11,21 +11,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Annotated, get_type_hints
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from timm.layers import DropPath, calculate_drop_path_rates, create_classifier
 from timm.models import checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import nn
 
 from .designs import Design
+from .designs.design import Count
 from .errors import UserError, check_known
 from .layers import MergePatches, PatchConv2d, TokenConv2d, init_table
 from .mixers import get_mixer
-
-MIN_SIZE = 32  # pixels: the last map is then 1x1
-
+from .validation import checked
 
 # a design's word -> layers over tokens, of (channels in, channels out, eps of the norms)
 _STEMS = {
@@ -46,6 +47,26 @@ _DOWNSAMPLINGS = {
     "patches": lambda c, d, eps: (PatchConv2d(c, d, 2), nn.LayerNorm(d, eps)),  # PVT
     "overlap": lambda c, d, eps: (TokenConv2d(c, d, 3, stride=2, padding=1), nn.LayerNorm(d, eps)),  # PVT v2
 }
+
+
+# `torch.fx.wrap`: a trace of the network calls these functions and does not follow their branches
+
+
+@torch.fx.wrap
+def _checked_images(x: torch.Tensor, in_chans: int) -> torch.Tensor:
+    """The images themselves. Raises UserError for another shape than (B, in_chans, H, W)."""
+    if x.ndim != 4 or x.shape[1] != in_chans or 0 in x.shape[2:]:
+        raise UserError(f"images must be (B, {in_chans}, H, W) with H and W of at least 1, not {tuple(x.shape)}")
+    return x
+
+
+@torch.fx.wrap
+def _checked_tokens(mixed: torch.Tensor, x: torch.Tensor, name: str) -> torch.Tensor:
+    """What a mixer made of tokens. Raises UserError, with the mixer's name, if its shape is not that of the tokens."""
+    if mixed.shape != x.shape:  # some would be broadcast silently
+        shapes = f"{tuple(mixed.shape)} for tokens {tuple(x.shape)}"
+        raise UserError(f"mixer {name!r} returns {shapes}; it must keep their shape")
+    return mixed
 
 
 class Stem(nn.ModuleList):
@@ -106,14 +127,21 @@ class Block(nn.Module):
         drop_path: float,
     ) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.scale = name, float(scale)
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.mixer = mixer
-        self.gamma1 = nn.Parameter(torch.full((dim,), float(scale))) if scale else None
+        self.gamma1 = nn.Parameter(torch.empty(dim)) if scale else None
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, mlp_ratio * dim, mlp_conv)
-        self.gamma2 = nn.Parameter(torch.full((dim,), float(scale))) if scale else None
+        self.gamma2 = nn.Parameter(torch.empty(dim)) if scale else None
         self.drop_path = DropPath(drop_path)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Both layer scales as at the start."""
+        for gamma in (self.gamma1, self.gamma2):
+            if gamma is not None:
+                nn.init.constant_(gamma, self.scale)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens (B, H, W, C) -> (B, H, W, C)."""
@@ -122,11 +150,7 @@ class Block(nn.Module):
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
         """What the mixer makes of tokens (B, H, W, C), in the same shape; UserError if it is another."""
-        mixed = self.mixer(x)
-        if mixed.shape != x.shape:  # some would be broadcast silently
-            shapes = f"{tuple(mixed.shape)} for tokens {tuple(x.shape)}"
-            raise UserError(f"mixer {self.name!r} returns {shapes}; it must keep their shape")
-        return mixed
+        return _checked_tokens(self.mixer(x), x, self.name)
 
     def add(self, x: torch.Tensor, gamma: torch.Tensor | None, branch: torch.Tensor) -> torch.Tensor:
         """Tokens (B, H, W, C) plus a branch of that shape, times gamma (C,) if there is one; it may be dropped."""
@@ -153,7 +177,11 @@ class PositionEmbedding(nn.Module):
 
     def __init__(self, dim: int, height: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, height, width, dim))
+        self.weight = nn.Parameter(torch.empty(1, height, width, dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """A map as at the start: truncated normal."""
         init_table(self.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -161,6 +189,7 @@ class PositionEmbedding(nn.Module):
         return x + resize_embedding(self.weight, x.shape[1], x.shape[2])
 
 
+@torch.fx.wrap
 def resize_embedding(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(1, H, W, C) -> (1, height, width, C)."""
     if weight.shape[1:3] == (height, width):
@@ -311,42 +340,47 @@ class UnifiedBackbone(nn.Module):
         device: where to build; None is torch's default. "meta" holds shapes alone.
         dtype: of the weights, which are drawn in torch's default and then rounded; None keeps that.
 
-    Images are (B, in_chans, H, W) with any H and W >= 32, normalised as `pretrained_cfg` says; logits (B, num_classes).
-    Raises UserError for a smaller image, one of another shape, a design that makes no network, a device that is not
-    there, or a `dtype` of no floating point.
+    Images are (B, in_chans, H, W) with any H and W from 1 on, normalised as `pretrained_cfg` says; logits
+    (B, num_classes).
+
+    `torch.compile`, `torch.fx`, torchvision's `create_feature_extractor`, `torch.jit.trace` (one size) and
+    `torch.export` work. An export may have a dynamic batch, and a dynamic height and width unless the mixer is halo or
+    swin, which cut the map by its size. `torch.jit.script` does not work.
+
+    Raises UserError for images of another shape, an argument out of its range, a device that torch does not have, or a
+    `dtype` that is not floating point.
     """
 
     def __init__(
         self,
         design: Design,
         *,
-        num_classes: int = 1000,
-        in_chans: int = 3,
+        num_classes: Annotated[int, Field(ge=0)] = 1000,
+        in_chans: Count = 3,
         global_pool: str = "avg",
-        drop_rate: float = 0.0,
+        drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if in_chans < 1:
-            raise UserError(f"in_chans must be at least 1, not {in_chans}")
-        if not 0 <= drop_rate <= 1:
-            raise UserError(f"drop_rate must be in [0, 1], not {drop_rate}")
+        types = get_type_hints(UnifiedBackbone.__init__, include_extras=True)
+        given = {"num_classes": num_classes, "in_chans": in_chans, "drop_rate": drop_rate}
+        given = checked(types, given, f"backbone of {design.mixer}")
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise UserError(f"dtype must be a floating point type such as torch.bfloat16, not {dtype!r}")
-        self.design, self.num_classes, self.in_chans = design, num_classes, in_chans
+        self.design, self.num_classes, self.in_chans = design, given["num_classes"], given["in_chans"]
         self.num_features = design.dims[-1]
         self.feature_info = [
             {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, dim in enumerate(design.dims)
         ]
         with _building_on(device):
-            self._build(global_pool, drop_rate)
+            self._build(global_pool, given["drop_rate"])
         self.to(dtype=dtype)
 
     def _build(self, global_pool: str, drop_rate: float) -> None:
         design = self.design
         self.stem = Stem(design.stem, self.in_chans, design.dims[0], design.embed_eps)
-        height, width = (-(-size // 4) for size in design.image_shape)
+        height, width = (-(-size // 4) for size in design.img_size)
         drop_path = calculate_drop_path_rates(design.drop_path_rate, list(design.depths), stagewise=True)
         stages, in_dim = [], design.dims[0]
         for i, dim in enumerate(design.dims):
@@ -356,6 +390,23 @@ class UnifiedBackbone(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.head = _HEADS[design.head](self.num_features, self.num_classes, global_pool, drop_rate, design.stage_eps)
         self.head_hidden_size = self.head.hidden
+        self.init_weights(needs_reset=False)
+
+    def init_weights(self, needs_reset: bool = True) -> None:
+        """Draw all weights anew, in place; timm's hook. Running statistics start anew, too.
+
+        A model that was built with `device="meta"` and moved by `to_empty` gets its weights here. Under the same seed
+        they equal those of a model built on that device, in torch's default dtype. `needs_reset` False leaves out the
+        modules' own `reset_parameters`, as right after they were made.
+
+        Raises UserError for a module that has parameters or buffers of its own but no `reset_parameters`.
+        """
+        if needs_reset:
+            for name, module in self.named_modules():
+                own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+                if own and not hasattr(module, "reset_parameters"):
+                    raise UserError(f"{name} ({type(module).__name__}) has weights, but no reset_parameters()")
+            self.apply(_reset)  # children first: the order in which they were made, so that the same numbers are drawn
         self.apply(_init_weights)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -364,7 +415,7 @@ class UnifiedBackbone(nn.Module):
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(B, in_chans, H, W) -> the map of the last stage, (B, C, H/32, W/32), rounded up."""
-        return self.stages(self.stem(self._check(x)))
+        return self.stages(self.stem(_checked_images(x, self.in_chans)))
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """The last map -> logits (B, num_classes), or with `pre_logits` what the classifier sees, (B, 1.5 C).
@@ -390,7 +441,7 @@ class UnifiedBackbone(nn.Module):
         """
         check_known("output_fmt", output_fmt, ("NCHW",))
         take, last = feature_take_indices(len(self.stages), indices)
-        x, maps = self.stem(self._check(x)), []
+        x, maps = self.stem(_checked_images(x, self.in_chans)), []
         for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             x = stage(x)
             if i in take:
@@ -403,10 +454,10 @@ class UnifiedBackbone(nn.Module):
         """Drop the stages after the last of `indices` and, if asked or forced to, the head (timm's contract)."""
         take, last = feature_take_indices(len(self.stages), indices)
         cut = last < len(self.stages) - 1
-        self.stages = self.stages[: last + 1]
+        del self.stages[last + 1 :]
         if prune_head or cut:
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
-            self.num_classes, self.head = 0, PrunedHead()
+            self.num_classes, self.head = 0, PrunedHead().train(self.training)
         return take
 
     def load_pretrained(self, path: str | Path) -> None:
@@ -430,6 +481,7 @@ class UnifiedBackbone(nn.Module):
         weight = self.stem[0].weight
         self.head.reset(num_classes, pool)
         self.head.fc.apply(_init_weights).to(weight.device, weight.dtype)
+        self.head.train(self.training)
         self.num_classes, self.head_hidden_size = num_classes, self.head.hidden
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -459,13 +511,6 @@ class UnifiedBackbone(nn.Module):
             for parameter in module.no_weight_decay()
         }
 
-    def _check(self, x: torch.Tensor) -> torch.Tensor:
-        if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise UserError(f"images must be (B, {self.in_chans}, H, W), not {tuple(x.shape)}")
-        if x.shape[2] < MIN_SIZE or x.shape[3] < MIN_SIZE:
-            raise UserError(f"images must be at least {MIN_SIZE}x{MIN_SIZE}, not {x.shape[2]}x{x.shape[3]}")
-        return x
-
 
 def _building_on(device: torch.device | str | int | None) -> AbstractContextManager:
     """A context in which new tensors are on `device`. Raises UserError if torch has or knows no such device."""
@@ -476,6 +521,12 @@ def _building_on(device: torch.device | str | int | None) -> AbstractContextMana
     except (RuntimeError, AssertionError, TypeError) as error:  # an AssertionError where torch has no CUDA
         said = str(error).splitlines()[0]
         raise UserError(f"device={device!r} is not there ({said}); 'cpu' always is") from error
+
+
+def _reset(module: nn.Module) -> None:
+    """Draw a module's own weights anew, where it has any."""
+    if hasattr(module, "reset_parameters"):
+        module.reset_parameters()
 
 
 def _init_weights(module: nn.Module) -> None:

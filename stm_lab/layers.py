@@ -49,9 +49,19 @@ class MergePatches(nn.Module):
         return x.reshape(B, H // 2, W // 2, 4 * C)
 
 
+@torch.fx.wrap
 def _whole_patches(x: torch.Tensor, patch: int) -> torch.Tensor:
     missing_rows, missing_cols = (-side % patch for side in x.shape[1:3])
     return F.pad(x, (0, 0, 0, missing_cols, 0, missing_rows)) if missing_rows or missing_cols else x
+
+
+def check_static(mixer: str, *sides: int) -> None:
+    """Raise UserError if `torch.export` leaves the sides of a map open, and the mixer cuts the map by them."""
+    if torch.compiler.is_exporting() and any(isinstance(side, torch.SymInt) for side in sides):
+        raise UserError(
+            f"{mixer}: torch.export with dynamic height or width: how a map is cut depends on its size; export for one "
+            "size (the batch may be dynamic)"
+        )
 
 
 def init_table(table: torch.Tensor, std: float = 0.02) -> None:

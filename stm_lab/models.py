@@ -10,10 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from http.client import HTTPException
-from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Union, get_args, get_origin, get_type_hints
 
 import timm
 from timm.models import (
@@ -29,7 +26,7 @@ from .backbone import UnifiedBackbone
 from .designs import NETWORKS, Design, list_scales, original_facts, original_scales
 from .errors import UserError, check_known
 from .mixers import get_mixer
-from .mixers.registry import on_register, option_names, option_types
+from .mixers.registry import on_register, option_names
 
 default_cfgs = {}  # where timm looks for the pretrained cfgs of what is registered from this module
 
@@ -56,13 +53,6 @@ _OURS = ("halo", "pvt", "pvt_v2", "swin", "convnext", "dcn_v3", "identity", "poo
 WEIGHTS = Path(__file__).parent / "weights"
 _SOURCES = ("file", "url", "state_dict", "hf_hub_id", "hf_hub_filename")  # of weights, in a pretrained cfg
 _FEATURES = ("getter", "list", "dict", "hook")  # timm's "fx" cannot follow sizes that are computed
-_KINDS = {  # what is checked of an option: which values are of a type, and its name in plain words
-    int: (Integral, "a whole number"),
-    float: (Real, "a number"),
-    bool: (bool, "True or False"),
-    str: (str, "a string"),
-    NoneType: (NoneType, "None"),
-}
 
 
 def build_model(
@@ -85,13 +75,14 @@ def build_model(
             the paper's, of ImageNet-1k, which are fetched from its authors and converted.
         num_classes: None takes the cfg's: 1000, and 10 at nano.
         **design_overrides: fields of the design (`depths=(2, 2, 2, 2)`), options of its mixer (`window=8`), or
-            arguments of `UnifiedBackbone` (`in_chans=1`, `device="cuda"`, `dtype=torch.bfloat16`).
+            arguments of `UnifiedBackbone` (`in_chans=1`, `device="cuda"`, `dtype=torch.bfloat16`). Swin's shift follows
+            the window unless it is given; heads do not follow the widths, nor halo the block (as in timm).
 
     A file of weights, published or ours, is loaded by `pretrained=True` with `pretrained_cfg_overlay={"file": path}`,
     or `pretrained_cfg` alike: other classes, channels and sizes are fitted. What timm's `checkpoint_path` names, timm
     reads itself, strictly: it must have our names, and the model's classes, channels and sizes.
 
-    Returns a model of images (B, 3, H, W) -> logits (B, num_classes), H and W >= 32.
+    Returns a model of images (B, 3, H, W) -> logits (B, num_classes), H and W from 1 on.
     Raises UserError, naming the nearest, for any name that is not there; for a value of another type than its option's;
     if there are no trained weights of that model, or they cannot be fetched.
     """
@@ -154,28 +145,11 @@ def _create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn
 
 
 def _check_options(name: str, design: Design, options: Mapping[str, object]) -> None:
-    """Raise a UserError for an option that model and design have not, or whose value is of another type."""
-    of_mixer = option_types(design.mixer)
-    types = get_type_hints(UnifiedBackbone.__init__) | get_type_hints(Design) | of_mixer
-    for key, value in options.items():
+    """Raise a UserError for an option that neither model nor design has."""
+    for key in options:
         check_known("option", key, _TIMM_ARGS | _MODEL_ARGS | design.overridable(), where=f"{name}: ")
-        listed = key in of_mixer and isinstance(value, list | tuple)  # one a stage, or a cycle of blocks
-        for each in value if listed else (value,):
-            _check_type(f"{name}: {key}", each, types.get(key))
     if isinstance(wanted := options.get("feature_cls"), str):
         check_known("feature_cls", wanted.lower(), _FEATURES, where=f"{name}: ")
-
-
-def _check_type(what: str, value: object, annotation: object) -> None:
-    """Raise a UserError unless `value` is of `annotation`: a number, truth value, string, None, or a union of these.
-
-    Other annotations are not judged. numpy's numbers are numbers; True is none.
-    """
-    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
-    if not all(kind in list(_KINDS) for kind in kinds):  # a list, since an annotation may have no hash
-        return
-    if not any(isinstance(value, _KINDS[kind][0]) and (kind is bool or not isinstance(value, bool)) for kind in kinds):
-        raise UserError(f"{what} must be {' or '.join(_KINDS[kind][1] for kind in kinds)}, not {value!r}")
 
 
 def _resolve_cfg(
@@ -215,7 +189,7 @@ def _pretrained_cfg(network: str, mixer: str, scale: str) -> tuple[str, Pretrain
     cfg = PretrainedCfg(
         **source,
         input_size=(3, size, size),
-        min_input_size=(3, 32, 32),
+        min_input_size=(3, 1, 1),
         pool_size=(pool, pool),
         num_classes=classes,
         interpolation="bicubic",

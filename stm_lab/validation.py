@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from stm_lab.errors import UserError, nearest, shown
+from stm_lab.errors import UserError, check_known, nearest, shown
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -50,6 +52,46 @@ def validated(
         else:
             sentence = _sentence(schema, place, told)
         raise UserError(f"{where}: {sentence}{more}") from None
+
+
+def checked(types: Mapping[str, Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`values` by name, each strictly of its type: NumPy numbers and lists count as Python numbers and tuples.
+
+    Raises:
+        UserError: one line with `where`, the name, the value and what was expected; for an unknown name the nearest.
+    """
+    found = {}
+    for name, value in values.items():
+        check_known("option", name, types, f"{where}: ")
+        try:
+            found[name] = _adapter(types[name]).validate_python(_plain(value))
+        except ValidationError as error:
+            details = [{**detail, "loc": (name, *detail["loc"])} for detail in error.errors(include_url=False)]
+            details = _without_consequences(details)
+            place = _place(values, details[0])
+            told = [each for each in details if _place(values, each) == place]
+            raise UserError(f"{where}: {_sentence(types[name], place, told)}") from None
+    return found
+
+
+def can_check(annotation: Any) -> bool:
+    """Whether `checked` takes an annotation as a type; Python lets anything stand there."""
+    try:
+        _adapter(annotation)
+    except Exception:
+        return False
+    return True
+
+
+@functools.cache
+def _adapter(annotation: Any) -> TypeAdapter:
+    return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _without_consequences(details: list[Any]) -> list[Any]:

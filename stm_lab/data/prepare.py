@@ -60,7 +60,7 @@ def prepare(
     Args:
         recipe: as of `load_recipe`.
         data_root: the folder of the raw data, as for `load`.
-        size: pixels of the shorter side, at least 32; default: `default_size`.
+        size: pixels of the shorter side, at least 1; default: `default_size`.
         workers: processes; default: one a core. 1: in this process.
 
     Raises:
@@ -69,9 +69,9 @@ def prepare(
         PrepareFailed: more than `max_broken` images of a split are broken (they are named), an image's file cannot be
             read or nothing can be written.
     """
-    size = size or default_size(recipe)
-    if size < 32:
-        raise UserError(f"size {size} is too small; at least 32")
+    size = default_size(recipe) if size is None else size
+    if size < 1:
+        raise UserError(f"size {size} is too small; at least 1")
     with without_progress_bars():
         source, folder = sources.locate(recipe, data_root)
         if source.kind == "generator":

@@ -145,7 +145,7 @@ class Recipe(_Part):
     terms: str | None = None  # what one has to do to be given the images
     homepage: str | None = None
     size: str | None = None  # of the download, for people
-    image_size: int = Field(ge=32, le=8192)  # pixels, side of the square images that training sees
+    image_size: int = Field(ge=1, le=8192)  # pixels, side of the square images that training sees
     classes: dict[Name, str]  # identifier (WordNet's for photographs) -> readable name, in the order of the labels
     subset: Subset = Subset()
     counts: dict[str, PositiveInt] = Field(min_length=1)  # images of each split

@@ -26,9 +26,6 @@ from stm_lab.errors import UserError
 from stm_lab.image_files import open_image
 from stm_lab.pixels import EvaluationView, mirrored
 
-MIN_IMAGE_SIZE = 32  # four halvings and a stem's stride leave one token at 32 pixels
-
-
 # ---- decoding -------------------------------------------------------------------------------------------------------
 
 
@@ -51,9 +48,9 @@ def decoded_images(dataset: Dataset, rows: Sequence[int] | None = None, chunk: i
 
 
 def check_image_size(image_size: int) -> None:
-    """Raise UserError for image sizes that no backbone here takes."""
-    if image_size < MIN_IMAGE_SIZE:
-        raise UserError(f"image_size {image_size} is too small; at least {MIN_IMAGE_SIZE}")
+    """Raise UserError for a side of less than one pixel."""
+    if image_size < 1:
+        raise UserError(f"image_size {image_size} is too small; at least 1")
 
 
 def to_tensors(dataset: Dataset, view: EvaluationView | int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,7 +63,7 @@ def to_tensors(dataset: Dataset, view: EvaluationView | int) -> tuple[torch.Tens
             size already is not resampled.
 
     Raises:
-        UserError: a broken image (its row and file are named), or a side of the view below 32 pixels.
+        UserError: a broken image (its row and file are named), or a side of the view below 1 pixel.
     """
     view = EvaluationView(view) if isinstance(view, int) else view
     check_image_size(min(view.size))
@@ -113,12 +110,12 @@ class TrainingViews(torch.utils.data.Dataset):
 
     Args:
         dataset: columns `image` and `label`, as from `stm_lab.data.load`.
-        image_size: S, at least 32.
+        image_size: S, at least 1.
         augmentation: what to do to each view.
         seed: a view depends on (seed, epoch, row) alone.
 
     Raises:
-        UserError: an image size below 32, a broken image (its row and file named).
+        UserError: an image size below 1, a broken image (its row and file named).
     """
 
     def __init__(self, dataset: Dataset, *, image_size: int, augmentation: Augmentation, seed: int = 0):

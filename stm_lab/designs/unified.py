@@ -111,5 +111,5 @@ def _mixer_options(mixer: str, scale: str, dims: tuple[int, ...]) -> dict[str, d
     return {
         "options": options,
         "stage_options": {"heads": heads, "reduction": (4, 2, 1, 1) if nano else (8, 4, 2, 1)},
-        "block_options": {"shift": (0, 2) if nano else (0, 3)},
+        "block_options": {"shift": (0, None)},  # every other block, by half the window
     }

@@ -9,7 +9,7 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from stm_lab import measure
-from stm_lab.backbone import MIN_SIZE, UnifiedBackbone
+from stm_lab.backbone import UnifiedBackbone
 from stm_lab.designs import SCALES, list_scales
 from stm_lab.errors import UserError, check_known
 from stm_lab.explore.shell import Explorer
@@ -28,7 +28,7 @@ def shape_tracer(
     its parts are shown with their shapes, parameters and multiply-adds. Nothing is run but arithmetic.
 
     mixers: to choose from; None: all that are registered. A scale that a mixer does not have is said below the picture.
-    Raises UserError for no mixers, for names that are not there, and for sides that the sliders do not have: 32 to 512.
+    Raises UserError for no mixers, for names that are not there, and for sides that the sliders do not have: 1 to 512.
     """
     mixers = list_mixers() if mixers is None else list(mixers)
     if not mixers:
@@ -37,8 +37,8 @@ def shape_tracer(
         get_mixer(mixer)
     check_known("scale", scale, list_scales(mixers[0]), f"shape_tracer: {mixers[0]}: ")
     for name, value in (("height", height), ("width", width)):
-        if not MIN_SIZE <= value <= _LARGEST:
-            raise UserError(f"shape_tracer: {name}={value} must be {MIN_SIZE} to {_LARGEST}")
+        if not 1 <= value <= _LARGEST:
+            raise UserError(f"shape_tracer: {name}={value} must be 1 to {_LARGEST}")
 
     def draw(mixer: str, scale: str, height: int, width: int, opened: str) -> Figure:
         from stm_lab.figures import shape_trace
@@ -49,8 +49,8 @@ def shape_tracer(
     controls = {
         "mixer": widgets.Dropdown(options=mixers, value=mixers[0], description="mixer"),
         "scale": widgets.Dropdown(options=scales, value=scale, description="scale"),
-        "height": widgets.IntSlider(height, MIN_SIZE, _LARGEST, description="height (pixels)"),
-        "width": widgets.IntSlider(width, MIN_SIZE, _LARGEST, description="width (pixels)"),
+        "height": widgets.IntSlider(height, 1, _LARGEST, description="height (pixels)"),
+        "width": widgets.IntSlider(width, 1, _LARGEST, description="width (pixels)"),
         "opened": widgets.Dropdown(options=_OPENED, value="stage 1", description="opened"),
     }
     return Explorer(draw, controls, select=_stage_at)

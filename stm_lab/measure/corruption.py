@@ -185,7 +185,7 @@ def corruption_error(
     """The errors of a model on the corruptions of ImageNet-C (see `corrupt`), made here, in batches, from a seed.
 
     Args:
-        data: (images, labels), images (N, 3, H, W) from 32 pixels on, or a Dataset, which is decoded at `image_size`
+        data: (images, labels), images (N, 3, H, W) from 16 pixels on, or a Dataset, which is decoded at `image_size`
             (default: the model's own).
         baseline: a model (which sees the same corrupted images), a result measured alike, `ALEXNET`, or None.
         corruptions, severities: some of `CORRUPTIONS`, and of 1 to 5.

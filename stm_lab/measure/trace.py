@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from stm_lab.backbone import MIN_SIZE, Block, Mlp, Stage, UnifiedBackbone
+from stm_lab.backbone import Block, Mlp, Stage, UnifiedBackbone
 from stm_lab.errors import UserError
 from stm_lab.layers import MergePatches, PatchConv2d, count_lines
 from stm_lab.measure._batches import input_size, model_name
@@ -114,8 +114,8 @@ def trace(model: UnifiedBackbone, *, image_size: int | tuple[int, int] | None = 
         raise UserError(f"trace: {model_name(model)} is no backbone of stm_lab; `cost` takes any model of timm")
     size = input_size(model) if image_size is None else image_size
     height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < MIN_SIZE:
-        raise UserError(f"trace: images must be at least {MIN_SIZE}x{MIN_SIZE}, not {height}x{width}")
+    if min(height, width) < 1:
+        raise UserError(f"trace: images must be at least 1x1, not {height}x{width}")
     stages, shape = [], (height, width, model.in_chans)
     for name, parts in _stages(model, shape):
         stages.append(TracedStage(name, parts))

@@ -61,7 +61,7 @@ class DeformableConvV3(nn.Module):
         B, H, W, C = x.shape
         h, d = self.heads, C // self.heads
         offsets, weights = self.sampling(x)
-        grid = self._grid(offsets)
+        grid = _grid(offsets)
         weights = weights.permute(0, 3, 1, 2, 4).reshape(B * h, 1, H * W, POINTS)
 
         value = self.value(x)
@@ -71,20 +71,21 @@ class DeformableConvV3(nn.Module):
         out = out.view(B, h, d, H, W).permute(0, 3, 4, 1, 2).reshape(B, H, W, C)
         return self.proj(out.to(value.dtype))
 
-    @staticmethod
-    def _grid(offsets: torch.Tensor) -> torch.Tensor:
-        """Offsets (B, H, W, h, P, [x, y]) in pixels -> grid (B*h, HW, P, [x, y]), -1 to 1 from edge to edge."""
-        B, H, W, h, P, _ = offsets.shape
-        # half precision would round positions by up to 1/32 pixel on a 56-pixel map
-        dtype, device = torch.promote_types(offsets.dtype, torch.float32), offsets.device
-        right, down = _place(torch.arange(P, device=device))  # made there: no copy from the host at each call
-        x = torch.arange(W, device=device)[:, None, None] + right  # (W, 1, P)
-        y = torch.arange(H, device=device)[:, None, None, None] + down  # (H, 1, 1, P)
-        dx, dy = offsets.to(dtype).unbind(-1)  # (B, H, W, h, P)
-        grid = torch.stack(((2 * (x + dx) + 1) / W - 1, (2 * (y + dy) + 1) / H - 1), -1)
-        return grid.permute(0, 3, 1, 2, 4, 5).reshape(B * h, H * W, P, 2)
-
     def macs(self, H: int, W: int) -> int:
         """Projections and the depth-wise convolution; sampling and the weighted sum are no matrix products."""
         C = self.proj.in_features
         return H * W * (2 * C * C + 9 * C + 3 * self.heads * POINTS * C)
+
+
+@torch.fx.wrap  # a trace of the network calls it: it cannot follow ranges as long as a map
+def _grid(offsets: torch.Tensor) -> torch.Tensor:
+    """Offsets (B, H, W, h, P, [x, y]) in pixels -> grid (B*h, HW, P, [x, y]), -1 to 1 from edge to edge."""
+    B, H, W, h, P, _ = offsets.shape
+    # half precision would round positions by up to 1/32 pixel on a 56-pixel map
+    dtype, device = torch.promote_types(offsets.dtype, torch.float32), offsets.device
+    right, down = _place(torch.arange(P, device=device))  # made there: no copy from the host at each call
+    x = torch.arange(W, device=device)[:, None, None] + right  # (W, 1, P)
+    y = torch.arange(H, device=device)[:, None, None, None] + down  # (H, 1, 1, P)
+    dx, dy = offsets.to(dtype).unbind(-1)  # (B, H, W, h, P)
+    grid = torch.stack(((2 * (x + dx) + 1) / W - 1, (2 * (y + dy) + 1) / H - 1), -1)
+    return grid.permute(0, 3, 1, 2, 4, 5).reshape(B * h, H * W, P, 2)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import UserError
-from ..layers import padded_note, split_heads
+from ..layers import check_static, padded_note, split_heads
 from .registry import register_mixer
 
 
@@ -38,37 +38,19 @@ class HaloAttention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim, bias=False)  # channels (head, [k, v], d), as published
         self.proj = nn.Linear(dim, dim)
         head_dim = dim // self.heads
-        self.height_rel = nn.Parameter(torch.randn(2 * self.window - 1, head_dim) * head_dim**-0.5)
-        self.width_rel = nn.Parameter(torch.randn(2 * self.window - 1, head_dim) * head_dim**-0.5)
+        self.height_rel = nn.Parameter(torch.empty(2 * self.window - 1, head_dim))
+        self.width_rel = nn.Parameter(torch.empty(2 * self.window - 1, head_dim))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Both tables as at the start: normal, with the variance of one channel of a head."""
+        for table in (self.height_rel, self.width_rel):
+            table.normal_().mul_(table.shape[1] ** -0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        B, H, W, C = x.shape
-        h, d = self.heads, C // self.heads
-        a, b, rows, cols = self._blocks(H, W)
-        v, w = a + 2 * self.halo, b + 2 * self.halo
-        bottom, right = rows * a - H, cols * b - W
-
-        q = F.pad(self.q(x), (0, 0, 0, right, 0, bottom))
-        q = q.view(B, rows, a, cols, b, h, d).permute(0, 1, 3, 5, 2, 4, 6)  # (B, rows, cols, h, a, b, d)
-        q = q.reshape(B * rows * cols, h, a, b, d)
-
-        # padded after the projection: a key outside the image is 0, and masked besides
-        kv = F.pad(self.kv(x), (0, 0, self.halo, self.halo + right, self.halo, self.halo + bottom))
-        down, across = self._windows(rows, a, kv.device), self._windows(cols, b, kv.device)
-        # (B, rows*v, cols*w, 2C); `unfold` would do, too, but its backward pass took a fifth of a training
-        kv = kv.index_select(1, down.flatten()).index_select(2, across.flatten())
-        kv = kv.view(B, rows, v, cols, w, h, 2, d).permute(6, 0, 1, 3, 5, 2, 4, 7)  # (2, B, rows, cols, h, v, w, d)
-        keys, values = kv.reshape(2, B * rows * cols, h, v * w, d)
-
-        inside_y, inside_x = self._inside(down, H), self._inside(across, W)
-        outside = ~(inside_y[:, None, :, None] & inside_x[None, :, None, :]).flatten(2).flatten(0, 1)  # (N, v*w)
-        bias = self._relative_logits(q).unflatten(0, (B, rows * cols))  # (B, N, h, a*b, v*w)
-        bias = bias.masked_fill(outside[:, None, None, :], float("-inf")).flatten(0, 1)
-        out = F.scaled_dot_product_attention(q.flatten(2, 3), keys, values, attn_mask=bias.to(q.dtype))
-
-        out = out.view(B, rows, cols, h, a, b, d).permute(0, 1, 4, 2, 5, 3, 6)  # (B, rows, a, cols, b, h, d)
-        return self.proj(out.reshape(B, rows * a, cols * b, C)[:, :H, :W])
+        return self.proj(_attend(self, self.q(x), self.kv(x)))
 
     def _blocks(self, H: int, W: int) -> tuple[int, int, int, int]:
         """Height and width of a block, and how many there are down and across."""
@@ -112,3 +94,35 @@ class HaloAttention(nn.Module):
         """How a map is cut into blocks, and what it is padded to for that."""
         a, b, _, _ = self._blocks(H, W)
         return f"blocks of {a}x{b}" + padded_note((H, W), (a, b))
+
+
+@torch.fx.wrap  # a trace of the network calls it and does not follow its branches
+def _attend(mixer: HaloAttention, q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
+    """Projected tokens, (B, H, W, C) and (B, H, W, 2C) -> what the blocks give, (B, H, W, C)."""
+    B, H, W, C = q.shape
+    h, d, halo = mixer.heads, C // mixer.heads, mixer.halo
+    check_static("halo", H, W)
+    a, b, rows, cols = mixer._blocks(H, W)
+    v, w = a + 2 * halo, b + 2 * halo
+    bottom, right = rows * a - H, cols * b - W
+
+    q = F.pad(q, (0, 0, 0, right, 0, bottom))
+    q = q.view(B, rows, a, cols, b, h, d).permute(0, 1, 3, 5, 2, 4, 6)  # (B, rows, cols, h, a, b, d)
+    q = q.reshape(B * rows * cols, h, a, b, d)
+
+    # padded after the projection: a key outside the image is 0, and masked besides
+    kv = F.pad(kv, (0, 0, halo, halo + right, halo, halo + bottom))
+    down, across = mixer._windows(rows, a, kv.device), mixer._windows(cols, b, kv.device)
+    # (B, rows*v, cols*w, 2C); `unfold` gives the same, but its backward pass took a fifth of a training
+    kv = kv.index_select(1, down.flatten()).index_select(2, across.flatten())
+    kv = kv.view(B, rows, v, cols, w, h, 2, d).permute(6, 0, 1, 3, 5, 2, 4, 7)  # (2, B, rows, cols, h, v, w, d)
+    keys, values = kv.reshape(2, B * rows * cols, h, v * w, d)
+
+    inside_y, inside_x = mixer._inside(down, H), mixer._inside(across, W)
+    outside = ~(inside_y[:, None, :, None] & inside_x[None, :, None, :]).flatten(2).flatten(0, 1)  # (N, v*w)
+    bias = mixer._relative_logits(q).unflatten(0, (B, rows * cols))  # (B, N, h, a*b, v*w)
+    bias = bias.masked_fill(outside[:, None, None, :], float("-inf")).flatten(0, 1)
+    out = F.scaled_dot_product_attention(q.flatten(2, 3), keys, values, attn_mask=bias.to(q.dtype))
+
+    out = out.view(B, rows, cols, h, a, b, d).permute(0, 1, 4, 2, 5, 3, 6)  # (B, rows, a, cols, b, h, d)
+    return out.reshape(B, rows * a, cols * b, C)[:, :H, :W]

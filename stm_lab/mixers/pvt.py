@@ -23,9 +23,10 @@ class SpatialReductionAttention(nn.Module):
     Weights are dynamic, the reach is the whole map from the first block on, and nothing in the operator knows about
     distance: locality has to be learned, from the position embedding or the convolution in the MLP.
 
-    (B, H, W, C) -> (B, H, W, C), any H, W >= `reduction`: the strided convolution drops the remainder.
+    (B, H, W, C) -> (B, H, W, C), any H and W: the strided convolution drops the remainder, as published. A side shorter
+    than `reduction`, where the published code stops, is padded with zeros to one key.
 
-    Raises UserError if `heads` does not divide `dim`, or the map is smaller than `reduction`.
+    Raises UserError if `heads` does not divide `dim`, or `reduction` is less than 1.
     """
 
     def __init__(self, dim: int, *, heads: int | None = None, reduction: int = 1) -> None:
@@ -41,13 +42,12 @@ class SpatialReductionAttention(nn.Module):
             self.norm = nn.LayerNorm(dim, eps=1e-5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, H, W, C) -> (B, H, W, C), H and W at least the reduction."""
+        """(B, H, W, C) -> (B, H, W, C)."""
         B, H, W, C = x.shape
-        self._check_size(H, W)
         h, d = self.heads, C // self.heads
         q = self.q(x).view(B, H * W, h, d).transpose(1, 2)  # (B, h, HW, d)
         if self.reduction > 1:
-            x = self.norm(self.reduce(x))  # (B, H/R, W/R, C)
+            x = self.norm(self.reduce(_at_least(x, self.reduction)))  # (B, H/R, W/R, C)
         kv = self.kv(x).view(B, x.shape[1] * x.shape[2], 2, h, d)  # sizes in full: B may be 0
         k, v = kv.permute(2, 0, 3, 1, 4)  # each (B, h, HW/RR, d)
         out = F.scaled_dot_product_attention(q, k, v)
@@ -56,17 +56,26 @@ class SpatialReductionAttention(nn.Module):
     def macs(self, H: int, W: int) -> int:
         """Projections, the strided convolution, q.k and weights.v."""
         C = self.proj.in_features
-        keys = (H // self.reduction) * (W // self.reduction)
+        rows, columns = self._keys(H, W)
+        keys = rows * columns
         reduce = keys * (self.reduction * C) ** 2 if self.reduction > 1 else 0
         return 2 * H * W * C * C + 2 * keys * C * C + reduce + 2 * H * W * keys * C
 
     def padding_note(self, H: int, W: int) -> str:
         """How many keys a map gives, and what of it the strided convolution drops."""
         R = self.reduction
-        self._check_size(H, W)
-        dropped = f"; dropped: {count_lines(H % R, W % R)}" if H % R or W % R else ""
-        return f"keys {H // R}x{W // R}{dropped}"
+        rows, columns = self._keys(H, W)
+        padded = f"; padded to {max(H, R)}x{max(W, R)}" if min(H, W) < R else ""
+        lost = max(H, R) - rows * R, max(W, R) - columns * R
+        return f"keys {rows}x{columns}{padded}" + (f"; dropped: {count_lines(*lost)}" if any(lost) else "")
 
-    def _check_size(self, H: int, W: int) -> None:
-        if min(H, W) < self.reduction:
-            raise UserError(f"a {H}x{W} map is smaller than reduction={self.reduction}")
+    def _keys(self, H: int, W: int) -> tuple[int, int]:
+        """Rows and columns of the coarser map."""
+        return max(H // self.reduction, 1), max(W // self.reduction, 1)
+
+
+@torch.fx.wrap  # a trace of the network calls it and does not follow its branch
+def _at_least(x: torch.Tensor, side: int) -> torch.Tensor:
+    """Tokens (B, H, W, C), padded with zeros at the bottom and right where a side is shorter than `side`."""
+    H, W = x.shape[1:3]
+    return F.pad(x, (0, 0, 0, max(side - W, 0), 0, max(side - H, 0))) if side > H or side > W else x

@@ -16,6 +16,7 @@ from typing import get_type_hints
 from torch import nn
 
 from ..errors import UserError, check_known
+from ..validation import can_check
 
 _mixers: dict[str, type[nn.Module]] = {}
 _listeners: list[Callable[[str], None]] = []
@@ -25,8 +26,10 @@ def register_mixer(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
     """Class decorator: make a mixer available under `name` in every scale, notebook and measure.
 
     Registering a name again replaces the mixer silently, so that a notebook cell can be run twice; models that were
-    built before keep the old one. Options called heads, window, block, halo, reduction or shift are given by the
-    design, in place of their defaults; convolutions and projections start as the backbone's do (std 0.02).
+    built before keep the old one. Options called heads, window, block, halo, reduction or shift get their values from
+    the design instead of their defaults. Convolutions and projections start as the backbone's do (std 0.02);
+    parameters that the mixer makes itself are drawn in its `reset_parameters()`, if a model is to draw them anew
+    (`init_weights`).
 
     Raises UserError if the name is no identifier or the class breaks the contract.
     """
@@ -84,15 +87,19 @@ def option_names(name: str) -> list[str]:
 
 
 def option_types(name: str) -> dict[str, object]:
-    """What each option is annotated with; without that the type of its default: any number for an int, all for None."""
+    """The annotation of each option; without one, the type of its default: any number for an int, all for None.
+
+    `object` where the annotation is no type.
+    """
     cls = get_mixer(name)
     try:
         hints = get_type_hints(cls.__init__)
     except Exception:  # an annotation need not be one that can be evaluated
         hints = {}
     defaults = {key: parameter.default for key, parameter in inspect.signature(cls).parameters.items() if key != "dim"}
-    loose = {int: float, type(None): object}
-    return {key: hints.get(key, loose.get(type(value), type(value))) for key, value in defaults.items()}
+    loose = {int: float | int, type(None): object}
+    types = {key: hints.get(key, loose.get(type(value), type(value))) for key, value in defaults.items()}
+    return {key: hint if can_check(hint) else object for key, hint in types.items()}
 
 
 def on_register(listener: Callable[[str], None]) -> None:

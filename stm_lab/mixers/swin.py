@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import UserError
-from ..layers import init_table, padded_note, split_heads
+from ..layers import check_static, init_table, padded_note, split_heads
 from .registry import register_mixer
 
 
@@ -24,44 +24,29 @@ class ShiftedWindowAttention(nn.Module):
 
     (B, H, W, C) -> (B, H, W, C), any H and W: the map is padded to whole windows, and the padding is never a key.
 
-    Raises UserError if `heads` does not divide `dim`, or `shift` is not in [0, window).
+    Raises UserError if `heads` does not divide `dim`, `window` is less than 1, or `shift` is not in [0, window).
     """
 
     def __init__(self, dim: int, *, heads: int | None = None, window: int = 7, shift: int = 0) -> None:
         super().__init__()
+        if window < 1:
+            raise UserError(f"window={window} must be at least 1")
         if not 0 <= shift < window:
             raise UserError(f"shift={shift} must be at least 0 and less than window={window}")
         self.heads = split_heads(dim, heads, head_dim=32)
         self.window, self.shift = window, shift
         self.qkv = nn.Linear(dim, 3 * dim)  # channels ([q, k, v], head, d)
         self.proj = nn.Linear(dim, dim)
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, self.heads))
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, self.heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The bias table as at the start: truncated normal."""
         init_table(self.relative_position_bias_table)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        B, H, W, C = x.shape
-        w, shift = self._window_and_shift(H, W)
-        rows, cols = -(-H // w), -(-W // w)
-        h, N, L = self.heads, rows * cols, w * w
-
-        qkv = F.pad(self.qkv(x), (0, 0, 0, cols * w - W, 0, rows * w - H))
-        if shift:
-            qkv = qkv.roll((-shift, -shift), (1, 2))
-        qkv = qkv.view(B, rows, w, cols, w, 3, h, C // h).permute(5, 0, 1, 3, 6, 2, 4, 7)
-        q, k, v = qkv.reshape(3, B, N * h, L, C // h)  # windows beside heads: the mask varies over both, not over B
-
-        bias = self._relative_bias(w).expand(N, h, L, L)
-        if shift or H % w or W % w:
-            bias = bias.masked_fill(~self._allowed(H, W, w, shift, x.device)[:, None], float("-inf"))
-        bias = bias.reshape(1, N * h, L, L).to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, N*h, L, d)
-
-        out = out.view(B, rows, cols, h, w, w, C // h).permute(0, 1, 4, 2, 5, 3, 6)  # (B, rows, w, cols, w, h, d)
-        out = out.reshape(B, rows * w, cols * w, C)
-        if shift:
-            out = out.roll((shift, shift), (1, 2))
-        return self.proj(out[:, :H, :W])
+        return self.proj(_attend(self, self.qkv(x)))
 
     def _window_and_shift(self, H: int, W: int) -> tuple[int, int]:
         side = min(H, W)
@@ -101,6 +86,34 @@ class ShiftedWindowAttention(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters of two or more dimensions that weight decay spares."""
         return {"relative_position_bias_table"}
+
+
+@torch.fx.wrap  # a trace of the network calls it and does not follow its branches
+def _attend(mixer: ShiftedWindowAttention, qkv: torch.Tensor) -> torch.Tensor:
+    """Projected tokens (B, H, W, 3C) -> what the windows give, (B, H, W, C)."""
+    B, H, W, C = *qkv.shape[:3], qkv.shape[3] // 3
+    check_static("swin", H, W)
+    w, shift = mixer._window_and_shift(H, W)
+    rows, cols = -(-H // w), -(-W // w)
+    h, N, L = mixer.heads, rows * cols, w * w
+
+    qkv = F.pad(qkv, (0, 0, 0, cols * w - W, 0, rows * w - H))
+    if shift:
+        qkv = qkv.roll((-shift, -shift), (1, 2))
+    qkv = qkv.view(B, rows, w, cols, w, 3, h, C // h).permute(5, 0, 1, 3, 6, 2, 4, 7)
+    q, k, v = qkv.reshape(3, B, N * h, L, C // h)  # windows beside heads: the mask varies over both, not over B
+
+    bias = mixer._relative_bias(w).expand(N, h, L, L)
+    if shift or H % w or W % w:
+        bias = bias.masked_fill(~mixer._allowed(H, W, w, shift, qkv.device)[:, None], float("-inf"))
+    bias = bias.reshape(1, N * h, L, L).to(q.dtype)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, N*h, L, d)
+
+    out = out.view(B, rows, cols, h, w, w, C // h).permute(0, 1, 4, 2, 5, 3, 6)  # (B, rows, w, cols, w, h, d)
+    out = out.reshape(B, rows * w, cols * w, C)
+    if shift:
+        out = out.roll((shift, shift), (1, 2))
+    return out[:, :H, :W]
 
 
 def _rolled_axis(size: int, w: int, shift: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from stm_lab import paths, yaml12
-from stm_lab.data.views import MIN_IMAGE_SIZE, Augmentation
-from stm_lab.designs import Design
+from stm_lab.data.views import Augmentation
+from stm_lab.designs import NETWORKS, Design
 from stm_lab.errors import UserError, check_known, shown
 from stm_lab.mixers import list_mixers, option_names
 from stm_lab.overrides import merge
@@ -53,7 +53,7 @@ class Outcome(BaseModel):
     recipe: str = "shapes"
     train_size: Count | None = None  # images, balanced over the classes; None: all
     validation_size: Count | None = None
-    image_size: Annotated[int, Field(ge=MIN_IMAGE_SIZE)] | None = None  # pixels; None: the recipe's
+    image_size: Count | None = None  # pixels; None: the recipe's
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of a validation image's shorter side that is seen
     augmentation: Augmentation = Augmentation()
     mixup: NotNegative = 0.0  # alpha; 0 is off
@@ -127,6 +127,20 @@ class TrainConfig(Outcome):
         design = self.model_options.get("design", "unified")
         return self.mixer if design == "unified" else f"{design}_{self.mixer}_{self.scale}"
 
+    def design(self) -> Design:
+        """The network's design, by `model_options`. Raises UserError for what it does not take, such as `num_classes`.
+
+        The mixer must be registered: `plugins` are loaded before.
+        """
+        options = dict(self.model_options)
+        network = options.pop("design", "unified")
+        check_known("design", network, NETWORKS, "model_options: ")
+        design = NETWORKS[network](self.mixer, self.scale)
+        try:
+            return design.override(**options)
+        except UserError as error:
+            raise UserError(f"model_options: {error}") from None
+
     def result_fields(self) -> dict[str, Any]:
         """The fields of `Outcome`, which decide what comes out."""
         return self.model_dump(mode="json", include=set(Outcome.model_fields))
@@ -158,7 +172,13 @@ def load_config(source: str | Path | Mapping[str, Any] | TrainConfig, /, **overr
         values, where = _extended(yaml12.read_mapping(path), path.parent, (path,)), str(source)
     values = merge(values, overrides)
     _check_no_options(values, where)
-    return validated(TrainConfig, values, where, also=["extends"])
+    config = validated(TrainConfig, values, where, also=["extends"])
+    if config.mixer in list_mixers():  # else one of its plugins may register it
+        try:
+            config.design()
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+    return config
 
 
 def _check_no_options(values: Mapping[str, Any], where: str) -> None:

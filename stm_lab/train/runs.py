@@ -46,6 +46,7 @@ def fit(
     """
     config = load_config(config, **overrides)
     load_plugins(config.plugins)
+    config.design()
     if on_row is not None and config.num_processes > 1:
         raise UserError("on_row cannot follow child processes; set num_processes = 1, or read the run's metrics.jsonl")
     folder = RunFolder(config)

@@ -94,8 +94,8 @@ class Trainer:
         recipe = data.load_recipe(config.recipe)
         self.label = f"{config.mixer} {config.scale} on {recipe.name}, seed {config.seed}"
         self.num_classes, self.view = len(recipe.classes), view_of(config)
+        self._make_model()  # before the data: what it refuses is refused before they are fetched
         self._load_data()
-        self._make_model()
         self.mix = mixing(config, self.num_classes)
         self.learning_rate = schedule(config, self.batches.steps)
         self.steps = self.learning_rate.steps

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torchvision.ops import deform_conv2d
 
 from stm_lab.mixers import get_mixer
+from stm_lab.mixers.dcn_v3 import _grid
 
 hand = exercises.by_hand("06")
 SIZES = [  # shape, groups
@@ -49,13 +50,13 @@ def test_offsets_and_logits_are_the_packages(shape, groups):
     offsets, logits = hand.look(x, mixer)
     for found, expected in zip((offsets, logits.softmax(-1)), mixer.sampling(x), strict=True):
         torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(hand.as_grid(hand.places_of(offsets)), packages_grid(mixer, offsets))
+    torch.testing.assert_close(hand.as_grid(hand.places_of(offsets)), packages_grid(offsets))
 
 
-def packages_grid(mixer, offsets):
+def packages_grid(offsets):
     """(B, H, W, h, 9, 2), which the package has as (B * h, H * W, 9, 2)."""
     B, H, W, h = offsets.shape[:4]
-    return mixer._grid(offsets).view(B, h, H, W, 9, 2).permute(0, 2, 3, 1, 4, 5)
+    return _grid(offsets).view(B, h, H, W, 9, 2).permute(0, 2, 3, 1, 4, 5)
 
 
 @each_size

@@ -73,9 +73,15 @@ def pvt(m, x):
     h, R = m.heads, m.reduction
     source = x
     if R > 1:
+        rows, columns = max(H, R), max(W, R)  # a side that is shorter gives one key, of zeros beyond the map
+        whole = torch.zeros(rows, columns, C, dtype=x.dtype)
+        whole[:H, :W] = x
         patches = [
-            [torch.einsum("yxc,ocyx->o", x[y : y + R, x_ : x_ + R], m.reduce.weight) for x_ in range(0, W - R + 1, R)]
-            for y in range(0, H - R + 1, R)
+            [
+                torch.einsum("yxc,ocyx->o", whole[y : y + R, x_ : x_ + R], m.reduce.weight)
+                for x_ in range(0, columns - R + 1, R)
+            ]
+            for y in range(0, rows - R + 1, R)
         ]
         source = torch.stack([torch.stack(row) for row in patches]) + m.reduce.bias
         source = F.layer_norm(source, (C,), m.norm.weight, m.norm.bias, 1e-5)

@@ -609,7 +609,7 @@ def test_a_damaged_manifest_is_named(raw, recipe):
 
 
 def test_too_small_a_size_is_refused_before_anything_is_made(tmp_path, raw, data_home, capsys):
-    arguments = ["data", "prepare", str(write_recipe(tmp_path)), "--data-root", str(raw), "--size", "16"]
+    arguments = ["data", "prepare", str(write_recipe(tmp_path)), "--data-root", str(raw), "--size", "0"]
     assert cli.main(arguments) == 2
-    assert capsys.readouterr().err == "error: size 16 is too small; at least 32\n"
+    assert capsys.readouterr().err == "error: size 0 is too small; at least 1\n"
     assert not data_home.exists()

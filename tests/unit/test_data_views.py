@@ -102,10 +102,10 @@ def test_broken_image_is_named(noise):
 
 
 def test_too_small_a_size_is_refused(noise):
-    with pytest.raises(UserError, match="image_size 31 is too small; at least 32"):
-        to_tensors(noise, 31)
-    with pytest.raises(UserError, match="31"):
-        TrainingViews(noise, image_size=31, augmentation=Augmentation())
+    with pytest.raises(UserError, match="image_size 0 is too small; at least 1"):
+        to_tensors(noise, 0)
+    with pytest.raises(UserError, match="image_size 0"):
+        TrainingViews(noise, image_size=0, augmentation=Augmentation())
 
 
 # ---- what a view is --------------------------------------------------------------------------------------------------

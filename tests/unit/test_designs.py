@@ -1,10 +1,12 @@
 """Originals against timm's own models, weight for weight, and the steps from there to the unified networks."""
 
 import copy
+import pickle
 import re
 from dataclasses import fields, replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -99,6 +101,60 @@ def test_original_is_timms_model_weight_for_weight(mixer, scale):
         maps = ours.forward_intermediates(x, indices=[0, 1, 2], intermediates_only=True)
         theirs_maps = theirs.forward_intermediates(x, indices=[0, 1, 2], intermediates_only=True)
         torch.testing.assert_close(maps, [m.contiguous() for m in theirs_maps], atol=1e-10, rtol=1e-8)
+
+
+@pytest.mark.parametrize("window", [3, 6, 9])
+def test_swins_shift_follows_its_window_as_in_timm(window):
+    """Logits of timm's network built for that window, with its weights; the same by stage, and not if it is given."""
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "num_classes": 10}
+    side = 32 * window  # whole windows in every stage, one in the last
+    theirs = timm.models.SwinTransformer(img_size=side, window_size=window, **sizes).double().eval()
+    ours = build_model("swin", "nano", design="original", window=window, depths=(2, 2, 2, 2)).double().eval()
+    ours.load_state_dict(by_our_names("swin", theirs.state_dict()))
+    x = torch.randn(1, 3, side, side, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), atol=1e-10, rtol=1e-8)
+    shifts = [block.mixer.shift for block in ours.stages[0].blocks]
+    assert shifts == [block.shift_size[0] for block in theirs.layers[0].blocks] == [0, window // 2]
+    by_stage = unified("swin", "nano").override(window=[window, 14, 4, 9])
+    assert [by_stage.mixer_options(stage, 1)["shift"] for stage in range(4)] == [window // 2, 7, 2, 4]
+    assert unified("swin", "nano").override(window=window, shift=1).mixer_options(0, 0)["shift"] == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"options": {"windw": 8}}, "unknown option 'windw'; did you mean 'window'"),
+        ({"options": {"window": 8.5}}, r"window = 8\.5: should be a valid integer"),
+        ({"options": {"window": True}}, "window = True: should be a valid integer"),
+        ({"options": 3}, "options = 3: should be a valid dictionary"),
+        ({"stage_options": {"heads": (1, 2)}}, "stage_options: heads = .*: tuple should have at least 4 items"),
+        ({"stage_options": {"heads": (1, 2, 4, "8")}}, r"stage_options: heads\.3 = '8': should be"),
+        ({"block_options": {"shift": ()}}, "block_options: shift = .*: tuple should have at least 1 item"),
+        ({"mixer": "swim"}, "unknown mixer 'swim'; did you mean 'swin'"),
+        ({"branches": True}, "branches = True: should be a valid integer"),
+        ({"mlp_conv": 1}, "mlp_conv = 1: should be a valid boolean"),
+        ({"dims": (8, 8, 16)}, "dims = .*: tuple should have at least 4 items"),
+    ],
+)
+def test_a_design_is_checked_when_it_is_made(wrong, says):
+    with pytest.raises(UserError, match=says) as error:
+        replace(unified("swin", "nano"), **wrong)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_equal_designs_have_equal_hashes(mixer):
+    """Python's contract of `__hash__`: also of copies, pickles, and of NumPy's numbers and lists that say the same."""
+    design = unified(mixer, "nano")
+    numpys = replace(design, dims=list(np.array(design.dims)), img_size=np.int64(64), layer_scale=np.float64(1e-6))
+    for same in (replace(design), copy.deepcopy(design), pickle.loads(pickle.dumps(design)), numpys):
+        assert (same, hash(same)) == (design, hash(design))
+    assert {type(dim) for dim in numpys.dims} == {int}
+    designs_of_all = {unified(each, scale) for each in MIXERS for scale in ("nano", "tiny")}
+    assert len(designs_of_all) == 2 * len(MIXERS)
+    assert design in designs_of_all
 
 
 def test_swins_odd_maps_are_padded_as_timm_does():
@@ -373,10 +429,10 @@ def test_a_design_is_built_under_the_name_that_it_has():
     [
         (lambda: build_model("swin", "micro", design="original"), "swin, original: unknown scale 'micro'"),
         (lambda: build_model("swin", "nano", design="orignal"), "unknown design 'orignal'; did you mean 'original'"),
-        (lambda: build_model("swin", "nano", stem="patch"), "unknown stem 'patch'; did you mean 'patches'"),
-        (lambda: build_model("swin", "nano", branches=3), "unknown branches 3; known: 1, 2"),
-        (lambda: build_model("swin", "nano", branches="one"), "branches must be a whole number, not 'one'"),
-        (lambda: build_model("swin", "nano", head=2), "head must be a string, not 2"),
+        (lambda: build_model("swin", "nano", stem="patch"), "stem = 'patch': .*; did you mean 'patches'"),
+        (lambda: build_model("swin", "nano", branches=3), "branches = 3: should be less than or equal to 2"),
+        (lambda: build_model("swin", "nano", branches="one"), "branches = 'one': should be a valid integer"),
+        (lambda: build_model("swin", "nano", head=2), "head = 2: should be 'conv', 'linear' or 'norm_linear'"),
         (lambda: build_model("halo", "nano", design=unified("swin", "nano")), "'halo': the design .* is one of 'swin'"),
         (
             lambda: build_model("swin", "nano", design=steps("swin", "nano")[1].design, pretrained=True),

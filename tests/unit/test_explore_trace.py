@@ -63,8 +63,8 @@ def test_answers_in_time(tracer):
     [
         ([], {}, "no mixers"),
         (["swim"], {}, "swin"),
-        (None, {"height": 31}, "height=31 must be 32 to 512"),
-        (None, {"width": 513}, "width=513 must be 32 to 512"),
+        (None, {"height": 0}, "height=0 must be 1 to 512"),
+        (None, {"width": 513}, "width=513 must be 1 to 512"),
         (["swin"], {"scale": "large"}, "large"),
     ],
 )

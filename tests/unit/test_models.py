@@ -40,7 +40,7 @@ def test_registry_lists_every_mixer_at_every_scale():
     assert stm_lab.list_scales() == ["nano", "micro", "tiny", "small", "base", "large"]
 
 
-@pytest.mark.parametrize("size", [(32, 32), (64, 64), (33, 47), (75, 50), (130, 32)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (28, 28), (31, 33), (75, 50), (130, 32)], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_forward_at_any_size(name, size):
     model = timm.create_model(name).eval()
@@ -50,7 +50,7 @@ def test_forward_at_any_size(name, size):
         assert model.forward_features(images(2, 3, *size)).shape == (2, model.num_features, height, width)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (75, 50)], ids=str)
+@pytest.mark.parametrize("size", [(28, 28), (75, 50)], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_backward_reaches_every_parameter(name, size):
     model = timm.create_model(name, num_classes=7).train()
@@ -102,6 +102,53 @@ def test_device_and_dtype(name):
         assert {tensor.dtype for tensor in nowhere.values() if tensor.is_floating_point()} == {torch.float16}
     with torch.device("meta"):
         assert build_model("swin", "nano", device="cpu").head.fc.weight.device.type == "cpu"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_drawn_late_are_those_of_a_model_built_here(name):
+    """Built on "meta", given storage, drawn: under one seed the same tensors, buffers included; again, other ones."""
+    late = timm.create_model(name, device="meta", layer_scale=0.5).to_empty(device="cpu")
+    for tensor in late.state_dict().values():
+        tensor.fill_(7)
+    torch.manual_seed(3)
+    late.init_weights()
+    torch.manual_seed(3)
+    here = timm.create_model(name, layer_scale=0.5)
+    torch.testing.assert_close(late.state_dict(), here.state_dict(), rtol=0, atol=0)
+    late.init_weights()
+    assert not torch.equal(late.stem[0].weight, here.stem[0].weight)
+
+
+def test_weights_that_nothing_draws_are_named(scratch_mixer):
+    @stm_lab.register_mixer(scratch_mixer)
+    class Scaled(torch.nn.Module):
+        def __init__(self, dim):
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.ones(dim))
+
+        def forward(self, x):
+            return self.gain * x
+
+    model = build_model(scratch_mixer, "nano")
+    with pytest.raises(UserError, match=r"stages\.0\.blocks\.0\.mixer \(Scaled\) has weights, but no reset_parameters"):
+        model.init_weights()
+    Scaled.reset_parameters = lambda self: torch.nn.init.ones_(self.gain)
+    model.init_weights()
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", ["unified_swin_nano", "original_convnext_nano"])
+def test_what_is_exchanged_is_in_the_models_mode(name, mode):
+    """A new classifier and a pruned network: torch's rule is that `model.training` holds for every module in it."""
+    model = timm.create_model(name).train(mode)
+    for change in (
+        lambda: model.reset_classifier(3),
+        lambda: model.reset_classifier(0, "max"),
+        lambda: model.prune_intermediate_layers([1]),
+        lambda: model.reset_classifier(0),
+    ):
+        change()
+        assert {module.training for module in model.modules()} == {mode}
 
 
 @pytest.mark.gpu
@@ -317,7 +364,7 @@ def test_position_embedding_meets_other_sizes_as_if_built_for_them(size):
                 state[name].permute(0, 3, 1, 2), target, mode="bilinear", align_corners=True
             ).permute(0, 2, 3, 1)
     other.load_state_dict(state)
-    x = images(1, 3, *other.design.image_shape)
+    x = images(1, 3, *other.design.img_size)
     torch.testing.assert_close(small(x), other(x), rtol=0, atol=1e-6)
 
 
@@ -339,7 +386,7 @@ def test_overrides():
     assert build_model("swin", "nano", layer_scale=1).stages[0].blocks[0].gamma1.dtype == torch.float32
     assert build_model("pvt", "nano", reduction=2).stages[3].blocks[0].mixer.reduction == 2
     numbers = {"window": np.int64(8), "img_size": np.int64(96), "drop_path_rate": np.float32(0.1)}
-    assert build_model("swin", "nano", **numbers).design.image_shape == (96, 96)
+    assert build_model("swin", "nano", **numbers).design.img_size == (96, 96)
     counted = build_model("swin", "nano", depths=np.array([1, 2, 1, 1]).tolist(), dims=tuple(np.array([8, 8, 16, 16])))
     assert counted.design == build_model("swin", "nano", depths=(1, 2, 1, 1), dims=(8, 8, 16, 16)).design
     assert {type(dim) for dim in counted.design.dims} == {int}
@@ -358,47 +405,47 @@ def test_overrides():
         (lambda: build_model("halo", "nano", num_clases=4), "unknown option 'num_clases'; did you mean 'num_classes'"),
         (lambda: timm.create_model("unified_swin_nano", depth=(1, 1, 1, 1)), "did you mean 'depths'"),
         (lambda: build_model("swin", "nano", window=[4, 4]), "takes one value, or four"),
-        (lambda: build_model("swin", "nano", depths=(1, 1, 1)), "depths must be four positive integers"),
-        (lambda: build_model("swin", "nano", depths=2), "depths must be four positive integers"),
-        (lambda: build_model("swin", "nano", depths=(True, 1, 1, 1)), "depths must be four positive integers"),
-        (lambda: build_model("swin", "nano", mlp_ratios=(4, 4, 4, np.int64(0))), "mlp_ratios must be four positive"),
-        (lambda: build_model("swin", "nano", layer_scale=-1.0), r"layer_scale must be a number of at least 0 .*-1\.0"),
-        (lambda: build_model("swin", "nano", layer_scale=math.nan), "layer_scale must be a number of at least 0 .*nan"),
-        (lambda: build_model("swin", "nano", norm_eps=-1.0), r"norm_eps must be a number of at least 0, not -1\.0"),
-        (lambda: build_model("swin", "nano", embed_eps=math.nan), "embed_eps must be a number of at least 0, not nan"),
-        (lambda: build_model("swin", "nano", stage_eps=math.inf), "stage_eps must be a number of at least 0, not inf"),
-        (lambda: build_model("swin", "nano", num_classes=-1), "num_classes must be at least 0 .*, not -1"),
+        (lambda: build_model("swin", "nano", depths=(1, 1, 1)), r"depths = \(1, 1, 1\): tuple should have at least 4"),
+        (lambda: build_model("swin", "nano", depths=2), "depths = 2: should be a valid tuple"),
+        (lambda: build_model("swin", "nano", depths=(True, 1, 1, 1)), r"depths\.0 = True: should be"),
+        (lambda: build_model("swin", "nano", mlp_ratios=(4, 4, 4, np.int64(0))), r"mlp_ratios\.3 = 0: should be"),
+        (lambda: build_model("swin", "nano", layer_scale=-1.0), r"layer_scale = -1\.0: should be greater"),
+        (lambda: build_model("swin", "nano", layer_scale=math.nan), "layer_scale = nan: should be a finite"),
+        (lambda: build_model("swin", "nano", norm_eps=-1.0), r"norm_eps = -1\.0: should be greater"),
+        (lambda: build_model("swin", "nano", embed_eps=math.nan), "embed_eps = nan: should be a finite"),
+        (lambda: build_model("swin", "nano", stage_eps=math.inf), "stage_eps = inf: should be a finite"),
+        (lambda: build_model("swin", "nano", num_classes=-1), "num_classes = -1: should be greater"),
         (lambda: build_model("swin", "nano").reset_classifier(-1), "num_classes must be at least 0 .*, not -1"),
-        (lambda: build_model("swin", "nano", img_size=(64,)), "img_size must be one number or"),
+        (lambda: build_model("swin", "nano", img_size=(64,)), r"img_size = \(64,\): tuple should have"),
         (lambda: build_model("swin", "nano", shift=[]), "takes one value, or four"),
         (lambda: build_model("convnext", "nano", kernel=4), "kernel=4 must be odd"),
         (lambda: build_model("halo", "nano", block=0), "block=0 must be at least 1"),
         (lambda: build_model("pvt", "nano", reduction=0), "reduction=0 must be at least 1"),
-        (lambda: build_model("swin", "nano", img_size=31), "img_size must be at least 32 on both sides, not 31x31"),
-        (lambda: build_model("swin", "nano", drop_path_rate=1.5), r"drop_path_rate must be in \[0, 1\)"),
+        (lambda: build_model("swin", "nano", img_size=0), r"img_size = 0: should be greater"),
+        (lambda: build_model("swin", "nano", drop_path_rate=1.5), r"drop_path_rate = 1\.5: should be less"),
         (lambda: build_model("swin", "nano", global_pool="mean"), "unknown global_pool 'mean'"),
         (lambda: build_model("swin", "nano", global_pool="fast"), "unknown global_pool 'fast'; known: '', avg, avgmax"),
         (lambda: build_model("swin", "nano", global_pool=""), "does not go with global_pool=''"),
-        (lambda: build_model("swin", "nano", window="eight"), "window must be a whole number, not 'eight'"),
-        (lambda: build_model("swin", "nano", window=8.0), r"window must be a whole number, not 8\.0"),
-        (lambda: build_model("swin", "nano", shift=[0, "a"]), "shift must be a whole number, not 'a'"),
-        (lambda: build_model("halo", "nano", heads="x"), "heads must be a whole number or None, not 'x'"),
-        (lambda: build_model("swin", "nano", img_size="64"), "img_size must be one number or .*, not '64'"),
-        (lambda: build_model("swin", "nano", img_size=(64, "a")), "img_size must be one number or"),
-        (lambda: build_model("swin", "nano", drop_path_rate="a"), "drop_path_rate must be a number, not 'a'"),
-        (lambda: build_model("swin", "nano", drop_rate="a"), "drop_rate must be a number, not 'a'"),
-        (lambda: build_model("swin", "nano", drop_rate=2), r"drop_rate must be in \[0, 1\], not 2"),
-        (lambda: build_model("swin", "nano", layer_scale="x"), "layer_scale must be a number, not 'x'"),
-        (lambda: build_model("swin", "nano", mlp_conv="no"), "mlp_conv must be True or False, not 'no'"),
-        (lambda: build_model("swin", "nano", num_classes="ten"), "num_classes must be a whole number, not 'ten'"),
-        (lambda: build_model("swin", "nano", num_classes=True), "num_classes must be a whole number, not True"),
-        (lambda: build_model("swin", "nano", in_chans=0), "in_chans must be at least 1, not 0"),
-        (lambda: build_model("swin", "nano", in_chans=-1), "in_chans must be at least 1, not -1"),
+        (lambda: build_model("swin", "nano", window="eight"), "window = 'eight': should be a valid integer"),
+        (lambda: build_model("swin", "nano", window=8.0), r"window = 8\.0: should be a valid integer"),
+        (lambda: build_model("swin", "nano", shift=[0, "a"]), r"shift\.1 = 'a': should be a valid integer"),
+        (lambda: build_model("halo", "nano", heads="x"), "heads = 'x': should be a valid integer"),
+        (lambda: build_model("swin", "nano", img_size="64"), r"img_size = '64': should be a valid"),
+        (lambda: build_model("swin", "nano", img_size=(64, "a")), r"img_size\.1 = 'a': should be"),
+        (lambda: build_model("swin", "nano", drop_path_rate="a"), "drop_path_rate = 'a': should be a valid"),
+        (lambda: build_model("swin", "nano", drop_rate="a"), "drop_rate = 'a': should be a valid number"),
+        (lambda: build_model("swin", "nano", drop_rate=2), "drop_rate = 2: should be less"),
+        (lambda: build_model("swin", "nano", layer_scale="x"), "layer_scale = 'x': should be a valid number"),
+        (lambda: build_model("swin", "nano", mlp_conv="no"), "mlp_conv = 'no': should be a valid boolean"),
+        (lambda: build_model("swin", "nano", num_classes="ten"), "num_classes = 'ten': should be a valid"),
+        (lambda: build_model("swin", "nano", num_classes=True), "num_classes = True: should be a valid integer"),
+        (lambda: build_model("swin", "nano", in_chans=0), "in_chans = 0: should be greater"),
+        (lambda: build_model("swin", "nano", in_chans=-1), "in_chans = -1: should be greater"),
         (lambda: build_model("swin", "nano", device="gpu"), "device='gpu' is not there"),
         (lambda: build_model("swin", "nano", dtype="bfloat16"), "dtype must be a floating point type .* 'bfloat16'"),
         (lambda: build_model("swin", "nano", dtype=torch.int8), "dtype must be a floating point type .* torch.int8"),
         (lambda: build_model("swin", "nano", features_only=True, feature_cls="fx"), "unknown feature_cls 'fx'; known"),
-        (lambda: build_model("swin", "nano")(torch.zeros(1, 3, 31, 64)), "at least 32x32, not 31x64"),
+        (lambda: build_model("swin", "nano")(torch.zeros(1, 3, 0, 64)), r"at least 1, not \(1, 3, 0, 64\)"),
         (lambda: build_model("swin", "nano")(torch.zeros(1, 1, 64, 64)), r"images must be \(B, 3, H, W\)"),
         (lambda: build_model("swin", "nano")(torch.zeros(3, 64, 64)), r"images must be \(B, 3, H, W\)"),
     ],
@@ -454,11 +501,11 @@ def test_options_of_ones_own_mixer_are_checked(scratch_mixer):
 
     build_model(scratch_mixer, "nano", factor=2, part=0.5, taps=2, why="anything")
     for wrong, says in [
-        ({"factor": 0.5}, "factor must be a whole number, not 0.5"),
-        ({"part": "x"}, "part must be a number, not 'x'"),
-        ({"part": [1, 1, 1, "x"]}, "part must be a number, not 'x'"),
+        ({"factor": 0.5}, "factor = 0.5: should be a valid integer"),
+        ({"part": "x"}, "part = 'x': should be a valid number"),
+        ({"part": [1, 1, 1, "x"]}, "stage_options: part.3 = 'x': should be a valid number"),
     ]:
-        with pytest.raises(UserError, match=f"unified_scratch_nano: {says}"):
+        with pytest.raises(UserError, match=f"design of scratch: {says}"):
             build_model(scratch_mixer, "nano", **wrong)
     Own.__init__.__annotations__["why"] = "not.to.be.found"  # by their defaults again
     build_model(scratch_mixer, "nano", factor=0.5, why="anything")

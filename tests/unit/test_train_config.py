@@ -67,7 +67,7 @@ def test_the_folder_belongs_to_what_changes_the_result(tmp_path, monkeypatch):
     assert folder.parent == tmp_path / "train"
     assert folder.name.startswith("shapes-halo-nano-s0-")
     assert load_config("quick", device="cpu", workers=2, data_root="x").run_dir() == folder
-    others = [{"lr": 1e-5}, {"seed": 1}, {"augmentation": {"erasing": 0.1}}, {"model_options": {"window": 2}}]
+    others = [{"lr": 1e-5}, {"seed": 1}, {"augmentation": {"erasing": 0.1}}, {"model_options": {"block": 2}}]
     assert len({load_config("quick", **other).run_dir() for other in others} | {folder}) == 5
     assert load_config("quick", out="here").run_dir().is_absolute()
 
@@ -112,7 +112,7 @@ WRONG = {
     "bool for a number": ({"lr": True}, "lr = True"),
     "number for text": ({"mixer": 3}, "mixer = 3"),
     "negative": ({"lr": -1.0}, "lr = -1.0"),
-    "too small": ({"image_size": 31}, "image_size = 31"),
+    "too small": ({"image_size": 0}, "image_size = 0"),
     "choice": ({"precision": "fp61"}, "did you mean 'fp16'?"),
     "nested choice": ({"augmentation": {"crop": "paded"}}, "did you mean 'pad'?"),
     "device": ({"device": "gpu"}, "device = 'gpu'"),
@@ -125,6 +125,14 @@ WRONG = {
     "an option of the mixer": ({"mixer": "swin", "window": 8}, "-p model_options.window=8"),
     "an option of the design": ({"depths": [1, 1, 1, 1]}, "-p model_options.depths=[1, 1, 1, 1]"),
     "one plugin": ({"plugins": "mine.py"}, "-p 'plugins=[mine.py]'"),
+    "an argument of the model": ({"model_options": {"num_classes": 5}}, "model_options: halo: unknown option 'num_cla"),
+    "channels of images": ({"model_options": {"in_chans": 1}}, "model_options: halo: unknown option 'in_chans'"),
+    "an argument of timm": ({"model_options": {"features_only": True}}, "unknown option 'features_only'"),
+    "weights": ({"model_options": {"pretrained": True}}, "unknown option 'pretrained'"),
+    "a place": ({"model_options": {"device": "meta"}}, "unknown option 'device'"),
+    "a scale": ({"model_options": {"scale": "tiny"}}, "unknown option 'scale'"),
+    "a network": ({"model_options": {"design": "orignal"}}, "unknown design 'orignal'; did you mean 'original'"),
+    "an option's type": ({"model_options": {"block": 4.5}}, "model_options: design of halo: block = 4.5: should be"),
     "augmentation is no mapping": ({"augmentation": "strong"}, "augmentation = 'strong'"),
 }
 

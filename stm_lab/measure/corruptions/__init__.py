@@ -29,7 +29,7 @@ _FUNCTIONS = {
     for module, names in zip((noise, blur, weather, digital), GROUPS.values(), strict=True)
     for name in names
 }
-MIN_SIDE = 32
+MIN_SIDE = 16  # pixels: the widest blur mirrors 10 of them at each edge
 
 
 def corrupt(
@@ -46,7 +46,7 @@ def corrupt(
         table: whose numbers (`TABLES`); default: `table_for` the images' size.
 
     Raises:
-        UserError: an unknown name, severity or table, and images that are none or smaller than 32 pixels.
+        UserError: an unknown name, severity or table, and images that are none or smaller than 16 pixels.
     """
     check_known("corruption", name, CORRUPTIONS)
     if severity not in SEVERITIES:
