@@ -122,7 +122,7 @@ def _sentence(schema: type[BaseModel], place: str, told: list[Mapping[str, Any]]
     first = told[0]
     if first["type"] == "value_error":  # a validator of ours: its own words
         return f"{place}: {first['ctx']['error']}" if place else str(first["ctx"]["error"])
-    wanted = list(dict.fromkeys(detail["msg"].removeprefix("Input should be ") for detail in told))
+    wanted = list(dict.fromkeys(_wanted(detail) for detail in told))
     is_input = first["msg"].startswith("Input should be ")
     message = f"should be {' or '.join(wanted)}" if is_input else wanted[0][0].lower() + wanted[0][1:]
     value = first["input"]
@@ -132,6 +132,10 @@ def _sentence(schema: type[BaseModel], place: str, told: list[Mapping[str, Any]]
     if any(detail["type"] == "string_type" for detail in told) and isinstance(value, int | float):
         message = f"{message}; write it in quotes: '{value}'"
     return f"{place} = {shown(value)}: {message}"
+
+
+def _wanted(detail: Mapping[str, Any]) -> str:
+    return "a mapping" if detail["type"] == "model_type" else detail["msg"].removeprefix("Input should be ")
 
 
 def _field(schema: Any, loc: tuple) -> Any:

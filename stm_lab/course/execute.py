@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import nbconvert
-import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -208,6 +207,8 @@ def _papermill(
                 folder.notebook,
                 {name: _plain(value) for name, value in values.items()},
                 cwd=folder.path,
+                kernel_name="python3",  # a notebook may name another, or none: the manager starts this interpreter
+                language="python",
                 kernel_manager_class=kernel.manager_class(),
                 progress_bar=False,
                 stdout_file=log,
@@ -276,7 +277,7 @@ def write_html(folder: RunFolder) -> None:
     if not folder.notebook.is_file():
         return
     try:
-        notebook = with_still_pictures(nbformat.read(folder.notebook, as_version=4))
+        notebook = with_still_pictures(folder.notebook)
         exporter = nbconvert.HTMLExporter(template_name="still", extra_template_basedirs=[str(TEMPLATES)])
         body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": folder.notebook.stem}})
         write_whole(folder.html, body.encode())  # or not at all: half a page would take the room of the status

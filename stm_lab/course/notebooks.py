@@ -6,15 +6,19 @@ They are made from the card here; `check_notebook` tells where a notebook differ
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from stm_lab.course.cards import Card, Parameter, dots, literal
 from stm_lab.course.exercises import exercise_cells, exercise_problems, task_source
 from stm_lab.errors import UserError, nearest
-from stm_lab.files import replace_bytes
+from stm_lab.files import read_bytes, read_text, replace_bytes, told
+from stm_lab.validation import validated
 
 GOES_ON = "raises-exception"  # Jupyter's tag: running all cells goes on after an error in this one
 TAGS = ("parameters", "by-hand", "template", "solution", "check", "explorer", GOES_ON)
@@ -85,24 +89,77 @@ def setup_call(card: Card) -> str:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def read_notebook(path: Path) -> dict[str, Any]:
-    """The notebook in a file (format 4), each cell's source as one string.
+class _Part(BaseModel):
+    """A part of a notebook, as far as this package, papermill and Jupyter read it."""
 
-    Read as the JSON it is: importing nbformat takes longer than many a notebook's work.
+    model_config = ConfigDict(strict=True)
+
+
+class _CellMetadata(_Part):
+    tags: list[str] = []
+    papermill: dict[str, Any] = {}
+
+
+class _Output(_Part):
+    output_type: Literal["stream", "display_data", "execute_result", "error"]
+    data: dict[str, Any] = {}
+    text: str | list[str] = ""
+
+
+class _Cell(_Part):
+    cell_type: Literal["code", "markdown", "raw"]
+    id: str = ""
+    metadata: _CellMetadata
+    source: str | list[str]
+    outputs: list[_Output] = []
+
+
+class _KernelSpec(_Part):
+    language: Literal["python"] = "python"
+
+
+class _LanguageInfo(_Part):
+    name: Literal["python", "ipython"] = "python"
+
+
+class _Metadata(_Part):
+    kernelspec: _KernelSpec = _KernelSpec()
+    language_info: _LanguageInfo = _LanguageInfo()
+    papermill: dict[str, Any] = {}
+
+
+class _Notebook(_Part):
+    nbformat: Literal[4]
+    nbformat_minor: int
+    metadata: _Metadata
+    cells: list[_Cell]
+
+
+def read_notebook(path: Path) -> dict[str, Any]:
+    """The notebook in a file (format 4, in Python), each cell's source as one string.
+
+    Accepts the files that Jupyter opens and papermill runs, so that a wrong file is refused before a run starts. The
+    notebook need not name a kernel: a run uses this interpreter. The file is read as JSON, because importing nbformat
+    takes longer than many a notebook's work.
 
     Raises:
-        UserError: the file is missing or no notebook.
+        UserError: the file is missing or holds no such notebook.
     """
+    with told():
+        has_mark = read_bytes(path).startswith(codecs.BOM_UTF8)
+    if has_mark:
+        raise UserError(f"{path}: begins with a byte-order mark, which Jupyter does not read; save it without one")
     try:
-        notebook = json.loads(path.read_bytes())
-        for cell in notebook["cells"]:
-            cell["source"] = "".join(cell["source"])
-            if cell["cell_type"] not in ("code", "markdown", "raw"):
-                raise ValueError(cell["cell_type"])
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not a Jupyter notebook (of format 4)") from None
+        notebook = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not a Jupyter notebook: no JSON at line {error.lineno} ({error.msg})") from None
+    except RecursionError:
+        raise UserError(f"{path}: not a Jupyter notebook: its JSON is nested too deeply") from None
+    if not isinstance(notebook, dict):
+        raise UserError(f"{path}: not a Jupyter notebook: it holds a {type(notebook).__name__}, not an object")
+    validated(_Notebook, notebook, f"{path}: not a Jupyter notebook of format 4 in Python")
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
     return notebook
 
 

@@ -1,20 +1,27 @@
-"""Widgets on pages, where nothing moves them: the still picture that stands beside each in a notebook's output."""
+"""Pages show an explorer by its still picture, which a notebook's output holds beside the widget."""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import json
 from pathlib import Path
-from typing import Any
+
+import nbformat
+
+from stm_lab.course.notebooks import read_notebook
 
 TEMPLATES = Path(__file__).parent / "site" / "templates"  # of them `still` gives pictures their alternative texts
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def with_still_pictures(notebook: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """The notebook, changed in place: a page shows the richest of an output's forms, and a widget's is an empty place.
+def with_still_pictures(path: Path) -> nbformat.NotebookNode:
+    """The notebook in a file, for a page. A page shows the richest form of an output, and cannot show a widget.
 
-    What is left is the picture with its alternative text, or the text where a widget has no picture.
+    The widget's form is left out; its picture with an alternative text remains, or its text if it has no picture.
+
+    Raises:
+        UserError: as `read_notebook`.
     """
+    notebook = nbformat.reads(json.dumps(read_notebook(path)), as_version=4)
     notebook["metadata"].pop("widgets", None)
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):

@@ -235,7 +235,7 @@ def test_sync_keeps_the_courses_notebooks_to_the_byte(name, tmp_path):
         ("{}", "not a Jupyter notebook"),
         ("not json", "not a Jupyter notebook"),
         ('{"cells": [{"cell_type": "sell", "source": ""}]}', "not a Jupyter notebook"),
-        ('{"cells": []}', "tagged 'parameters', found 0"),
+        ('{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}', "tagged 'parameters', found 0"),
     ],
 )
 def test_what_cannot_run_is_refused_in_one_line(card, content, expected):

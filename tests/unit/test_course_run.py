@@ -98,6 +98,13 @@ def test_a_run_leaves_everything_in_its_folder(course, tmp_path, monkeypatch):
     assert ["injected-parameters"] in tagged
 
 
+@pytest.mark.parametrize("metadata", [{}, {"kernelspec": {"name": "somebodys-env", "display_name": "Mine"}}])
+def test_a_notebook_need_not_name_this_interpreter(course, metadata):
+    path = course("import sys; lab.record(seed=0, executable=sys.executable)")
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "metadata": metadata}))
+    assert list(rows(run(1).path)["executable"]) == [sys.executable]
+
+
 def test_nothing_starts_with_a_wrong_value(course, tmp_path):
     course()
     for wrong in ({"epoch": 1}, {"epochs": "x"}, {"epochs": 0}):

@@ -16,7 +16,6 @@ from typing import Any, TextIO
 
 import jinja2
 import nbconvert
-import nbformat
 
 from stm_lab import paths
 from stm_lab.course.cards import Card, dots, find_card, load_cards
@@ -76,7 +75,7 @@ def write_site(
 
 def _page(job: Job, beside: Mapping[str, Card | None], of_site: Mapping[str, Any], solutions: bool) -> str:
     """The executed notebook, with the site's bar above it."""
-    notebook = with_still_pictures(nbformat.read(job.folder.notebook, as_version=4))
+    notebook = with_still_pictures(job.folder.notebook)
     notebook.cells = [cell for cell in notebook.cells if solutions or not _tagged(cell, "solution")]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
