@@ -24,9 +24,12 @@ from torch import nn
 from .designs import Design
 from .designs.design import Count
 from .errors import UserError, check_known
-from .layers import MergePatches, PatchConv2d, TokenConv2d, init_table
+from .layers import MergePatches, PatchConv2d, TokenConv2d, init_table, resize_embedding
 from .mixers import get_mixer
+from .published import load_pretrained
 from .validation import checked
+
+torch.fx.wrap("resize_embedding")  # its sizes are compared, which a symbolic trace cannot follow
 
 # a design's word -> layers over tokens, of (channels in, channels out, eps of the norms)
 _STEMS = {
@@ -187,15 +190,6 @@ class PositionEmbedding(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens (B, H, W, C) -> (B, H, W, C), at any H and W."""
         return x + resize_embedding(self.weight, x.shape[1], x.shape[2])
-
-
-@torch.fx.wrap
-def resize_embedding(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(1, H, W, C) -> (1, height, width, C)."""
-    if weight.shape[1:3] == (height, width):
-        return weight
-    weight = F.interpolate(weight.permute(0, 3, 1, 2), (height, width), mode="bilinear", align_corners=True)
-    return weight.permute(0, 2, 3, 1)
 
 
 class Stage(nn.Module):
@@ -461,9 +455,10 @@ class UnifiedBackbone(nn.Module):
         return take
 
     def load_pretrained(self, path: str | Path) -> None:
-        """timm's hook for `pretrained=True` with a cfg that says `custom_load`."""
-        from .published import load_pretrained  # here, because that module stands on this one
+        """Load a file of weights, published or ours, and adapt it to the model's classes, channels and sizes.
 
+        timm calls this for `pretrained=True`. Raises UserError if the file is refused or does not fit.
+        """
         load_pretrained(self, path)
 
     def get_classifier(self) -> nn.Module:

@@ -64,6 +64,14 @@ def check_static(mixer: str, *sides: int) -> None:
         )
 
 
+def resize_embedding(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(1, H, W, C) -> (1, height, width, C)."""
+    if weight.shape[1:3] == (height, width):
+        return weight
+    weight = F.interpolate(weight.permute(0, 3, 1, 2), (height, width), mode="bilinear", align_corners=True)
+    return weight.permute(0, 2, 3, 1)
+
+
 def init_table(table: torch.Tensor, std: float = 0.02) -> None:
     """In place: truncated normal as published, but cut at 4 std.
 

@@ -27,6 +27,7 @@ from .designs import NETWORKS, Design, list_scales, original_facts, original_sca
 from .errors import UserError, check_known
 from .mixers import get_mixer
 from .mixers.registry import on_register, option_names
+from .published import checkpoint_filter_fn
 
 default_cfgs = {}  # where timm looks for the pretrained cfgs of what is registered from this module
 
@@ -79,8 +80,9 @@ def build_model(
             the window unless it is given; heads do not follow the widths, nor halo the block (as in timm).
 
     A file of weights, published or ours, is loaded by `pretrained=True` with `pretrained_cfg_overlay={"file": path}`,
-    or `pretrained_cfg` alike: other classes, channels and sizes are fitted. What timm's `checkpoint_path` names, timm
-    reads itself, strictly: it must have our names, and the model's classes, channels and sizes.
+    or `pretrained_cfg` alike, and a state dict under the key "state_dict": other classes, channels and sizes are
+    fitted. A file named by timm's `checkpoint_path` is read by timm itself, strictly: it must have our names, and the
+    model's classes, channels and sizes.
 
     Returns a model of images (B, 3, H, W) -> logits (B, num_classes), H and W from 1 on.
     Raises UserError, naming the nearest, for any name that is not there; for a value of another type than its option's;
@@ -128,6 +130,7 @@ def _create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn
             pretrained,
             design=design.override(**kwargs),
             pretrained_cfg=cfg,
+            pretrained_filter_fn=checkpoint_filter_fn,
             feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter", "flatten_sequential": True},
             **own,
         )

@@ -34,9 +34,9 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
     Args:
         images: files, or folders whose image files are taken (hidden ones and those of folders in them are not).
         weights: the folder of a training, or of a notebook's run, whose finished trainings are all taken; a file of
-            weights, published or ours, that tells its mixer and scale (of its classes names are known if they are
-            ImageNet's 1,000, else numbers); or "pretrained": the weights that come with the package (scale nano, recipe
-            `shapes`).
+            weights, published or ours, that tells its mixer and scale (its classes have names if they are those of a
+            recipe that it names, or ImageNet's 1,000, else numbers); or "pretrained": the weights that come with the
+            package (scale nano, recipe `shapes`).
         top: how many classes, at least 1; all where there are fewer.
         device: None is the fastest at hand.
 

@@ -1,27 +1,32 @@
-"""Checkpoints in our models, those of OpenGVLab/STM-Evaluation (commit b62c4714) and our own; nothing is executed.
+"""Weights of others and of our own in our models: every way in reads, cleans and fits them here; nothing is executed.
 
-A file is read (`read_checkpoint`), its weights picked out (`_unwrap`), renamed (`_by_our_names`), brought to the shapes
-of the model where only the image or window size differs (`_fit`), and loaded if, and only if, everything fits.
+`read_weights` makes a clean state dict of a file or a mapping, and `fit` gives it the model's names and shapes, if all
+of it fits. Foreign names are those of OpenGVLab/STM-Evaluation (commit b62c4714).
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from timm.models import adapt_input_conv
-from torch import nn
 
-from .backbone import UnifiedBackbone, resize_embedding
 from .designs.unified import list_scales, unified
 from .errors import UserError
+from .layers import resize_embedding
+
+if TYPE_CHECKING:
+    from .backbone import UnifiedBackbone
 
 # published name -> ours, applied in turn; the families' names do not collide, so one table serves all
 _RENAMES = [
@@ -54,8 +59,8 @@ _RENAMES = [
 _REBUILT = (".attn.relative_position_index", ".attn_mask")  # buffers without information
 PUBLISHED_AT = "https://github.com/OpenGVLab/STM-Evaluation/releases/tag/cls-ckpt"  # the page of the files
 _EMBEDDING = "position_embedding.weight"  # the one entry whose layout differs
-_STEM = "stem.0.weight"  # every checkpoint with our names has it, and no published one
-_SIGNS = {  # one of our names that only one family has; pvt_v2's is asked for before pvt's
+_STEM, _CLASSIFIER = "stem.0.weight", "head.fc.weight"
+_SIGNS = {  # one of our names that only one family has; pvt_v2's is looked for before pvt's
     "halo": ".height_rel",
     "swin": ".relative_position_bias_table",
     "convnext": ".mixer.proj_in.",
@@ -63,73 +68,87 @@ _SIGNS = {  # one of our names that only one family has; pvt_v2's is asked for b
     "pvt_v2": ".mlp.conv.",
     "pvt": ".mixer.reduce.",
 }
+_EMA, _RAW = ("state_dict_ema", "model_ema"), ("state_dict", "model")  # where trainers put weights; timm's order
+_WRAPPERS = re.compile(r"^(?:(?:module|model|backbone|net)\.)+")  # DistributedDataParallel, Lightning, mmcv
+_SCALAR = np.float64(0).__reduce__()[0]  # makes a numpy number from its bytes
+_ALLOWED = [  # besides tensors and plain containers: what trainers save beside weights, and cannot run code
+    argparse.Namespace,
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]},
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # numpy 1 and 2
+]
+_SAID = 240  # characters of a message that name entries, if one of each kind takes no more
 
 
 class CheckpointMismatch(UserError):
-    """A checkpoint does not fit the model: `missing`, `unexpected` and `misshapen` hold every entry, by our names."""
+    """A checkpoint does not fit the model.
+
+    Attributes:
+        missing, unexpected, misshapen: every such entry, by our names; the message has at most three of each.
+    """
 
     def __init__(self, what: str, missing: list[str], unexpected: list[str], misshapen: list[str]) -> None:
         self.missing, self.unexpected, self.misshapen = missing, unexpected, misshapen
-        parts = [
-            f"{len(names)} {kind} ({', '.join(names)})"
-            for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
-            if names
-        ]
-        super().__init__(f"{what}: {'; '.join(parts)}")
+        kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
+        for shown in (3, 2, 1):
+            parts = [
+                f"{len(names)} {kind} ({', '.join(names[:shown])}{', ...' if len(names) > shown else ''})"
+                for kind, names in kinds.items()
+                if names
+            ]
+            if len(said := "; ".join(parts)) <= _SAID:
+                break
+        super().__init__(f"{what}: {said}")
 
 
 def load_published(
     model: UnifiedBackbone, source: str | Path | Mapping[str, object], *, use_ema: bool = True
 ) -> UnifiedBackbone:
-    """Load weights of the published code into one of our models, in place, and give the model back.
+    """Load weights of the published code, or of ours, into one of our models, in place, and return the model.
 
     Args:
         model: as built by `build_model`; its image size, window or block may differ from the checkpoint's, position
-            embeddings and relative tables are then resized as the published code does.
-        source: a path (.safetensors, or a file of torch.save) or a state dict, bare or under "model", "model_ema" or
-            "state_dict", with or without a "module." before every name.
-        use_ema: prefer "model_ema" where there is one.
+            embeddings and relative tables are then resized as the published code does. Classes and channels must be
+            the checkpoint's; `pretrained=True` adapts them too.
+        source: as for `read_weights`.
+        use_ema: as for `read_weights`.
 
-    Raises UserError if the file cannot be read without executing something, holds no weights, or has our names
-    already; CheckpointMismatch (a UserError) with every missing, unexpected and misshapen entry if they do not fit. The
-    model is unchanged then.
+    Raises UserError as `read_weights` does; CheckpointMismatch (a UserError) with every missing, unexpected and
+    misshapen entry if they do not fit. The model is unchanged then.
     """
-    checkpoint = source if isinstance(source, Mapping) else read_checkpoint(source)
     where = "the state dict" if isinstance(source, Mapping) else str(source)
-    weights = _unwrap(checkpoint, use_ema, where)
-    if _STEM in weights:
-        raise UserError(
-            f"{where} has stm_lab's own names already, not those of the published code: load it by "
-            f"{'model.load_state_dict(...)' if source is checkpoint else 'model.load_pretrained(path)'}"
-        )
-    _load(model, _by_our_names(weights), where)
+    model.load_state_dict(fit(read_weights(source, use_ema=use_ema), model, where))
     return model
 
 
 def load_pretrained(model: UnifiedBackbone, path: str | Path) -> None:
-    """Load a file for `pretrained=True`, in place: one of the published code, or one of ours (names as they are).
-
-    As timm does for its own, the classifier is left as it is where the number of classes differs, and the stem's
-    weights are summed or repeated where `in_chans` does. All else is strict.
+    """Load a file for `pretrained=True`, in place: as `load_published`, but other classes and channels are adapted.
 
     Raises UserError as `load_published` does.
     """
-    weights = _unwrap(read_checkpoint(path), True, str(path))
-    ours = model.state_dict()
-    found = weights if _STEM in weights else _by_our_names(weights)
-    found = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
-    fc = found.get("head.fc.weight")
-    if fc is not None and model.num_classes != len(fc):
-        found = {name: tensor for name, tensor in found.items() if not name.startswith("head.fc.")}
-        found |= {name: tensor for name, tensor in ours.items() if name.startswith("head.fc.")}
-    stem = found.get(_STEM)
-    if stem is not None and stem.shape[1] != model.in_chans:
-        found[_STEM] = adapt_input_conv(model.in_chans, stem)
-    _load(model, found, str(path))
+    weights = _adapted(_as_ours(read_weights(path)), model)
+    model.load_state_dict(fit(weights, model, str(path)))
+
+
+def checkpoint_filter_fn(state_dict: Mapping[str, object], model: UnifiedBackbone) -> dict[str, torch.Tensor]:
+    """Clean and fit weights that timm has read itself: a state dict, a folder, or a file of a hub.
+
+    timm calls this before it adapts the stem and the classifier to what the model's cfg declares of the weights.
+    Raises UserError as `load_published` does.
+    """
+    weights = _as_ours(read_weights(state_dict))
+    fitted, cfg = fit(_adapted(weights, model), model, "the state dict"), model.pretrained_cfg
+    cfg["num_classes"] = model.num_classes  # timm would drop a classifier of other classes than the cfg declares
+    if weights[_STEM].shape[1] == cfg["input_size"][0]:
+        fitted[_STEM] = weights[_STEM]  # timm adapts it alike, and warns of one that is adapted already
+    return fitted
 
 
 class Kind(NamedTuple):
-    """What a file's weights are of; None for what their names and shapes do not tell."""
+    """What a file's weights are of; None for what neither its metadata nor its names and shapes tell.
+
+    `mixer` is the timm name of the whole model where that is none of the unified design.
+    """
 
     mixer: str | None
     scale: str | None
@@ -137,22 +156,156 @@ class Kind(NamedTuple):
 
 
 def kind_of(path: str | Path) -> Kind:
-    """What model a file is for: by the names of its mixer, the widths and depths of its stages, and its classifier.
+    """What model a file is for.
 
-    Raises UserError for a file that `read_checkpoint` refuses or that holds no weights.
+    A file of ours names its architecture. Of others, the names of the mixer's weights and the widths and depths of the
+    stages tell.
+
+    Raises UserError as `read_weights` does.
     """
-    weights = _unwrap(read_checkpoint(path), True, str(path))
-    return _kind(weights if _STEM in weights else _by_our_names(weights))
+    kind = _kind(_as_ours(read_weights(path)))
+    architecture = read_facts(path).get("architecture")
+    if architecture is None:
+        return kind
+    network, _, name = architecture.partition("_")
+    mixer, _, scale = name.rpartition("_")
+    return Kind(mixer, scale, kind.classes) if network == "unified" else Kind(architecture, None, kind.classes)
+
+
+def sizes_of(path: str | Path) -> str:
+    """In words: the widths and depths of a file's stages, and at which scale its mixer has the nearest.
+
+    Raises UserError as `read_weights` does.
+    """
+    found = _as_ours(read_weights(path))
+    mixer, sizes = _mixer_of(found), _sizes(found)
+    if mixer is None or sizes is None:
+        return "stages unlike ours"
+    return f"widths {sizes[0]} and depths {sizes[1]}, nearest to scale {_nearest_scale(mixer, sizes)!r}"
+
+
+def read_facts(path: str | Path) -> dict[str, str]:
+    """The metadata of a .safetensors file, such as its `architecture`; nothing for other files.
+
+    Raises UserError for a file that is damaged.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except Exception as error:  # as in `_read`
+        raise _refused(path, error) from error
+
+
+def read_weights(source: str | Path | Mapping[str, object], *, use_ema: bool = True) -> dict[str, torch.Tensor]:
+    """A clean state dict: tensors by the names that the model without any wrapper has.
+
+    Args:
+        source: a path (.safetensors, or a file of torch.save that holds tensors, numbers, plain containers and
+            argparse.Namespace only) or a mapping. The weights may stand in it bare, or under "state_dict_ema",
+            "model_ema", "state_dict" or "model"; timm's `load_state_dict` chooses in this order too. Prefixes of
+            wrappers (torch.compile, DistributedDataParallel, Lightning, mmcv) are removed.
+        use_ema: prefer averaged weights where there are any.
+
+    Raises UserError if the file cannot be read without executing something, holds no weights, or weights that are not
+    finite.
+    """
+    where = "the state dict" if isinstance(source, Mapping) else str(source)
+    checkpoint = source if isinstance(source, Mapping) else _read(Path(source))
+    inside = next((checkpoint[key] for key in _EMA * use_ema + _RAW if isinstance(checkpoint.get(key), Mapping)), None)
+    if inside is None and any(isinstance(checkpoint.get(key), Mapping) for key in _EMA):
+        raise UserError(f"{where} holds EMA weights only; call with use_ema=True")
+    inside = checkpoint if inside is None else inside
+    strange = next((name for name, value in inside.items() if not isinstance(value, torch.Tensor)), None)
+    if strange is not None or not inside:
+        what = "it is empty" if strange is None else f"{strange!r} is a {type(inside[strange]).__name__}"
+        raise UserError(
+            f"{where} holds no weights, neither bare nor under {', '.join(map(repr, (*_EMA, *_RAW)))}: {what}"
+        )
+    given = {}  # clean name -> name in the source
+    for name in map(str, inside):
+        clean = _WRAPPERS.sub("", name.replace("_orig_mod.", ""))  # torch.compile wraps parts of a model, too
+        if given.setdefault(clean, name) != name:
+            raise UserError(f"{where} holds two models, {given[clean]!r} and {name!r}; give the state dict of one")
+    broken = [name for name, tensor in inside.items() if tensor.is_floating_point() and not _is_finite(tensor)]
+    if broken:
+        more = f", and {len(broken) - 1} more of {len(inside)}" if len(broken) > 1 else ""
+        raise UserError(f"{where} holds weights that are NaN or infinite ({broken[0]}{more}); take an earlier one")
+    return {clean: inside[name] for clean, name in given.items()}
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return bool(tensor.float().isfinite().all())  # float(): not every 8-bit type can tell
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    """The contents of a file. Raises UserError for one that is not there, is no dictionary, or wants to run code."""
+    if not path.is_file():
+        raise UserError(f"no such checkpoint: {path}; the published ones are at {PUBLISHED_AT}")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        with torch.serialization.safe_globals(_ALLOWED):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make the readers raise almost anything
+        raise _refused(path, error) from error
+    if not isinstance(checkpoint, Mapping):
+        raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a dictionary of weights")
+    return checkpoint
+
+
+def _refused(path: Path, error: Exception) -> UserError:
+    wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if wanted:
+        reason = f"it wants to run {wanted[1]}; only tensors, numbers and argparse.Namespace are read"
+    else:
+        reason = f"it is no .safetensors file and no plain file of torch.save: {_looks(path)}"
+    return UserError(f"{path} is refused: {reason}")
+
+
+def _looks(path: Path) -> str:
+    """In plain words, what a file that cannot be read seems to be."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return "it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of git-LFS to that file; fetch the file itself by 'git lfs pull'"
+    if path.suffix == ".safetensors" or start[:2] == b"PK" or start[:1] == b"\x80":  # as torch.save's: zip or pickle
+        return "it is damaged or cut off"
+    return "it does not begin like one, but like a text or something else"
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+def _as_ours(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights by our names, in our layout, and in 32 bits at least, so that sums over them are not rounded to 16."""
+    if any(name.startswith("downsample_layers.") for name in weights):  # of the published code
+        found = {_translate(name): tensor for name, tensor in weights.items() if not name.endswith(_REBUILT)}
+        weights = {
+            name: tensor.permute(0, 2, 3, 1) if name.endswith(_EMBEDDING) and tensor.ndim == 4 else tensor
+            for name, tensor in found.items()  # (1, C, H, W) -> (1, H, W, C)
+        }
+    return {
+        name: tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
+        for name, tensor in weights.items()
+    }
+
+
+def _translate(name: str) -> str:
+    for pattern, ours in _RENAMES:
+        name = re.sub(pattern, ours, name)
+    return name
 
 
 def _kind(found: Mapping[str, torch.Tensor]) -> Kind:
-    classes = len(found["head.fc.weight"]) if "head.fc.weight" in found else None
-    mixer, places = _mixer_of(found), [re.match(r"stages\.(\d)\.blocks\.(\d+)\.", name) for name in found]
-    blocks = Counter(int(stage) for stage, _ in {place.groups() for place in places if place})
-    firsts = [found.get(f"stages.{stage}.blocks.0.norm1.weight") for stage in sorted(blocks)]
-    if mixer is None or any(first is None for first in firsts):
+    classes = len(found[_CLASSIFIER]) if _CLASSIFIER in found else None
+    mixer, sizes = _mixer_of(found), _sizes(found)
+    if mixer is None or sizes is None:
         return Kind(mixer, None, classes)
-    sizes = (tuple(map(len, firsts)), tuple(blocks[stage] for stage in sorted(blocks)))
     designs = {scale: unified(mixer, scale) for scale in list_scales(mixer)}
     scale = next((scale for scale, design in designs.items() if (design.dims, design.depths) == sizes), None)
     return Kind(mixer, scale, classes)
@@ -164,93 +317,70 @@ def _mixer_of(found: Iterable[str]) -> str | None:
     return next((mixer for mixer, sign in _SIGNS.items() if any(sign in name for name in names)), None)
 
 
-def _by_our_names(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    found = {_translate(name): tensor for name, tensor in published.items() if not name.endswith(_REBUILT)}
-    return {
-        name: tensor.permute(0, 2, 3, 1) if name.endswith(_EMBEDDING) and tensor.ndim == 4 else tensor
-        for name, tensor in found.items()  # (1, C, H, W) -> (1, H, W, C)
-    }
+def _sizes(found: Mapping[str, torch.Tensor]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Widths and depths of the four stages; None if they are not built like ours."""
+    places = [re.match(r"stages\.(\d)\.blocks\.(\d+)\.", name) for name in found]
+    blocks = Counter(int(stage) for stage, _ in {place.groups() for place in places if place})
+    firsts = [found.get(f"stages.{stage}.blocks.0.norm1.weight") for stage in sorted(blocks)]
+    if len(firsts) != 4 or any(first is None for first in firsts):
+        return None
+    return tuple(map(len, firsts)), tuple(blocks[stage] for stage in sorted(blocks))
 
 
-def _load(model: UnifiedBackbone, found: Mapping[str, torch.Tensor], where: str) -> None:
-    """Load what was found, under our names, if and only if everything fits."""
-    ours = model.state_dict()
-    fitted = {name: _fit(name, tensor, ours[name], model) for name, tensor in found.items() if name in ours}
+def _nearest_scale(mixer: str, sizes: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
+    """The scale whose widths and depths differ by the smallest factors, all together."""
 
+    def distance(scale: str) -> float:
+        design = unified(mixer, scale)
+        pairs = zip(sizes[0] + sizes[1], design.dims + design.depths, strict=True)
+        return sum(abs(math.log(one / other)) for one, other in pairs)
+
+    return min(list_scales(mixer), key=distance)
+
+
+# ---- shapes ----------------------------------------------------------------------------------------------------------
+
+
+def fit(weights: Mapping[str, torch.Tensor], model: UnifiedBackbone, where: str) -> dict[str, torch.Tensor]:
+    """Weights by the names and in the shapes of the model, all of them, for `model.load_state_dict`.
+
+    Raises CheckpointMismatch, whose message begins with `where`, if any is missing, unexpected or misshapen.
+    """
+    found, ours = _as_ours(weights), model.state_dict()
+    fitted = {name: _fit(name, tensor, ours[name]) for name, tensor in found.items() if name in ours}
     missing = sorted(ours.keys() - found.keys())
     unexpected = sorted(found.keys() - ours.keys())
     misshapen = sorted(
         f"{name}: {tuple(found[name].shape)} for {tuple(ours[name].shape)}" for name, t in fitted.items() if t is None
     )
     if missing or unexpected or misshapen:
-        mixer = model.design.mixer
-        family = _mixer_of(found)
-        hint = f", it looks like one of mixer {family!r}" if family and family != mixer else ""
-        what = f"{where} does not fit this model of mixer {mixer!r}{hint}"
+        what = f"{where} does not fit this model of mixer {model.design.mixer!r}{_resemblance(found, model)}"
         raise CheckpointMismatch(what, missing, unexpected, misshapen)
-    model.load_state_dict(fitted)
+    return fitted
 
 
-def read_checkpoint(path: str | Path) -> Mapping[str, object]:
-    """Read a file of weights without executing anything in it.
-
-    A .safetensors file, or one of torch.save that holds tensors, plain containers and argparse.Namespace only. Raises
-    UserError for a file that is not there, is neither, or wants to run code.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no such checkpoint: {path}; the published ones are at {PUBLISHED_AT}")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make the readers raise almost anything
-        said = (str(error).partition("WeightsUnpickler error:")[2] or str(error)).strip() or type(error).__name__
-        wanted = re.search(r"GLOBAL ([\w.]+)", said)
-        if wanted:
-            reason = f"it wants to run {wanted[1]}; only tensors and argparse.Namespace are read"
-        else:
-            reason = f"it is no .safetensors file and no plain file of torch.save: {_looks(path)}"
-        raise UserError(f"{path} is refused: {reason}") from error
-    if not isinstance(checkpoint, Mapping):
-        raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a dictionary of weights")
-    return checkpoint
+def _resemblance(found: Mapping[str, torch.Tensor], model: UnifiedBackbone) -> str:
+    """What else weights look like, as the end of a sentence; nothing where mixer and sizes are the model's."""
+    mixer, sizes, own = _mixer_of(found), _sizes(found), model.design.mixer
+    of = f"mixer {mixer!r}" if mixer and mixer != own else ""
+    if sizes is not None and (of or sizes != (model.design.dims, model.design.depths)):
+        of += f"{' and ' if of else ''}scale {_nearest_scale(mixer or own, sizes)!r}"
+    return f", it looks like one of {of}" if of else ""
 
 
-def _looks(path: Path) -> str:
-    """In plain words, what a file that cannot be read seems to be."""
-    with path.open("rb") as file:
-        start = file.read(2)
-    if not start:
-        return "it is empty"
-    if path.suffix == ".safetensors" or start == b"PK" or start[:1] == b"\x80":  # as torch.save's begin, zip or pickle
-        return "it is damaged or cut off"
-    return "it does not begin like one, but like a text or something else"
+def _adapted(found: Mapping[str, torch.Tensor], model: UnifiedBackbone) -> dict[str, torch.Tensor]:
+    """Weights with the model's own classifier where the classes differ, and the stem for its channels, as timm does."""
+    found = dict(found)
+    if _CLASSIFIER in found and len(found[_CLASSIFIER]) != model.num_classes:
+        found = {name: tensor for name, tensor in found.items() if not name.startswith("head.fc.")}
+        found |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("head.fc.")}
+    stem = found.get(_STEM)
+    if stem is not None and stem.ndim == 4:  # another is misshapen
+        found[_STEM] = adapt_input_conv(model.in_chans, stem, base_chans=stem.shape[1])
+    return found
 
 
-def _unwrap(checkpoint: Mapping[str, object], use_ema: bool, where: str) -> dict[str, torch.Tensor]:
-    """The weights inside a checkpoint, by their published names."""
-    order = ("model_ema", "model", "state_dict") if use_ema else ("model", "state_dict")
-    inside = next((checkpoint[key] for key in order if isinstance(checkpoint.get(key), Mapping)), None)
-    if inside is None and isinstance(checkpoint.get("model_ema"), Mapping):
-        raise UserError(f"{where} holds EMA weights only; call with use_ema=True")
-    inside = checkpoint if inside is None else inside
-    weights = {str(name).removeprefix("module."): value for name, value in inside.items()}
-    strange = [name for name, value in weights.items() if not isinstance(value, torch.Tensor)]
-    if strange or not weights:
-        what = f"{strange[0]!r} is a {type(weights[strange[0]]).__name__}" if strange else "it is empty"
-        raise UserError(f"{where} holds no weights, neither bare nor under 'model', 'model_ema', 'state_dict': {what}")
-    return weights
-
-
-def _translate(name: str) -> str:
-    for pattern, ours in _RENAMES:
-        name = re.sub(pattern, ours, name)
-    return name
-
-
-def _fit(name: str, tensor: torch.Tensor, target: torch.Tensor, model: nn.Module) -> torch.Tensor | None:
+def _fit(name: str, tensor: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
     """The tensor in the shape that the model wants, or None if that is more than a change of size."""
     if tensor.shape == target.shape:
         return tensor

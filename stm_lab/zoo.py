@@ -7,30 +7,35 @@ folder of one or many trainings, or a file of weights, published or ours, or a f
 from __future__ import annotations
 
 import copy
+import inspect
+import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from pickle import PickleError
 from typing import TypeVar
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from stm_lab import build_model, data, jsonfiles, list_mixers, paths
+from stm_lab.backbone import UnifiedBackbone
+from stm_lab.designs import Design
 from stm_lab.devices import resolve_device
 from stm_lab.errors import UserError, check_known, nearest
+from stm_lab.mixers import option_names
 from stm_lab.pixels import EvaluationView
-from stm_lab.published import Kind, kind_of
+from stm_lab.published import Kind, kind_of, read_facts, read_weights, sizes_of
 from stm_lab.train.config import load_config
 from stm_lab.train.folder import CONFIG, load_run
 from stm_lab.train.folder import WEIGHTS as MODEL_FILE
 
 T = TypeVar("T")
 WORDS = ("pretrained", "none")
-_SUFFIXES = (".pth", ".pt", ".safetensors")  # of files of weights
-LAYER_SCALES = ("gamma", "gamma1", "gamma2", "gamma_1", "gamma_2")  # as our blocks and those of timm call them
+_SUFFIXES = (".pth", ".pt", ".safetensors", ".tar", ".ckpt", ".bin")  # of files of weights; timm's end in .pth.tar
+# the parameters that scale a branch in our blocks and in timm's; norms call theirs weight, activations scale
+_LAYER_SCALE = re.compile(r"(^|\.)(gamma(_?\d|_xca)?|ls\d|layer_scale(_?\d)?|layer_scale(_?\d)?\.scale|skipinit_gain)$")
 
 
 @dataclass(frozen=True)
@@ -129,10 +134,10 @@ def _weight_files(folder: Path) -> list[Path]:
 def _file_of(name: str, scale: str, kinds: Mapping[Path, Kind]) -> Path:
     """The one whose weights are those of that mixer at that scale. Raises UserError that lists what is there."""
     for path, kind in kinds.items():
-        if (kind.mixer, kind.scale) == (name, scale):
+        if kind.mixer is not None and _architecture(kind.mixer, kind.scale) == _architecture(name, scale):
             return path
     there = ", ".join(
-        f"{path.name} ({kind.mixer or 'no mixer of ours'} {kind.scale or ''})" for path, kind in kinds.items()
+        f"{path.name} ({' '.join(filter(None, kind[:2])) or 'no mixer of ours'})" for path, kind in kinds.items()
     )
     raise UserError(
         f"weights = {str(next(iter(kinds)).parent)!r}: no file for {name!r} at scale {scale!r} there; {there}"
@@ -151,6 +156,11 @@ def check_source(weights: str, where: str) -> str:
     return str(path)
 
 
+def _architecture(name: str, scale: str | None) -> str:
+    """timm's name of the model that a name means."""
+    return f"unified_{name}_{scale}" if name in list_mixers() else name.partition(".")[0]
+
+
 def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: torch.device) -> Subject:
     is_ours = name in list_mixers()
     if source == "none":
@@ -163,18 +173,18 @@ def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: t
             else:
                 model = timm.create_model(name, num_classes=count)
         return Subject(name, seed, model.eval().to(device), classes, recipe=recipe)
-    if source == "pretrained":
-        model = build_model(name, scale, pretrained=True) if is_ours else _pretrained_of_timm(name)
-    elif is_ours:  # with as many classes as the file has: another classifier would answer at random
-        model = build_model(name, scale, num_classes=kind_of(source).classes)
-        model.load_pretrained(source)
-    else:
-        model = _checkpoint_of_timm(name, source)
-    shipped_ones = source == "pretrained" and model.pretrained_cfg.get("tag") == "shapes"
-    of = "shapes" if shipped_ones else "imagenet-1k"
-    classes = data.load_recipe(of).classes
-    known, of = (classes, of) if len(classes) == model.num_classes else (None, None)
-    return Subject(name, 0 if shipped_ones else None, model.eval().to(device), known, recipe=of)
+    if source != "pretrained":
+        return _with_weights(name, Path(source), scale, device)
+    model = build_model(name, scale, pretrained=True) if is_ours else _pretrained_of_timm(name)
+    ships = model.pretrained_cfg.get("tag") == "shapes"
+    return _subject(name, 0 if ships else None, model, "shapes" if ships else "imagenet-1k", device)
+
+
+def _subject(name: str, seed: int | None, model: nn.Module, recipe: str, device: torch.device) -> Subject:
+    """A model with trained weights; its classes are the recipe's if it has as many."""
+    classes = data.load_recipe(recipe).classes
+    known, of = (classes, recipe) if len(classes) == model.num_classes else (None, None)
+    return Subject(name, seed, model.eval().to(device), known, recipe=of)
 
 
 def _pretrained_of_timm(name: str) -> nn.Module:
@@ -185,11 +195,51 @@ def _pretrained_of_timm(name: str) -> nn.Module:
         raise UserError(f"{name}: timm's weights cannot be fetched ({said}); weights = 'none', or a file") from error
 
 
-def _checkpoint_of_timm(name: str, path: str) -> nn.Module:
+def _with_weights(name: str, path: Path, scale: str | None, device: torch.device) -> Subject:
+    """The model of that name with the weights of a file, and with as many classes as they have.
+
+    Raises UserError if they are of another model.
+    """
+    architecture, facts = _architecture(name, scale), read_facts(path)
+    of = facts.get("architecture", architecture)
+    if of != architecture:
+        raise UserError(f"{path}: weights of {of}, not of {architecture}")
+    check_known("model", architecture, timm.list_models(), f"{path}: ")
+    options, view = _built_with(path, facts) if "architecture" in facts else ({}, {})
+    model = timm.create_model(architecture, num_classes=kind_of(path).classes, **options)
+    model.pretrained_cfg |= view
+    if isinstance(model, UnifiedBackbone):
+        model.load_pretrained(path)
+    else:
+        try:
+            model.load_state_dict(read_weights(path))
+        except RuntimeError as error:
+            raise UserError(f"{path}: not weights of {name} ({' '.join(str(error).split())[:200]})") from None
+    recipe = facts.get("recipe", "imagenet-1k")
+    return _subject(name, None, model, recipe if recipe in data.list_recipes() else "imagenet-1k", device)
+
+
+def _built_with(path: Path, facts: Mapping[str, str]) -> tuple[dict[str, object], dict[str, object]]:
+    """The options of the model that a file of ours says it is of, and its entries of a pretrained cfg.
+
+    Raises UserError for metadata that a training does not write; a file may come from anywhere.
+    """
     try:
-        return timm.create_model(name, checkpoint_path=path)
-    except (RuntimeError, OSError, LookupError, ValueError, TypeError, EOFError, PickleError, SafetensorError) as error:
-        raise UserError(f"{path}: not weights of {name} ({' '.join(str(error).split())[:200]})") from error
+        options, cfg = dict(json.loads(facts.get("model_args", "{}"))), {}
+        if "image_size" in facts:
+            size = int(facts["image_size"])
+            options, cfg = {"img_size": size} | options, {"input_size": (3, size, size)}
+        if "crop_pct" in facts:
+            cfg["crop_pct"] = float(facts["crop_pct"])
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: metadata that cannot be read ({error})") from None
+    mixer = facts["architecture"].partition("_")[2].rpartition("_")[0]
+    if options:
+        of_design = [field.name for field in fields(Design)]
+        known = [*inspect.signature(UnifiedBackbone).parameters, *of_design, *option_names(mixer)]
+        for option in options:
+            check_known("option", option, known, f"{path}: ")
+    return options, cfg
 
 
 def _of_folders(names: Sequence[str], source: Path, device: torch.device) -> list[Subject]:
@@ -262,8 +312,7 @@ def _whole(folders: Sequence[Path], load_one: Callable[[Path], T]) -> Iterator[T
 def of_training(folder: Path, device: torch.device) -> Subject:
     """The model of one finished training. Raises UserError where its recipe is gone, or has other classes by now."""
     model, config = load_run(folder, device=device), load_config(folder / CONFIG)
-    with safe_open(folder / MODEL_FILE, "pt") as file:
-        facts = file.metadata()
+    facts = read_facts(folder / MODEL_FILE)
     try:
         classes = data.load_recipe(config.recipe).classes
     except UserError as error:
@@ -276,20 +325,29 @@ def of_training(folder: Path, device: torch.device) -> Subject:
 
 
 def of_file(path: Path, device: torch.device) -> Subject:
-    """The model of a file of weights, published or ours, whose mixer and scale its names and shapes tell.
+    """The model of a file of weights: what its metadata name or, of a published one, what names and shapes tell.
 
     Raises UserError for a file that is no such one; it says what to give instead.
     """
     if path.parent.name == "checkpoints" and (path.parents[1] / CONFIG).is_file():
         raise UserError(f"{path}: a checkpoint of a training that goes on from it; give the folder {path.parents[1]}")
     kind = kind_of(path)
-    if kind.mixer is None or kind.scale is None:
-        what = "of none of the published mixers" if kind.mixer is None else f"of {kind.mixer}, at no scale of ours"
+    if kind.mixer is None:
         raise UserError(
-            f"{path}: weights {what}, so nothing there says which model they are of; give the folder of its training, "
-            f"or load it by name: stm_lab.zoo.load([name], file)"
+            f"{path}: weights of none of the published mixers, so nothing there says which model they are of; give the "
+            "folder of its training, or load it by name: stm_lab.zoo.load([name], file)"
         )
-    return _built(kind.mixer, str(path), kind.scale, "imagenet-1k", 0, device)
+    if kind.mixer not in list_mixers() and not timm.is_model(kind.mixer):
+        raise UserError(
+            f"{path}: weights of {kind.mixer!r}, which is not registered here; load the plugin of its mixer first, or "
+            "give the folder of its training"
+        )
+    if kind.scale is None and kind.mixer in list_mixers():
+        raise UserError(
+            f"{path}: weights of {kind.mixer}, at no scale of ours: {sizes_of(path)}; build a model of these sizes by "
+            "build_model(mixer, scale, dims=..., depths=...), and load it by model.load_pretrained(file)"
+        )
+    return _with_weights(kind.mixer, path, kind.scale, device)
 
 
 def shipped(device: torch.device) -> Iterator[Subject]:
@@ -301,11 +359,12 @@ def shipped(device: torch.device) -> Iterator[Subject]:
 
 @torch.no_grad()
 def switched_on(model: nn.Module) -> nn.Module:
-    """A copy whose layer scales are all 1: random weights are then seen at work, where blocks that start at 1e-6 are
-    seen asleep. A model without layer scales is copied as it is.
+    """A copy of a model, ours or timm's, whose layer scales and SkipInit gains are all 1.
+
+    Blocks that start at 1e-6 or 0 then show what their random weights do. Other scales, such as those of norms, stay.
     """
     model = copy.deepcopy(model)
     for name, parameter in model.named_parameters():
-        if name.rpartition(".")[2] in LAYER_SCALES:
+        if _LAYER_SCALE.search(name):
             parameter.fill_(1)
     return model

@@ -18,16 +18,16 @@ from typing import Any
 import safetensors.torch
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from stm_lab import build_model, data, files, jsonfiles, list_mixers, paths
+from stm_lab import build_model, data, files, jsonfiles, list_mixers, load_published, paths
 from stm_lab.devices import resolve_device
 from stm_lab.environment import code_fingerprint, describe_environment
 from stm_lab.errors import UserError
 from stm_lab.mixers import get_mixer
 from stm_lab.pixels import EvaluationView
 from stm_lab.plugins import load_plugins
+from stm_lab.published import read_facts
 from stm_lab.train.config import TrainConfig, load_config
 
 CONFIG, ENVIRONMENT, METRICS, WEIGHTS = "config.yaml", "environment.json", "metrics.jsonl", "model.safetensors"
@@ -193,11 +193,9 @@ class RunFolder:
         return jsonfiles.all_epochs(self.path / METRICS, self.config.epochs)
 
     def save_weights(self, state: Mapping[str, torch.Tensor], **facts: Any) -> None:
-        """Write a model's state in one go, with what `load_run` has to know about it beside the configuration."""
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        # not save_file, whose files nobody else may read
-        contents = safetensors.torch.save(state, {name: str(fact) for name, fact in facts.items()})
-        files.write_whole(self.path / WEIGHTS, _in_order(contents), durable=True)
+        """Write a model's state in one go, with `facts` and what else says of which model it is."""
+        contents = weights_with_facts(state, facts_of(self.config) | facts)
+        files.write_whole(self.path / WEIGHTS, contents, durable=True)
         for unfinished in self.path.glob(f"{WEIGHTS}.*{files.UNFINISHED}"):  # of a process that was killed
             unfinished.unlink(missing_ok=True)
 
@@ -209,6 +207,25 @@ def _replace(path: Path, text: str) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def facts_of(config: TrainConfig) -> dict[str, Any]:
+    """What a file of weights says of its model, so that it needs no configuration: how to build it, what it knows."""
+    options = {"design": "unified"} | config.result_fields()["model_options"]
+    facts = {
+        "architecture": f"{options.pop('design')}_{config.mixer}_{config.scale}",
+        "model_args": json.dumps(options, sort_keys=True),
+        "crop_pct": config.crop_pct,
+    }
+    # a path would mean nothing elsewhere
+    return facts | ({"recipe": config.recipe} if config.recipe in data.list_recipes() else {})
+
+
+def weights_with_facts(state: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> bytes:
+    """A .safetensors file of a model's state, with facts as its metadata; the same bytes whenever it is made."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # not save_file, whose files nobody else may read
+    return _in_order(safetensors.torch.save(state, {name: str(fact) for name, fact in facts.items()}))
 
 
 def _in_order(contents: bytes) -> bytes:
@@ -292,17 +309,12 @@ def load_run(folder: str | Path, *, device: str | torch.device = "cpu") -> nn.Mo
     if config.mixer not in list_mixers():
         _check_plugins(folder, config)
         load_plugins(config.plugins)
+    path = folder / WEIGHTS
     try:
-        with safe_open(folder / WEIGHTS, "pt") as file:
-            facts = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a handle, not a dict)
-        untrained = config.model_copy(update={"weights": "none"})
-        model = model_of(untrained, int(facts["num_classes"]), int(facts["image_size"]))
-        model.load_state_dict(state)
-    except (SafetensorError, KeyError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{folder / WEIGHTS}: not the weights of a training run ({error})") from None
-    except RuntimeError as error:  # load_state_dict lists what is missing, unexpected and misshapen
-        raise UserError(f"{folder / WEIGHTS}: {' '.join(str(error).split())}") from None
+        facts = read_facts(path)
+        num_classes, image_size = int(facts["num_classes"]), int(facts["image_size"])
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: not the weights of a training run ({error})") from None
+    untrained = config.model_copy(update={"weights": "none"})
+    model = load_published(model_of(untrained, num_classes, image_size), path)
     return model.eval().to(resolve_device(device))

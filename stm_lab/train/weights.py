@@ -11,14 +11,14 @@ import shlex
 import sys
 from pathlib import Path
 
-import safetensors.torch
-
 from stm_lab import data, jsonfiles
 from stm_lab.errors import UserError, WorkFailed
 from stm_lab.models import WEIGHTS
+from stm_lab.published import read_facts
 from stm_lab.train.config import TrainConfig, list_presets, load_config
 from stm_lab.train.evaluation import evaluate
-from stm_lab.train.folder import load_run, view_of
+from stm_lab.train.folder import WEIGHTS as MODEL_FILE
+from stm_lab.train.folder import load_run, view_of, weights_with_facts
 
 ROWS = WEIGHTS / "rows.jsonl"
 
@@ -36,9 +36,9 @@ def publish(run: str | Path) -> dict:
     state = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     WEIGHTS.mkdir(exist_ok=True)
     path = WEIGHTS / f"{name}.safetensors"
-    path.write_bytes(safetensors.torch.save({key: value.contiguous() for key, value in state.items()}))
+    path.write_bytes(weights_with_facts(state, read_facts(run / MODEL_FILE)))
 
-    model.load_pretrained(str(path))  # as whoever uses them will
+    model.load_pretrained(path)  # as every user will
     view = view_of(config)
     validation = data.load(config.recipe, "validation", data_root=config.data_root, image_size=view.resized_side)
     top1, _ = evaluate(model, *data.to_tensors(validation, view))

@@ -309,9 +309,10 @@ def test_load_run_says_what_is_wrong(short, tmp_path):
         load_run(tmp_path)
     config = result.run_dir / "config.yaml"
     config.write_text(config.read_text().replace("mixer: identity", "mixer: swin"))
-    with pytest.raises(UserError, match="relative_position_bias_table") as error:
+    with pytest.raises(UserError, match="does not fit this model of mixer 'swin'") as error:
         load_run(result.run_dir)
     assert "\n" not in str(error.value)
+    assert any("relative_position_bias_table" in name for name in error.value.missing)
     (result.run_dir / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="not the weights of a training run"):
         load_run(result.run_dir)

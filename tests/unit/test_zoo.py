@@ -189,7 +189,7 @@ def test_a_file_for_a_timm_model(tmp_path):
         (["halo"], "{trainings}/halo-s0", "the run is not finished"),
         (["halo"], "{empty}", "holds no trained model"),
         (["halo"], "{text}", "is refused: it is no"),
-        (["test_resnet"], "{text}", "text.pth: not weights of test_resnet"),
+        (["test_resnet"], "{text}", "text.pth is refused: it is no"),
         (["test_resnet"], "{published}", "not weights of test_resnet"),
     ],
 )
