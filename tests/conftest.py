@@ -1,5 +1,6 @@
 """What tests of several files share: helpers that they import by name, and small data and courses."""
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -12,19 +13,46 @@ for folder in ("golden", "unit"):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--once", action="store_true", help="each test with the first of its parameters alone")
+    parser.addoption("--once", action="store_true", help="each test with one of its parameters: the one marked `once`")
 
 
+@pytest.hookimpl(trylast=True)  # when those that `-m` leaves out are gone
 def pytest_collection_modifyitems(config, items):
-    """A property that holds for the first mixer mostly holds for all: enough for whoever is typing."""
-    if not config.getoption("--once"):
-        return
-    firsts = {}
+    if config.getoption("--once"):
+        kept = _representatives(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
+    items[:] = _longest_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def _representatives(items):
+    """A property that holds for one mixer mostly holds for all: enough for whoever is typing."""
+    chosen = {}
     for item in items:
-        firsts.setdefault((item.path, item.originalname, getattr(item, "cls", None)), item)
-    kept = set(firsts.values())
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = [item for item in items if item in kept]
+        test = (item.path, item.originalname, getattr(item, "cls", None))
+        if test not in chosen or item.get_closest_marker("once"):
+            chosen[test] = item
+    return set(chosen.values())
+
+
+def _longest_first(items, workers):
+    """In an order in which no worker is left with a long test while the others have none.
+
+    `--dist worksteal` gives each worker one piece of the list, all of one length, and those that are done take from the
+    ends of others. So each piece begins with its share of the notebooks' runs, then come modules with slow tests.
+    """
+    runs = [item for item in items if item.originalname == "test_runs_in_its_quick_profile"]
+    modules = {}
+    for item in items:
+        if item not in runs:
+            modules.setdefault(item.path, []).append(item)
+    slow = {path: sum(item.get_closest_marker("slow") is not None for item in of) for path, of in modules.items()}
+    order = sorted(modules, key=slow.get, reverse=True)
+    pieces = [
+        [*runs[worker::workers], *(item for path in order[worker::workers] for item in modules[path])]
+        for worker in range(workers)
+    ]
+    return [item for piece in sorted(pieces, key=len, reverse=True) for item in piece]
 
 
 RECIPE = """

@@ -19,7 +19,9 @@ from stm_lab.errors import UserError, check_known, nearest, shown
 from stm_lab.plugins import load_plugins
 from stm_lab.validation import validated
 
-Profile = Literal["quick", "demo", "class", "paper"]
+# `quick` is the defaults. `test` is the least that runs each cell and fills each explorer, for tests that run a notebook
+# for something else than its numbers; no learner is offered it.
+Profile = Literal["quick", "demo", "class", "paper", "test"]
 _TYPE = r"((list\[)?(int|float|str|bool|path)(?(2)\]))( \| None)?"
 
 
@@ -154,7 +156,10 @@ class Exercise(_Strict):
 
 
 class Card(_Strict):
-    """What `course.yaml` says of one notebook. The profile `quick` is the defaults, so it is not written down."""
+    """What `course.yaml` says of one notebook.
+
+    The profile `quick` is the defaults, so it is not written down; every card has a profile `test`, by default `quick`.
+    """
 
     name: str = Field(pattern=r"^[0-9][0-9]_[a-z0-9_]+$")
     folder: Path  # of `course.yaml`, and of the notebook
@@ -165,8 +170,8 @@ class Card(_Strict):
     difficulty: int = Field(ge=1, le=5)
     needs: Needs = Needs()
     parameters: dict[str, Parameter]
-    profiles: dict[Literal["demo", "class", "paper"], dict[str, Any]] = {}
-    resources: dict[Profile, Resources]
+    profiles: dict[Literal["demo", "class", "paper", "test"], dict[str, Any]] = {}
+    resources: dict[Profile, Resources]  # of all but `test`: of those that learners choose from
     outputs: list[str] = Field(min_length=1)  # what the run's folder holds at the end, in words
     exercises: list[Exercise] = []  # in the notebook's order
 
@@ -180,7 +185,7 @@ class Card(_Strict):
 
     @model_validator(mode="after")
     def _resources_fit(self) -> Card:
-        profiles = ["quick", *self.profiles]
+        profiles = ["quick", *(profile for profile in self.profiles if profile != "test")]
         for profile in profiles:
             if profile not in self.resources:
                 raise ValueError(f"resources: the profile {profile!r} is missing: minutes, memory_gb, cpus, gpus")
@@ -206,16 +211,21 @@ class Card(_Strict):
     def needs_of_profiles(self) -> dict[str, list[str]]:
         """What the profiles besides `quick` need more than it: a GPU, images of another recipe."""
         needs = {}
-        for profile, values in self.profiles.items():
-            recipe = values.get("recipe")
+        for profile in self.resources:
+            recipe = self.profiles.get(profile, {}).get("recipe")
             needs[profile] = ["a GPU"] * (self.resources[profile].gpus > 0)
             needs[profile] += [f"the images of `{recipe}`"] * (recipe is not None)
         return {profile: words for profile, words in needs.items() if words}
 
     def resources_of(self, profile: str) -> Resources:
         """What a run of that profile is expected to take. Raises UserError if the card has no such profile."""
-        check_known("profile", profile, self.resources, f"{self.name}: ")
-        return self.resources[profile]
+        self.check_profile(profile)
+        return self.resources["quick" if profile == "test" else profile]
+
+    def check_profile(self, profile: str) -> None:
+        """Raise UserError, with the nearest that learners choose from, if the card has no such profile."""
+        if profile != "test":
+            check_known("profile", profile, self.resources, f"{self.name}: ")
 
 
 def load_cards(folder: Path | None = None) -> dict[str, Card]:
@@ -292,7 +302,7 @@ def check_values(card: Card, values: Mapping[str, Any] | None = None, *, profile
         UserError: an unknown parameter, profile or choice (the nearest is named), a wrong type, a value out of range, a
             plugin that is missing or fails.
     """
-    check_known("profile", profile, ["quick", *card.profiles], f"{card.name}: ")
+    card.check_profile(profile)
     for name in values or {}:
         check_known("parameter", name, card.parameters, f"{card.name}: ")
     given = {**card.profiles.get(profile, {}), **(values or {})}

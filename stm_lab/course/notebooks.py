@@ -68,16 +68,17 @@ def _explained(parameter: Parameter) -> str:
     return parameter.help + limits
 
 
-def parameters_source(card: Card) -> str:
-    """The source of the cell tagged `parameters`.
+def parameters_source(card: Card, values: Mapping[str, Any] | None = None) -> str:
+    """The source of the cell tagged `parameters`; `values` by name, instead of some defaults.
 
     `Optional[int]`, not `int | None`: papermill does not recognise the latter and would warn of an unknown parameter.
     """
+    values = values or {}
     lines = ["from typing import Optional", ""] * any(p.optional for p in card.parameters.values())
     for name, parameter in card.parameters.items():
         annotation = parameter.kind.replace("path", "str")
         annotation = f"Optional[{annotation}]" if parameter.optional else annotation
-        lines.append(f"{name}: {annotation} = {literal(parameter.default)}  # {parameter.help}")
+        lines.append(f"{name}: {annotation} = {literal(values.get(name, parameter.default))}  # {parameter.help}")
     return "\n".join(lines)
 
 
@@ -178,7 +179,7 @@ def tags(cell: Mapping[str, Any]) -> list[str]:
 
 def check_runnable(card: Card) -> None:
     """Raise a UserError unless the notebook is there and has a cell for its parameters."""
-    _parameters_cell(card.path, read_notebook(card.path))
+    parameters_cell(card.path, read_notebook(card.path))
 
 
 def sync(card: Card) -> bool:
@@ -214,7 +215,7 @@ def _made_from(card: Card, notebook: Mapping[str, Any]) -> list[tuple[str, dict[
     cells = notebook["cells"]
     if not cells or cells[0]["cell_type"] != "markdown":
         raise UserError(f"{card.path}: the first cell must be the header, in Markdown")
-    parameters = _parameters_cell(card.path, notebook)
+    parameters = parameters_cell(card.path, notebook)
     made = [("header", cells[0], header_markdown(card)), ("parameters", parameters, parameters_source(card))]
     tasks = {one.number: one.task for one in exercise_cells(cells)}
     for number, exercise in enumerate(card.exercises, start=1):
@@ -225,7 +226,7 @@ def _made_from(card: Card, notebook: Mapping[str, Any]) -> list[tuple[str, dict[
     return made
 
 
-def _parameters_cell(path: Path, notebook: Mapping[str, Any]) -> dict[str, Any]:
+def parameters_cell(path: Path, notebook: Mapping[str, Any]) -> dict[str, Any]:
     found = [cell for cell in notebook["cells"] if "parameters" in tags(cell)]
     if len(found) != 1:
         raise UserError(f"{path}: one cell must be tagged 'parameters', found {len(found)}")

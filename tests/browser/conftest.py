@@ -23,6 +23,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 READY = 60  # seconds for the server to answer
 
 
+def _set_test_profile(folder: Path) -> None:
+    """Write the values of the profile `test` into the parameters cells: that the quick ones run, is tested elsewhere."""
+    from stm_lab.course.cards import load_cards
+    from stm_lab.course.notebooks import notebook_bytes, parameters_cell, parameters_source, read_notebook
+
+    for card in load_cards(folder).values():
+        notebook = read_notebook(card.path)
+        parameters_cell(card.path, notebook)["source"] = parameters_source(card, card.profiles.get("test"))
+        card.path.write_bytes(notebook_bytes(notebook))
+
+
 def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -36,6 +47,8 @@ def server(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("lab")
     shutil.copytree(notebooks_dir(), root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    if not os.environ.get("STM_LAB_SCREENSHOTS"):  # pictures for the manuals are those of the quick profile
+        _set_test_profile(root / "notebooks")
     port, token = _free_port(), secrets.token_hex(16)
     options = {
         "ServerApp.root_dir": root / "notebooks",

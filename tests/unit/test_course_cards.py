@@ -9,6 +9,7 @@ import yaml
 from stm_lab import UserError, list_mixers, paths
 from stm_lab.course.cards import Parameter, check_values, load_card, load_cards
 from stm_lab.course.folder import run_key
+from stm_lab.course.notebooks import header_markdown, parameters_source
 from stm_lab.mixers import registry
 
 PARAMETERS = {
@@ -110,6 +111,7 @@ def test_malformed_yaml_is_told_with_line_and_column(write_course):
         ({"profiles": {"quick": {}}}, ["quick"]),
         ({"profiles": {"demo": {"epoch": 1}}}, ["profile demo", "'epoch'", "'epochs'"]),
         ({"profiles": {"demo": {"epochs": 11}}}, ["profile demo", "epochs", "at most 10"]),
+        ({"profiles": {"test": {"epochs": 11}}}, ["profile test", "epochs", "at most 10"]),
         ({"parameters": {"epochs": {"type": "integer", "default": 1, "help": "x"}}}, ["'integer'"]),
         ({"parameters": {"epochs": {"type": "int", "default": "one", "help": "x"}}}, ["default", "int", "'one'"]),
         ({"parameters": {"epochs": {"type": "int", "default": 1, "help": "a = b"}}}, ["help"]),
@@ -118,6 +120,7 @@ def test_malformed_yaml_is_told_with_line_and_column(write_course):
         ({"resources": {"demo": ONE}}, ["01_small", "resources", "'quick' is missing"]),
         ({"resources": {"quick": ONE}}, ["resources", "'demo' is missing"]),
         ({"resources": {"quick": ONE, "demo": ONE, "paper": ONE}}, ["resources", "'paper'"]),
+        ({"resources": {"quick": ONE, "demo": ONE, "test": ONE}}, ["resources", "'test'"]),
         ({"resources": {"quick": ONE | {"minutes": 0}, "demo": ONE}}, ["resources.quick.minutes", "greater than 0"]),
         ({"resources": {"quick": ONE | {"minutes": "1"}, "demo": ONE}}, ["resources.quick.minutes", "'1'"]),
         ({"resources": {"quick": ONE | {"cpus": 0}, "demo": ONE}}, ["resources.quick.cpus"]),
@@ -141,6 +144,18 @@ def test_every_profile_has_its_resources(card):
     assert (card.resources_of("quick").cpus, card.resources_of("quick").gpus) == (1, 0)
     assert "01_small" in message(card.resources_of, "paper")
     assert "did you mean 'demo'?" in message(card.resources_of, "dmo")
+
+
+def test_the_profile_for_tests_costs_what_quick_costs_and_is_offered_to_nobody(write_course, declared):
+    profiles = PROFILES | {"test": {"epochs": 1}}
+    write_course({"01_small": declared | {"profiles": profiles}, "02_other": declared})
+    card, other = load_cards().values()
+    assert check_values(card, profile="test") == check_values(card) | {"epochs": 1}
+    assert check_values(other, profile="test") == check_values(other)
+    assert card.resources_of("test") == card.resources["quick"]
+    assert parameters_source(card, profiles["test"]) == parameters_source(card).replace("int = 2", "int = 1")
+    assert "test" not in header_markdown(card)
+    assert "did you mean" not in message(check_values, card, profile="tst")
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
