@@ -19,8 +19,8 @@ from stm_lab.errors import UserError, check_known, nearest, shown
 from stm_lab.plugins import load_plugins
 from stm_lab.validation import validated
 
-# `quick` is the defaults. `test` is the least that runs each cell and fills each explorer, for tests that run a notebook
-# for something else than its numbers; no learner is offered it.
+# `quick` is the defaults. `test` is the least that runs each cell and fills each explorer: for tests of anything but
+# the numbers, and no learner is offered it.
 Profile = Literal["quick", "demo", "class", "paper", "test"]
 _TYPE = r"((list\[)?(int|float|str|bool|path)(?(2)\]))( \| None)?"
 

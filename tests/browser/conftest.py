@@ -24,7 +24,7 @@ READY = 60  # seconds for the server to answer
 
 
 def _set_test_profile(folder: Path) -> None:
-    """Write the values of the profile `test` into the parameters cells: that the quick ones run, is tested elsewhere."""
+    """Write the values of the profile `test` into the parameters cells; other tests run the quick ones."""
     from stm_lab.course.cards import load_cards
     from stm_lab.course.notebooks import notebook_bytes, parameters_cell, parameters_source, read_notebook
 

@@ -15,6 +15,7 @@ from stm_lab.course.notebooks import (
     setup_call,
     sync,
 )
+from stm_lab.errors import WorkFailed
 
 PARAMETERS = {
     "epochs": {"type": "int", "default": 2, "range": [1, 10], "help": "passes"},
@@ -275,6 +276,7 @@ def test_what_cannot_be_written_stays_as_it_was(card, stored, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    assert "01_small.ipynb: No space left" in message(sync, card)
+    with pytest.raises(WorkFailed, match=r"01_small.ipynb: No space left"):
+        sync(card)
     assert stored.read_bytes() == before
     assert [path.name for path in stored.parent.iterdir() if path.suffix == ".part"] == []

@@ -98,7 +98,7 @@ def test_classes_have_their_names(models):
     assert "circle" not in text
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_every_state_is_drawn_in_half_a_second():
     """Of every mixer at nano, the image a new one each time."""
     mixers = stm_lab.list_mixers()

@@ -84,7 +84,7 @@ def test_a_click_on_the_map_chooses_the_token(own):
     assert bench._select(1, 14, 1e6) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_it_answers_in_half_a_second():
     bench = mixer_bench("convnext")
     image = bench.widget.children[1]  # the first one loads fonts

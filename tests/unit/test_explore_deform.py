@@ -70,7 +70,7 @@ def test_a_click_chooses_a_token_in_either_panel(learned):
     assert learned._select(0, 3, 7.8) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_learned_ones_answer_in_time(learned):
     learned.widget  # the first one loads fonts  # noqa: B018
     stopwatch = Stopwatch()
@@ -248,7 +248,7 @@ def test_every_change_is_drawn_once(moved):
     assert drawn[1]["x"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_moved_ones_answer_in_time(moved):
     moved.widget  # noqa: B018
     stopwatch = Stopwatch()

@@ -78,7 +78,7 @@ def test_all_switches_lead_to_the_unified_design(explorer):
         assert middle.removeprefix("now ") == last.removeprefix("unified ")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_answers_in_half_a_second(explorer):
     picture = explorer.widget.children[1]  # the first one loads fonts
     stopwatch = Stopwatch()

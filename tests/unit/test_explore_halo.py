@@ -43,7 +43,7 @@ def test_a_token_beyond_a_smaller_map_becomes_the_last(painter):
     assert "the token in row 2, column 13" in painter.figure(height=3, row=30, column=39).get_label()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_answers_within_half_a_second(painter):
     painter.widget  # the first picture: imports and fonts  # noqa: B018
     largest = {"height": 40, "width": 40}

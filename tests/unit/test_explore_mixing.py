@@ -118,7 +118,7 @@ def test_a_click_in_any_panel_sets_the_pixel(explorer, panel):
     assert (explorer.state["row"], explorer.state["column"]) == (9, 50)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_every_state_is_drawn_in_half_a_second(explorer):
     image = explorer.widget.children[1]  # the first one loads fonts
     stopwatch = Stopwatch()

@@ -37,7 +37,7 @@ def test_a_spread_is_drawn_and_said(rows):
     assert "± 0.4)" in label
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("log", [True, False])
 def test_every_state_is_drawn_in_half_a_second(explorer, log):
     picture = explorer.widget.children[1]  # the first one loads fonts

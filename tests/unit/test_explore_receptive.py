@@ -87,7 +87,7 @@ def test_a_click_on_the_scale_or_beside_the_panels_says_nothing(explorer):
     assert explorer.state == before
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_every_state_is_drawn_in_half_a_second(models):
     """At the size of the notebook, with a gradient for each new place; seen ones come from memory."""
     explorer = receptive_field(models, torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(1)))

@@ -150,6 +150,7 @@ def test_other_mixers_are_refused(models):
         explore.query_map({}, IMAGES)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("state", [{"stage": 4}, {"ratio": 1}, {"stage": 3, "model": "pvt_v2"}], ids=str)
 def test_answers_in_half_a_second_of_an_idle_core(models, state):
     """A state that was never seen, its forward pass included, and the picture of it."""

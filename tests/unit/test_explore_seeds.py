@@ -82,7 +82,7 @@ def test_scores_without_a_pair_are_refused(scores, names, message):
         seeds(scores, *names)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_answer_takes_less_than_half_a_second():
     explorer = seeds(SCORES)
     explorer.widget  # noqa: B018

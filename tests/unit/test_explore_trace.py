@@ -49,7 +49,7 @@ def test_a_scale_that_the_mixer_does_not_have_is_said_below_the_picture(tracer):
     assert "223,339,610 parameters" in tracer._picture.alt
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_answers_in_time(tracer):
     tracer.widget  # draws  # noqa: B018
     stopwatch = Stopwatch()

@@ -145,7 +145,7 @@ def test_a_click_on_features_changes_nothing(explorer):
     assert explorer.state == before
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_every_state_answers_in_half_a_second(models, images):
     """All six networks, at nano; processor time, on one core, and new states only."""
     explorer = explore.views(models, images)

@@ -58,7 +58,7 @@ def test_clicks_that_say_nothing(explorer):
     assert explorer._select(4, 0, 0) == {}  # not drawn yet
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_it_answers_in_time(explorer):
     assert explorer.widget  # the first one loads fonts
     stopwatch = Stopwatch()

@@ -243,7 +243,7 @@ def test_linear_probes_find_little_in_thousands_of_images(features, regularisati
 # ---- speed -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_thousand_images_a_second():
     """Of an idle core, as the promise says."""
     list(shapes.examples(0, "train", 0, 10))  # the banks are made once
