@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from kinds import each_kind
 from torch import nn
 
 import stm_lab
@@ -256,8 +257,8 @@ def test_transferred_attacks():
     assert same.truth == "own answers"
 
 
-@pytest.mark.parametrize("mixer", stm_lab.list_mixers())
-def test_every_mixer_is_left_as_it_was(mixer):
+@each_kind
+def test_every_kind_of_mixer_is_left_as_it_was(mixer):
     model = stm_lab.build_model(mixer, "nano", num_classes=4).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.random.get_rng_state()

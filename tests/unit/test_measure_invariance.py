@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from kinds import each_kind
 from PIL import Image
 from torch import nn
 
@@ -174,8 +175,8 @@ def test_the_batch_size_changes_nothing():
     np.testing.assert_array_equal(results[0].consistency_by_direction, results[1].consistency_by_direction)
 
 
-@pytest.mark.parametrize("mixer", stm_lab.list_mixers())
-def test_every_mixer_at_an_odd_size_is_left_as_it_was(mixer):
+@each_kind
+def test_every_kind_of_mixer_at_an_odd_size_is_left_as_it_was(mixer):
     model = stm_lab.build_model(mixer, "nano").train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     result = invariance(model, (torch.rand(2, 3, 75, 50), torch.tensor([1, 2])), strengths=[0, 7])

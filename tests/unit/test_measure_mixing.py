@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from kinds import KINDS
 from torch import nn
 
 import stm_lab
@@ -235,7 +236,7 @@ def test_only_convolutions_are_static(name):
         assert result.dynamic > 0.02
 
 
-@pytest.mark.parametrize("name", stm_lab.list_mixers())
+@pytest.mark.parametrize("name", KINDS)
 def test_random_signs_are_within_the_error_that_is_stated(name):
     mixer, x = built(name, channels=8), tokens(count=2, channels=8)
     exact = mixing_matrix(mixer, x)
@@ -257,7 +258,7 @@ def test_random_signs_have_no_bias():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", stm_lab.list_mixers())
+@pytest.mark.parametrize("name", KINDS)
 def test_in_a_network_the_tokens_are_those_that_reach_it(name):
     """The mixer of stage 1, block 1, with what a hook sees; by stage and by name; one token as in the matrix."""
     torch.manual_seed(0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from kinds import each_kind
 from torch import nn
 
 import stm_lab
@@ -147,8 +148,8 @@ def test_any_timm_model_is_measured_and_left_as_it_was(name):
     assert torch.equal(random_state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("mixer", stm_lab.list_mixers())
-def test_every_mixer_at_an_odd_size(mixer):
+@each_kind
+def test_every_kind_of_mixer_at_an_odd_size(mixer):
     result = effective_receptive_field(stm_lab.build_model(mixer, "nano"), torch.rand(2, 3, 75, 50))
     assert result.map.shape == (75, 50)
     assert (result.stage_size, result.cell) == ((3, 2), (1, 1))
@@ -353,7 +354,7 @@ def test_protocols_are_what_they_say_of_a_known_kernel():
     np.testing.assert_allclose(maps["replknet"], maps["positive"])
 
 
-@pytest.mark.parametrize("mixer", stm_lab.list_mixers())
+@each_kind
 def test_protocols_agree_where_they_must(mixer):
     torch.manual_seed(0)
     model, images = stm_lab.build_model(mixer, "nano", layer_scale=1.0), torch.rand(3, 3, 64, 64)
@@ -456,7 +457,7 @@ class Kept:
         return sum(self.storages.values())
 
 
-@pytest.mark.parametrize("mixer", stm_lab.list_mixers())
+@each_kind
 def test_computing_twice_keeps_less_and_gives_the_same(mixer):
     torch.manual_seed(0)
     model, images = stm_lab.build_model(mixer, "nano", layer_scale=1.0), torch.rand(1, 3, 128, 128)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from kinds import KINDS, soaked
 from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
 
@@ -24,6 +25,7 @@ MIXERS = list_mixers()
 UNIFIED = [f"unified_{mixer}_nano" for mixer in MIXERS]
 ORIGINAL = [f"original_{mixer}_nano" for mixer in ("swin", "convnext", "pvt", "pvt_v2")]  # the others are built alike
 NAMES = UNIFIED + ORIGINAL
+SOME = [f"unified_{mixer}_nano" for mixer in KINDS] + ORIGINAL[:1]  # where the backbone is tested, and not the mixers
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -60,7 +62,7 @@ def test_backward_reaches_every_parameter(name, size):
         assert torch.isfinite(parameter.grad).all(), parameter_name
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 def test_features_only(name):
     net = timm.create_model(name, features_only=True, out_indices=(0, 2)).eval()
     assert net.feature_info.reduction() == [4, 16]
@@ -71,7 +73,7 @@ def test_features_only(name):
 
 
 @pytest.mark.parametrize("feature_cls", ["list", "dict", "hook", timm.models.FeatureListNet], ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 def test_every_feature_class_of_timm_gives_the_same_maps(name, feature_cls):
     nets = []
     for given in ({}, {"feature_cls": feature_cls}):
@@ -160,7 +162,7 @@ def test_built_on_cuda(name):
     assert torch.isfinite(model(images(2, 3, 75, 50).to("cuda", torch.bfloat16))).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 def test_intermediates_are_what_forward_computes(name):
     model = timm.create_model(name).eval()
     x = images(2, 3, 64, 64)
@@ -189,7 +191,7 @@ def test_default_cfg_says_the_truth(name):
     assert (larger.crop_pct, larger.num_classes) == (0.875, 1000)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 def test_classifier(name):
     model = timm.create_model(name, num_classes=5, drop_rate=0.1).eval()
     x = images(2, 3, 64, 64)
@@ -206,14 +208,14 @@ def test_classifier(name):
     assert model.num_classes == 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 def test_in_chans_and_img_size_are_accepted(name):
     model = timm.create_model(name, in_chans=1, img_size=(96, 64)).eval()
     assert model(images(1, 1, 96, 64)).shape == (1, 10)
     assert model(images(1, 1, 64, 64)).shape == (1, 10)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 def test_gradient_checkpointing_changes_nothing(name):
     model = timm.create_model(name).train()
     x, grads = images(2, 3, 64, 64), []
@@ -268,7 +270,7 @@ def test_start_is_as_published(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", soaked(NAMES, besides=UNIFIED + ORIGINAL[:1]))
 def test_compile_has_no_graph_break(name):
     torch._dynamo.reset()
     model = timm.create_model(name).eval()
@@ -280,7 +282,7 @@ def test_compile_has_no_graph_break(name):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
-@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("mixer", soaked(MIXERS, besides=KINDS))
 def test_inductor_agrees(mixer):
     """A mixer compiled for real gives what it gives when run plainly, on a map that is padded."""
     torch._dynamo.reset()
@@ -303,7 +305,7 @@ def test_cuda_agrees_with_cpu(name):
             assert torch.isfinite(model.float()(x.float().cuda())).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 def test_copies_and_pickles(name):
     model = timm.create_model(name).eval()
     x = images(1, 3, 64, 64)

@@ -69,7 +69,7 @@ def test_forms_stay_within_their_reach():
         assert distance[stencil > 0].max() < shape_pairs.REACH / 10
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_identity_stays_at_chance_and_a_mixer_with_reach_does_not(tmp_path):
     short = {"train_size": 3000, "validation_size": 300, "epochs": 1.5, "device": "cpu"}
     top1 = {

@@ -233,7 +233,7 @@ def test_linear_probes_find_little(features):
 PROBES = [(raw_pixels, 1e-5), (colours, 1e-2), (textures, 1e-2), (spectrum, 1e-2)]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
 @pytest.mark.parametrize(("features", "regularisation"), PROBES)
 def test_linear_probes_find_little_in_thousands_of_images(features, regularisation):

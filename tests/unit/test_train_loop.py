@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from kinds import each_kind
 from torch.nn import functional as F
 
 import stm_lab
@@ -259,7 +260,7 @@ def test_the_folder_holds_the_run(short):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mixer", stm_lab.list_mixers())
+@each_kind
 def test_a_folder_gives_its_model_back(short, mixer):
     """Also pvt's, whose position embedding has the size of the images."""
     small = {"image_size": 96, "train_size": 8, "validation_size": 10, "batch_size": 8, "epochs": 1}

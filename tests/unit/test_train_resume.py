@@ -73,9 +73,14 @@ def kill_at_step(patch, step):
     patch.setattr(Trainer, "train_step", train_step)
 
 
+OFTEN = [2, 3, 5]  # these steps, one after the other
+SOME = [(1, OFTEN), (3, OFTEN), (None, OFTEN), (1, [0]), (3, [4]), (None, [6])]
+ALL = [(every, steps) for every in (1, 3, None) for steps in ([0], [1], [4], [6], OFTEN)]
+REST = [pytest.param(*one, marks=pytest.mark.soak) for one in ALL if one not in SOME]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [1, pytest.param(3, marks=pytest.mark.slow), None])
-@pytest.mark.parametrize("steps", [*(pytest.param([step], marks=pytest.mark.slow) for step in (0, 1, 4, 6)), [2, 3, 5]])
+@pytest.mark.parametrize(("every", "steps"), [*SOME, *REST], ids=str)
 def test_killed_at_any_step(short, whole, tmp_path, every, steps):
     for step in steps:
         with pytest.MonkeyPatch.context() as patch:
@@ -89,7 +94,7 @@ def test_killed_at_any_step(short, whole, tmp_path, every, steps):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["open", "half", "all but one", "written", "renamed"])
-@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.soak), 4])
 def test_killed_while_a_checkpoint_is_written(short, whole, tmp_path, when, step):
     write = files.write_whole
 
@@ -127,8 +132,11 @@ def test_the_last_two_are_kept(short, whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["cut", "flipped header", "flipped weight", "empty"])
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(
+    ("damage", "number"),
+    [("cut", 1), ("flipped header", 1), ("flipped weight", 2), ("empty", 1)]
+    + [pytest.param(*one, marks=pytest.mark.soak) for one in (("cut", 2), ("flipped header", 2), ("empty", 2))],
+)
 def test_damaged_checkpoints_are_passed_over_with_a_warning(short, whole, tmp_path, damage, number):
     for path in interrupted(short, tmp_path)[-number:]:
         contents = bytearray(path.read_bytes())
