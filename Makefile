@@ -21,7 +21,7 @@ help:
 	@echo "                (RECIPE=tiny-imagenet-40 DATA_ROOT=folder: on photographs)"
 	@echo "make lab        JupyterLab with the notebooks"
 	@echo "make test       style, unit, golden and notebook tests; test-fast: under two minutes; test-slow: the slow ones,"
-	@echo "                and those that \`make test\` leaves out, such as twenty kills of one training"
+	@echo "                and those that \`make test\` leaves out: twenty kills of one training, seconds of an idle core"
 	@echo "make test-browser   the explorers in a real JupyterLab, by Chromium; screenshots: and keep how they look"
 	@echo "make install    the environment alone"
 
@@ -47,7 +47,7 @@ lint: $(INSTALLED)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "not soak and not browser" tests
 
-# and each test with the first of its parameters alone
+# and each test with one of its parameters alone
 test-fast: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal --once \
 		-m "not slow and not soak and not browser" tests

@@ -31,7 +31,7 @@ def test_rates_are_of_both_settings_and_ratios_to_the_demand(monkeypatch):
     assert rates[0].images_per_second > rates[1].images_per_second
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_rates_that_were_promised():
     """3,000 images/s and core at 64 pixels, 150 at 224; the latter here with room for a busy machine: half of that."""
     small, large = bench_data(repeats=3, images=256)

@@ -105,12 +105,17 @@ def test_a_published_row_says_what_made_it(tmp_path, monkeypatch):
     assert config_of(row["command"]).result_fields() == row["config"]
 
 
+@pytest.fixture(scope="module")
+def validation():
+    return data.to_tensors(data.load("shapes", "validation"), 64)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_shipped_weights_reach_what_their_row_says(name):
+def test_shipped_weights_reach_what_their_row_says(name, validation):
     row = next(row for row in map(json.loads, ROWS.read_text().splitlines()) if row["name"] == f"{name}.shapes")
     model = timm.create_model(name, pretrained=True)
-    top1, _ = evaluate(model, *data.to_tensors(data.load("shapes", "validation"), 64))
+    top1, _ = evaluate(model, *validation)
     assert top1 == pytest.approx(row["top1_float16"], abs=0.3)  # float32 sums differ between machines
     assert top1 > 30  # chance is 10
 
