@@ -32,7 +32,7 @@ def refused(capsys, *arguments):
         (["demo", "--recpe", "shapes"], "--recipe"),
         (["demo", "-p", "epoch=3"], "00_quickstart: unknown parameter 'epoch'; did you mean 'epochs'?"),
         (["demo", "-p", "epochs=three"], "epochs: expected int, got 'three'"),
-        (["demo", "-p", "image_size=16"], "image_size = 16: must be at least 32"),
+        (["demo", "-p", "image_size=0"], "image_size = 0: must be at least 1"),
         (["demo", "-p", "mixers=[halo, swim]"], "did you mean 'swin'?"),
         (["demo", "-p", "epochs"], "key=value"),
         (["demo", "--recipe", "shaps"], "did you mean 'shapes'?"),

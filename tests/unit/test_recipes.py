@@ -114,7 +114,7 @@ def test_tiny_imagenet_names_wordnet_ids():
         ({"titel": "x"}, ["unknown key 'titel'", "'title'"]),
         ({"title": None}, ["title"]),
         ({"name": "x"}, ["'name'"]),
-        ({"image_size": 16}, ["image_size", "16", "32"]),
+        ({"image_size": 0}, ["image_size", "0", "1"]),
         ({"image_size": "large"}, ["image_size", "large"]),
         ({"classes": ["ring"]}, ["classes", "2"]),
         ({"classes": ["ring", "ring"]}, ["classes", "twice"]),
