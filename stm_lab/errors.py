@@ -44,9 +44,10 @@ def shown(value: object, width: int = 60) -> str:
 def nearest(name: object, known: Iterable[object]) -> str:
     """The suffix of an error message: the closest of `known` to `name`, or those that there are if none is close."""
     choices = sorted(map(str, known))
-    close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    folded = {choice.casefold(): choice for choice in choices}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {shown(close[0])}?"
+        return f"did you mean {shown(folded[close[0]])}?"
     told: list[str] = []
     for choice in choices:
         if told and len(", ".join([*told, choice])) > _LONGEST_LIST:

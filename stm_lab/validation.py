@@ -47,8 +47,9 @@ def validated(
         if alike:
             sentence = _missing([_place(values, each) for each in told])
         elif first["type"] == "extra_forbidden":
-            offered = set(_keys_beside(schema, first["loc"])) - known.keys() | set(also)
-            sentence = f"unknown key {shown(place)}; {nearest(first['loc'][-1], offered)}"
+            keys = set(_keys_beside(schema, first["loc"]))
+            keys = keys if len(first["loc"]) > 1 else keys - known.keys() | set(also)
+            sentence = f"unknown key {shown(place)}; {nearest(first['loc'][-1], keys)}"
         else:
             sentence = _sentence(schema, place, told)
         raise UserError(f"{where}: {sentence}{more}") from None
@@ -122,9 +123,8 @@ def _sentence(schema: type[BaseModel], place: str, told: list[Mapping[str, Any]]
     first = told[0]
     if first["type"] == "value_error":  # a validator of ours: its own words
         return f"{place}: {first['ctx']['error']}" if place else str(first["ctx"]["error"])
-    wanted = list(dict.fromkeys(_wanted(detail) for detail in told))
-    is_input = first["msg"].startswith("Input should be ")
-    message = f"should be {' or '.join(wanted)}" if is_input else wanted[0][0].lower() + wanted[0][1:]
+    wanted = list(dict.fromkeys(_expected(detail) for detail in told))
+    message = " or ".join([wanted[0], *(each.removeprefix("should be ") for each in wanted[1:])])
     value = first["input"]
     if first["type"] == "literal_error" and isinstance(value, str):
         choices = _choices(schema, first["loc"])
@@ -134,8 +134,12 @@ def _sentence(schema: type[BaseModel], place: str, told: list[Mapping[str, Any]]
     return f"{place} = {shown(value)}: {message}"
 
 
-def _wanted(detail: Mapping[str, Any]) -> str:
-    return "a mapping" if detail["type"] == "model_type" else detail["msg"].removeprefix("Input should be ")
+def _expected(detail: Mapping[str, Any]) -> str:
+    """Pydantic's words without those that are of use to programmers alone."""
+    if detail["type"] == "model_type":
+        return "should be a mapping"
+    message = detail["msg"].replace(" after validation", "").removeprefix("Input ")
+    return message[0].lower() + message[1:]
 
 
 def _field(schema: Any, loc: tuple) -> Any:

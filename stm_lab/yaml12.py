@@ -31,7 +31,7 @@ _TAG = "tag:yaml.org,2002:"
 def _integer(text: str) -> int:
     digits = len(text.lstrip("+-0"))
     if digits > 19 or not -(2**63) <= int(text) < 2**63:
-        raise ValueError(f"an integer of {digits} digits has more than 64 bits; write it in quotes if it is a name")
+        raise ValueError(f"an integer of {digits} digits is beyond 64 bits; write it in quotes if it is a name")
     return int(text)  # 010 is ten, not eight
 
 
@@ -158,7 +158,8 @@ def parse(text: str, where: str) -> Any:
         problem = f"the character {_named(chr(error.character))} is not allowed in YAML"
     except yaml.YAMLError as error:
         line, column = error.problem_mark.line, error.problem_mark.column
-        problem = next((better for said, better in _HINTS if said in error.problem), error.problem)
+        said = error.problem.replace("the node content", "a value")
+        problem = next((better for known, better in _HINTS if known in said), said)
     except (ValueError, OverflowError):  # of PyYAML's own int and chr
         line, column = loader.line, loader.column
         problem = "a number in an escape or a directive that is too large"

@@ -13,7 +13,7 @@ import warnings
 import typer
 
 from stm_lab.cli import course, data, models, results, runs
-from stm_lab.errors import UserError, WorkFailed
+from stm_lab.errors import UserError, WorkFailed, one_line
 from stm_lab.progress import write_to_any_console
 
 app = typer.Typer(
@@ -57,9 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _as_a_line(message: Warning | str, *_: object) -> str:
     """A warning as the user is told it, without the place in our code."""
-    return f"warning: {' '.join(str(message).split())}\n"
+    return f"warning: {one_line(str(message))}\n"
 
 
 def _complain(message: str, status: int) -> int:
-    print(" ".join(message.split()), file=sys.stderr)
+    print(one_line(message), file=sys.stderr)
     return status

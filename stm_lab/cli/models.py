@@ -50,7 +50,6 @@ def train(
     force: Annotated[bool, typer.Option(help="Start afresh, whatever the run's folder holds.")] = False,
 ) -> None:
     """Train one model, or go on where it was interrupted."""
-    from stm_lab.train.__main__ import main as train_main
+    from stm_lab.train.__main__ import train as perform
 
-    options = [f"-p{assignment}" for assignment in parameters] + (["--force"] if force else [])
-    raise typer.Exit(train_main([config, *options]))
+    raise typer.Exit(perform(config, parameters, force=force))

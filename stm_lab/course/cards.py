@@ -50,6 +50,10 @@ class Parameter(_Strict):
             raise ValueError(f"unknown type {shown(self.type)}; such as int, list[str], path | None")
         if self.range and self.item not in ("int", "float"):
             raise ValueError(f"a range is for numbers, not for {self.type}")
+        if isinstance(self.choices, str) and self.item not in ("str", "path"):
+            raise ValueError(f"choices: {self.choices} are names, not of type {self.type}")
+        if self.choices in ("recipes", "weights") and self.kind != self.item:
+            raise ValueError(f"choices: {self.choices} are for one value, not for {self.type}")
         self.read(self.default, "default")
         return self
 
@@ -314,6 +318,10 @@ def check_values(card: Card, values: Mapping[str, Any] | None = None, *, profile
     for name, parameter in card.parameters.items():
         if isinstance(parameter.choices, str):
             checked[name] = _check_dynamic(parameter.choices, checked[name], f"{card.name}: {name}")
+    if checked.get("recipe") and {"train_size", "validation_size"} & checked.keys():
+        from stm_lab import data  # here, because it is slow to import
+
+        data.load_recipe(checked["recipe"]).check_sizes(checked, f"{card.name}: ")
     return checked
 
 

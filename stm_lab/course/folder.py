@@ -205,7 +205,7 @@ def _sha256_within(folder: Path) -> dict[str, str]:
 
 def data_fingerprint(values: Mapping[str, Any]) -> str | None:
     """The fingerprint of the data that the parameters `recipe` and `data_root` name; None for a notebook without."""
-    if "recipe" not in values:
+    if values.get("recipe") is None:
         return None
     from stm_lab import data  # here, because it is slow to import
 

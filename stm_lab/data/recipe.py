@@ -159,6 +159,13 @@ class Recipe(_Part):
         """What to type for it on a command line."""
         return shlex.quote(self._given or self.name)
 
+    def check_sizes(self, values: Mapping[str, Any], where: str = "") -> None:
+        """Raise UserError if `train_size` or `validation_size` in `values` is more than the images of that split."""
+        for split, count in self.counts.items():
+            size = values.get(f"{split}_size")
+            if size is not None and size > count:
+                raise UserError(f"{where}{split}_size = {size}: {self.name} has {count:,} {split} images")
+
     @field_validator("classes", mode="before")
     @classmethod
     def _two_classes_or_more(cls, value: Any) -> Any:

@@ -7,11 +7,12 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch.distributed import is_torchelastic_launched
 
-from stm_lab.errors import UserError
+from stm_lab.errors import UserError, one_line
 from stm_lab.overrides import parse_overrides
 from stm_lab.processes import end_with_parent
 from stm_lab.progress import write_to_any_console
@@ -27,11 +28,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="start afresh, whatever the run's folder holds")
     write_to_any_console()
     options = parser.parse_args(arguments)
+    return train(options.config, options.overrides, force=options.force)
+
+
+def train(config: str, assignments: Iterable[str], *, force: bool) -> int:
+    """Train what a preset or file says, with these `key=value` on top; the exit status, as of `main`."""
     main_process = _is_main()
     if is_child() and is_torchelastic_launched():
         end_with_parent()
     try:
-        result = fit(load_config(options.config, **parse_overrides(options.overrides)), force=options.force)
+        result = fit(load_config(config, **parse_overrides(assignments)), force=force)
     except UserError as error:
         _complain(f"error: {error}", main_process)
         return 2
@@ -60,7 +66,7 @@ def _complain(text: str, main_process: bool) -> None:
 def _say(text: str, main_process: bool) -> None:
     """One process of several speaks for all."""
     if main_process:
-        print(text, file=sys.stderr, flush=True)
+        print(one_line(text), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ class RunFolder:
         self.path = config.run_dir()
         self.checkpoints = self.path / "checkpoints"
         start = _weights_file(config)
+        data.load_recipe(config.recipe).check_sizes(config.model_dump())
         self.identity = config.result_fields() | {
             "data": data.fingerprint(config.recipe, data_root=config.data_root),
             "pixels": data.pixels_of(

@@ -1,12 +1,20 @@
 """Malformed input of every kind is refused in one short line that names field, place and the nearest right thing."""
 
+import contextlib
+import io
+import json
 import re
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
+import small_course
 import yaml
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
-from stm_lab import data, yaml12
+from stm_lab import cli, data, yaml12
 from stm_lab.course.sweep import load_sweep, parse_shard
 from stm_lab.errors import LONGEST_MESSAGE, UserError, nearest
 from stm_lab.overrides import parse_overrides
@@ -51,8 +59,8 @@ LAUGHS = "\n".join(["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 
         ("a: !!timestamp 2024-13-45", "'!!timestamp' is not read here; leave it out"),
         ("a: !!python/name:os.system", "'!!python/name:os.system' is not read here"),
         ("a: !!int three", "'three' is no int"),
-        ("a: 1\nb: " + "9" * 5000, "line 2, column 4: an integer of 5000 digits has more than 64 bits"),
-        (f"a: {2**63}", "more than 64 bits; write it in quotes"),
+        ("a: 1\nb: " + "9" * 5000, "line 2, column 4: an integer of 5000 digits is beyond 64 bits"),
+        (f"a: {2**63}", "beyond 64 bits; write it in quotes"),
         ("a: 1e999", "'1e999' is larger than any number"),
         ("[" * 3000, "more than 40 deep"),
         ("a: " + "{a: " * 3000, "more than 40 deep"),
@@ -156,6 +164,10 @@ def write(folder, values):
         ({"classes": [0, 1]}, "classes: 0 is not a class's identifier, which is text; write it in quotes: '0'"),
         ({"classes": {"cat": 1, "dog": 2}}, "classes.cat = 1: should be a valid string; write it in quotes: '1'"),
         ({"extend": "imagenet-1k"}, "unknown key 'extend'; did you mean 'extends'?"),
+        ({"IMAGE_SIZE": 3}, "unknown key 'IMAGE_SIZE'; did you mean 'image_size'?"),
+        ({"subset": {"zzz": 3}}, "unknown key 'subset.zzz'; known: classes, fraction, per_class, seed"),
+        ({"subset": [1]}, "subset = [1]: should be a mapping"),
+        ({"subset": {"classes": []}}, "subset.classes = []: tuple should have at least 2 items, not 0"),
         ({"nam": "mine"}, "unknown key 'nam'; known: classes, counts, extends, fingerprint"),
         ({"name": "mine"}, "'name' is not a key"),
         ({"source": {"name": "shapes"}}, "source: 'kind' is missing; known: folder, generator, hub"),
@@ -221,6 +233,297 @@ def test_an_override_is_cut_where_it_is_told(assignment, says):
     assert len(message) < 250
 
 
+@pytest.mark.parametrize("split", RECIPE["counts"])
+@pytest.mark.parametrize("command", [("train", "quick"), ("run", "0")], ids=" ".join)
+def test_more_images_than_there_are_is_refused_by_name_before_anything_begins(
+    tmp_path, monkeypatch, capsys, command, split
+):
+    monkeypatch.setenv("STM_LAB_RUNS", str(tmp_path / "runs"))
+    sizes = {"train_size": 20, "validation_size": 20, f"{split}_size": 100000000}
+    given = {"recipe": write(tmp_path, RECIPE), **sizes}
+    assert cli.main([*command, *(word for name, value in given.items() for word in ("-p", f"{name}={value}"))]) == 2
+    count = RECIPE["counts"][split]
+    assert f"{split}_size = 100000000: mine has {count} {split} images" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("shard", ["9" * 5000 + "/" + "9" * 5000, "1/0", "²/³", "1", "1/2/3", ""])
 def test_a_shard_is_two_small_numbers(shard):
     assert "expected i/n" in refusal(parse_shard, shard)
+
+
+# ---- whatever the document ------------------------------------------------------------------------------------------
+
+DOCUMENTS = {
+    "recipe": [
+        RECIPE,
+        {"extends": "tiny-imagenet", "subset": {"classes": ["n01629819", "n02233338"], "per_class": 3, "seed": 1}},
+        RECIPE
+        | {
+            "classes": {"n1": "cat", "n2": "dog"},
+            "terms": "none",
+            "homepage": "none",
+            "size": "1 GB",
+            "fingerprint": "8cf488b575085f4f",
+            "max_broken": 1,
+            "source": [
+                {"kind": "folder", "layout": "imagefolder"},
+                {"kind": "parquet"},
+                {"kind": "webdataset", "shards": {"train": "t-{00..02}.tar", "validation": "v.tar"}, "labels": ["n1"]},
+                {
+                    "kind": "hub",
+                    "name": "a/b",
+                    "revision": "01234567" * 5,
+                    "files": {"train": "t*.parquet", "validation": "v*.parquet"},
+                    "gated": True,
+                },
+            ],
+        },
+    ],
+    "card": [
+        {
+            "01_small": small_course.CARD,
+            "12_other": {
+                "title": "Other",
+                "question": "?",
+                "goals": ["see"],
+                "minutes": 10,
+                "difficulty": 2,
+                "needs": {"gpu": True, "network": False, "data": "shapes"},
+                "parameters": {
+                    "epochs": {"type": "int", "default": 2, "range": [1, None], "help": "passes"},
+                    "lr": {"type": "float | None", "default": 0.1, "range": [None, 1.5], "help": "step"},
+                    "mixers": {"type": "list[str]", "default": ["halo"], "choices": "mixers", "help": "which"},
+                    "kind": {"type": "str", "default": "a", "choices": ["a", "b"], "in_key": False, "help": "which"},
+                },
+                "profiles": {"demo": {"epochs": 5}},
+                "resources": {
+                    "quick": {"minutes": 1, "memory_gb": 0.5},
+                    "demo": {"minutes": 1.5, "memory_gb": 2, "cpus": 2, "gpus": 0.5},
+                },
+                "outputs": ["rows"],
+                "exercises": [{"title": "One", "difficulty": 1, "importance": 5, "minutes": 10}],
+            },
+        }
+    ],
+    "sweep": [
+        {
+            "title": "Small",
+            "notebook": "01_small",
+            "profile": "quick",
+            "parameters": {"act": "score"},
+            "grid": {"mixer": ["halo", "swin"]},
+            "seeds": [0, 1],
+            "resources": {"minutes": 1, "memory_gb": 0.5, "cpus": 1, "gpus": 0},
+            "max_runs": 10,
+            "gather": {"by": "mixer", "metric": "score", "baseline": "halo"},
+        },
+        {"notebook": 1, "list": [{"mixer": "halo", "seed": 3}, {"mixer": "swin", "seed": 4}]},
+    ],
+    "configuration": [
+        {
+            "extends": "quick",
+            "mixer": "swin",
+            "scale": "nano",
+            "model_options": {"window": 4, "depths": [1, 1, 1, 1]},
+            "augmentation": {"flip": True, "crop": "pad", "auto_augment": "rand-m9", "erasing": 0.1},
+            "train_size": 100,
+            "image_size": 64,
+            "epochs": 3,
+            "lr": 1e-3,
+            "drop_path_rate": 0.1,
+            "ema_decay": None,
+            "precision": "no",
+            "plugins": [],
+            "weights": "none",
+            "seed": 1,
+            "device": "cpu",
+            "out": "here",
+        },
+        {"recipe": "shapes", "batch_size": 64, "mixup": 0.8, "warmup_epochs": 1, "num_processes": 1, "workers": 0},
+    ],
+    "overrides": [
+        {"mixer": "halo", "seed": 1, "model_options.window": 8, "lr": 1e-3},
+        {"act": "score", "seed": 3, "out": "here"},
+    ],
+    "rows": [
+        [
+            {
+                "notebook": "00_quickstart",
+                "parameters": {"epochs": 2, "mixers": ["halo", "swin"], "recipe": "shapes", "out": None},
+                "data": "d",
+                "code": "c",
+                "revision": "r",
+                "device": "cpu",
+                "seed": seed,
+                "seconds": 1.5,
+                "metrics": {"mixer": mixer, "top1": 50.0 + seed, "loss": 1, "step": 10},
+            }
+            for mixer in ("halo", "swin")
+            for seed in (0, 1)
+        ]
+    ],
+}
+
+
+class Raw(str):
+    """Text that stands in a document as it is."""
+
+
+# fmt: off
+TEXTS = [  # what stands in a document as it is; most of it is not YAML there
+    "", "~", "true", "no", ".inf", "-.inf", ".nan", "1e999", "1e308", "1e-400", "010", "0x1F", "12:30:45", "2024-13-45",
+    "!!timestamp 2024-13-45", "!!int x", "!!set {a}", "!x y", "&a [*a]", "*b", "- 1", "a: b", "\t", "%", "@", "`", "|",
+    ">", "'", '"', "]", "}", ",", "#", "---", "...", "? a", "<<", '"\\ud800"', '"\\U00110000"', '"\\0"', "\0", "\ud800",
+    "\ufeff", "\u2028", "\r", "\n", "\na: 1\n---\n", "9" * 5000, "-" + "9" * 400, f"{2**63}", "1" * 30 + ".5",
+    "[" * 300, "{a: " * 300, "[" * 30 + "]" * 30, "{<<: {a: 1}}", "{a: 1, a: 2}", "{1: 2}", "{[1]: 2}", "{null: 1}",
+    "NaN", "-Infinity",
+]
+VALUES = [
+    None, True, False, 0, 1, -1, 2, 3, 10**6, 10**12, 2**63 - 1, -(2**63), 0.0, -0.0, 0.5, 1.0, 1.5, 1e300, 5e-324,
+    "", " ", "x", "None", "null", "nan", "1", "\u00b2", "\u0663", "9" * 5000, "x" * 5000, "x/" * 3000, "../..", "~",
+    "~nobody_/x", "a\nb", "a\tb", "\x1b[31mred", "\u202eabc", "\u540d\u524d", "\U0001f98a", "{}", "%s", "[bold]x[/]",
+    "shapes", "quick", "halo", "x.yaml", "00_quickstart", "01_small.ipynb", "rand-m9-" * 3000, "{000..999999999}",
+    "x-{9..1}.tar", "a=b", "-p", "mine.yaml", ".", "int", "list[float]", "path | None", "paper",
+    [], {}, [[]], [{}], [None], [0, 1], [True], ["x"], ["x", "x"], [1.5], [["a"]], {"a": {}}, {"": 1}, {"x": None},
+    {"kind": "hub"}, {"a" * 5000: 1}, {"a\nb": [1]}, [1] * 300, list(range(300)), {str(i): i for i in range(300)},
+]
+# fmt: on
+
+
+def written(value):
+    """A document as text; mappings are lists of pairs in a tuple, so that a key can stand twice."""
+    if isinstance(value, Raw):
+        return str(value)
+    if isinstance(value, tuple):
+        return f"{{{', '.join(f'{written(key)}: {written(item)}' for key, item in value)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(written, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def as_pairs(value):
+    if isinstance(value, dict):
+        return tuple((key, as_pairs(item)) for key, item in value.items())
+    return [as_pairs(item) for item in value] if isinstance(value, list) else value
+
+
+def places(value, place=()):
+    """Where something stands in a document: the positions that lead there."""
+    items = [item for _, item in value] if isinstance(value, tuple) else value if isinstance(value, list) else []
+    return [place] * bool(place) + [one for i, item in enumerate(items) for one in places(item, (*place, i))]
+
+
+def misspelt(draw, name):
+    at = draw(st.integers(0, max(len(name) - 1, 0)))
+    return draw(st.sampled_from([name[:at] + name[at + 1 :], name[:at] + "e" + name[at:], name.upper(), name + "s"]))
+
+
+def changed(draw, value, place):
+    """The document with one change at a place: another value or key, a key misspelt, removed, or written twice."""
+    first, *rest = place
+    if rest:
+        item = value[first]
+        inner = (item[0], changed(draw, item[1], rest)) if isinstance(value, tuple) else changed(draw, item, rest)
+        return type(value)([*value[:first], inner, *value[first + 1 :]])
+    new = as_pairs(draw(st.sampled_from([*map(Raw, TEXTS), *2 * VALUES])))
+    how = draw(st.sampled_from(["value", "value", "value", "key", "misspelt", "removed", "twice", "wrapped"]))
+    item = value[first]
+    if isinstance(value, tuple):
+        key, old = item
+        name = key if isinstance(key, str) else "x"
+        another = {
+            "value": (key, new),
+            "key": (new, old),
+            "misspelt": (misspelt(draw, name), old),
+            "wrapped": (key, [old]),
+        }
+    else:
+        another = {"wrapped": [item]}
+    put = {"removed": [], "twice": [item, item]}.get(how, [another.get(how, new)])
+    return type(value)([*value[:first], *put, *value[first + 1 :]])
+
+
+@st.composite
+def documents(draw, kind):
+    """A document of a grammar's neighbourhood: one that is right, with one change or several."""
+    value = as_pairs(draw(st.sampled_from(DOCUMENTS[kind])))
+    for _ in range(draw(st.integers(1, 3))):
+        if found := places(value):
+            value = changed(draw, value, draw(st.sampled_from(found)))
+    return value
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a course of its own, in which nothing is trained and no notebook is run."""
+    folder = small_course.write(tmp_path_factory.mktemp("grammar"))
+
+    class Ready:
+        """Stands for a training: that one would begin is all that is asked."""
+
+        def __init__(self, config, force=False):
+            self.config = config
+
+        def run(self, on_row=None):
+            return SimpleNamespace(metrics={"top1": 0.0, "weights": "raw", "seconds": 0.0}, run_dir="nowhere")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("STM_LAB_NOTEBOOKS", str(folder))
+        patch.setenv("STM_LAB_RUNS", str(folder / "runs"))
+        patch.setenv("STM_LAB_DATA", str(folder / "data"))
+        patch.setattr("stm_lab.train.runs.Trainer", Ready)
+        patch.setattr("stm_lab.train.runs.launch", lambda *_, **__: None)
+        patch.setattr("stm_lab.train.runs.finished", lambda folder: Ready(None).run())
+        patch.setattr(sys.modules["stm_lab.course.run"], "perform", lambda *_, **__: True)
+        yield folder
+
+
+def done_or_told(*arguments):
+    """Run a command: it does what is asked, or refuses in one printable line of readable length."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = cli.main(list(arguments))
+        out.flush()
+        err.flush()
+    said = err.buffer.getvalue().decode()
+    assert status in (0, 2), said
+    assert all(line.isprintable() and len(line) <= LONGEST_MESSAGE + 10 for line in said.splitlines())
+    if status == 2:
+        assert out.buffer.getvalue() == b""
+        assert re.fullmatch(r"error: .+\n", said)
+    return status
+
+
+def commands_of(kind, value, place):
+    """Write a document where it belongs, and yield the commands that read it."""
+    if kind == "overrides":
+        given = [word for key, item in value for word in ("-p", f"{key}={written(item)}".replace("\0", ""))]
+        yield "train", "quick", *given
+        yield "run", "01_small", *given
+        return
+    name = {"card": "course.yaml", "rows": "rows.jsonl"}.get(kind, "mine.yaml")
+    text = "\n".join(map(written, value)) if kind == "rows" and isinstance(value, list) else written(value)
+    (place / name).write_text(text, encoding="utf-8", errors="surrogatepass")
+    file = str(place / name)
+    yield from {
+        "recipe": [("data", "show", file, "--classes")],
+        "card": [("course", "list"), ("course", "list", "--markdown"), ("course", "show", "12")],
+        "sweep": [("sweep", file, "--dry-run")],
+        "configuration": [("train", file)],
+        "rows": [("leaderboard", file), ("leaderboard", file, "--metric", "loss", "--by", "code", "--baseline", "c")],
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", [*DOCUMENTS])
+def test_any_document_near_a_right_one_is_read_or_refused_in_one_line(place, kind):
+    small_course.write(place)  # another kind may have spoilt its cards
+
+    @settings(derandomize=True, deadline=None, database=None, max_examples=40, phases=[Phase.generate, Phase.shrink])
+    @given(documents(kind))
+    def holds(value):
+        for command in commands_of(kind, value, place):
+            done_or_told(*command)
+
+    holds()
