@@ -42,6 +42,7 @@ lab: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
+	$(BIN)/lint-imports --no-cache --no-logo
 
 # one test process a core; each computes on one thread, so that two cores are two tests
 test: lint

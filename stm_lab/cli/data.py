@@ -100,7 +100,7 @@ def bench_data(
 ) -> None:
     """How many training views one core makes, beside how many images it trains."""
     from stm_lab import data
-    from stm_lab.data.bench import bench_data as measure
+    from stm_lab.cli.bench import bench_data as measure
 
     rates = measure(data.load_recipe(recipe) if recipe else None, data_root=data_root, repeats=repeats)
     lines = [

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from stm_lab import cli
-from stm_lab.data import bench
-from stm_lab.data.bench import bench_data, synthetic_photographs
+from stm_lab.cli import bench
+from stm_lab.cli.bench import bench_data, synthetic_photographs
 from stm_lab.data.sources import stored_images
 
 
