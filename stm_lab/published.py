@@ -77,28 +77,34 @@ _ALLOWED = [  # besides tensors and plain containers: what trainers save beside 
     *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]},
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # numpy 1 and 2
 ]
-_SAID = 240  # characters of a message that name entries, if one of each kind takes no more
+_SAID = 240  # characters of a message that tell the entries
 
 
 class CheckpointMismatch(UserError):
     """A checkpoint does not fit the model.
 
     Attributes:
-        missing, unexpected, misshapen: every such entry, by our names; the message has at most three of each.
+        missing, unexpected, misshapen: every such entry, by our names; the message has the first three,
+            and as many of the other kinds as fit in a short line.
     """
 
     def __init__(self, what: str, missing: list[str], unexpected: list[str], misshapen: list[str]) -> None:
         self.missing, self.unexpected, self.misshapen = missing, unexpected, misshapen
         kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
-        for shown in (3, 2, 1):
-            parts = [
-                f"{len(names)} {kind} ({', '.join(names[:shown])}{', ...' if len(names) > shown else ''})"
-                for kind, names in kinds.items()
-                if names
-            ]
-            if len(said := "; ".join(parts)) <= _SAID:
+        present = [(kind, names) for kind, names in kinds.items() if names]
+        for others in (3, 2, 1, 0):  # entries shown of each kind but the first
+            said = "; ".join(
+                f"{len(names)} {kind}{_some(names, others if place else 3)}"
+                for place, (kind, names) in enumerate(present)
+            )
+            if len(said) <= _SAID:
                 break
         super().__init__(f"{what}: {said}")
+
+
+def _some(names: list[str], count: int) -> str:
+    """The first names in brackets, if any are to be shown."""
+    return f" ({', '.join(names[:count])}{', ...' if len(names) > count else ''})" if count else ""
 
 
 def load_published(

@@ -7,7 +7,6 @@ folder of one or many trainings, or a file of weights, published or ours, or a f
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -235,8 +234,7 @@ def _built_with(path: Path, facts: Mapping[str, str]) -> tuple[dict[str, object]
         raise UserError(f"{path}: metadata that cannot be read ({error})") from None
     mixer = facts["architecture"].partition("_")[2].rpartition("_")[0]
     if options:
-        of_design = [field.name for field in fields(Design)]
-        known = [*inspect.signature(UnifiedBackbone).parameters, *of_design, *option_names(mixer)]
+        known = [*(field.name for field in fields(Design)), *option_names(mixer)]
         for option in options:
             check_known("option", option, known, f"{path}: ")
     return options, cfg

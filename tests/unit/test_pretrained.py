@@ -81,7 +81,7 @@ def test_the_command_of_a_shipped_file_trains_what_its_row_says():
     [
         ("quick", {"mixer": "pvt", "seed": 3, "lr": 5e-5, "train_size": 100}),
         ("class", {"augmentation": {"flip": False}, "ema_decay": None, "device": "cpu"}),
-        ("paper-cnn", {"mixer": "swin", "model_options": {"depths": [1, 2, 1, 1], "design": "original"}}),
+        ("paper-cnn", {"mixer": "swin", "scale": "tiny", "model_options": {"design": "original", "window": 6}}),
         ("quick", {"plugins": ["a folder/it's mine.py"], "recipe": "shapes"}),
     ],
 )
