@@ -66,7 +66,7 @@ def check_static(mixer: str, *sides: int) -> None:
 
 def resize_embedding(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(1, H, W, C) -> (1, height, width, C)."""
-    if weight.shape[1:3] == (height, width):
+    if not torch.compiler.is_exporting() and weight.shape[1:3] == (height, width):  # an export may leave sizes open
         return weight
     weight = F.interpolate(weight.permute(0, 3, 1, 2), (height, width), mode="bilinear", align_corners=True)
     return weight.permute(0, 2, 3, 1)

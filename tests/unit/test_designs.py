@@ -472,5 +472,5 @@ def test_a_design_passes_through_a_training(few, tmp_path):
     (one,) = zoo.load(["original_convnext_nano"], tmp_path / "runs", device="cpu")
     (other,) = zoo.load(["convnext"], tmp_path / "runs", device="cpu")
     assert (one.model.design.branches, other.model.design.branches) == (1, 2)
-    with pytest.raises(UserError, match=r"it is an option of the model: -p model_options\.design=original"):
+    with pytest.raises(UserError, match=r"it is an option of the model: -p model_options\.design='original'"):
         train.fit(short, design="original")
