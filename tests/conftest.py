@@ -30,7 +30,7 @@ def _representatives(items):
     chosen = {}
     for item in items:
         test = (item.path, item.originalname, getattr(item, "cls", None))
-        if test not in chosen or item.get_closest_marker("once"):
+        if test not in chosen or (item.get_closest_marker("once") and not chosen[test].get_closest_marker("once")):
             chosen[test] = item
     return set(chosen.values())
 

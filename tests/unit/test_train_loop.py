@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from kinds import each_kind
+from kinds import each_kind, once
 from torch.nn import functional as F
 
 import stm_lab
@@ -147,7 +147,7 @@ def test_it_learns(short):
         assert evaluate(model, images.to(torch.uint8), labels)[0] > 90
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("precision", ["no", once("bf16")])
 def test_precision_leaves_plain_models_behind(short, precision):
     result = fit(short, precision=precision, epochs=1)
     images = torch.rand(4, 3, 64, 64)
@@ -215,7 +215,7 @@ def test_a_run_starts_from_weights(short, tmp_path):
 # ---- evaluation ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("count", "batch_size"), [(1, 4), (7, 3), (8, 4), (50, 256)])
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 4), once(7, 3), (8, 4), (50, 256)])
 def test_evaluation_counts_each_image_once(count, batch_size):
     model = stm_lab.build_model("identity", "nano", num_classes=3)
     torch.nn.init.normal_(model.head.fc.weight)
