@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -85,10 +87,17 @@ def attack_checks(
 ) -> AttackChecks:
     """Attack in ways whose order is known beforehand, and see whether the numbers come in that order.
 
-    A model that hides its gradient looks robust to whoever follows it (Athalye et al. 2018, arXiv 1802.00420); these
-    are the signs that they and Carlini et al. 2019 (arXiv 1902.06705, section 5) tell to look for. Each attack is
+    A model that hides its gradient looks robust to an attack that follows it (Athalye et al. 2018, arXiv 1802.00420).
+    The signs are those that they and Carlini et al. 2019 (arXiv 1902.06705, section 5) tell to look for. Each attack is
     made anew, and none takes over what another has found. Passing proves nothing; failing says that the accuracy
     under this attack is not that of the model. Shares of images are compared with one image's tolerance.
+
+    A model whose logits are multiplied by a positive number gives the same answers, so its accuracy under attack must
+    be the same. Cross-entropy does not see it so: small logits make it follow all classes alike, and with large ones
+    the softmax rounds to 1, where the gradient is lost. So PGD is compared with an attack of the margin, the best wrong
+    logit minus the right one, whose direction does not depend on the scale; AutoAttack has its DLR loss for the same
+    reason (Croce and Hein 2020, arXiv 2003.01690). Of outputs that are probabilities the margin of logarithms is
+    taken, and no right answer may have a softmax, or a probability, of exactly 1.
 
     Args:
         epsilon: above 0, in 1/255 of the pixel range. steps, restarts: of the PGD that is checked.
@@ -116,13 +125,16 @@ def attack_checks(
     noise = adversarial_examples(model, given, attack="noise", epsilon=epsilon, restarts=tries, **shared)
     count = len(images.pixels)
     one, pgd, clean = 100 / count + 1e-9, left(), left(0)
+    certain, are_probabilities = _certainty(model, given, device, batch_size, seed)
+    with _logarithms(model) if are_probabilities else nullcontext():
+        margin = left(loss="margin")
     checks = (
         _loss_grows(examples.loss_by_step),
         _falls_to_zero(left(reach), reach),
         _larger_is_stronger({at: left(at) for at in (epsilon / 2, 2 * epsilon)} | {epsilon: pgd}, clean, one),
         _against("fgsm", left(attack="fgsm", restarts=1), pgd, one),
         _against("more", left(steps=2 * steps, restarts=2 * restarts), pgd, max(2.0, one)),
-        _against("margin", left(loss="margin"), pgd, one),
+        _is_not_saturated(margin, pgd, one, certain, are_probabilities),
         _noise_is_weaker(left(attack="noise", restarts=tries), pgd, examples.loss_by_step, noise.loss_by_step),
         _against("transfer", None if other is None else left(source=other), pgd, one),
         _gradient_is_true(*_slopes(model, given, device, batch_size, seed)),
@@ -180,11 +192,6 @@ _RIVALS = {
         "twice the steps and twice the restarts find less than 2 points more, or one image",
         "PGD with four times as many passes",
     ),
-    "margin": (
-        "the loss is not saturated",
-        "the margin of the logits as loss finds no more than one image more",
-        "the margin",
-    ),
     "transfer": (
         "another model's attack is weaker",
         "following another model's gradient leaves no fewer answers",
@@ -200,6 +207,49 @@ def _against(rival: str, accuracy: float | None, pgd: float, slack: float) -> Ch
         return Check(name, expected, None, "not tried", {})
     found = f"{called} leaves {accuracy:.1f}%, PGD {pgd:.1f}%"
     return Check(name, expected, pgd - accuracy <= slack, found, {f"accuracy_{rival}": accuracy, "accuracy_pgd": pgd})
+
+
+def _is_not_saturated(margin: float, pgd: float, slack: float, certain: float, are_probabilities: bool) -> Check:
+    """certain: percent of the right answers; see `_certainty`."""
+    what = ("probability", "the margin of the logarithms") if are_probabilities else ("softmax", "the margin")
+    return Check(
+        "the loss is not saturated",
+        "the margin of the logits as loss finds no more than one image more, and no right answer has a softmax of 1",
+        pgd - margin <= slack and certain == 0,
+        f"{what[1]} leaves {margin:.1f}%, PGD {pgd:.1f}%; {certain:.1f}% of the right answers have a {what[0]} of 1",
+        {"accuracy_margin": margin, "accuracy_pgd": pgd, "certain_percent": certain},
+    )
+
+
+def _certainty(
+    model: nn.Module, data: Data, device: str | torch.device | None, batch_size: int, seed: int
+) -> tuple[float, bool]:
+    """Percent of the right answers whose softmax is 1, to the last bit: there cross-entropy has lost its gradient.
+
+    And whether the outputs are probabilities already: then they are looked at as they are.
+    """
+    images = as_images(data, model)
+    outputs, right = [], []
+    with evaluating(model, device, seed) as device, torch.no_grad():
+        sees = sight(model, device)
+        for pixels, labels in batches_on(model, sees, images, device, batch_size):
+            outputs.append(sees(pixels))
+            right.append(outputs[-1].argmax(1) == labels)
+    logits, is_right = torch.cat(outputs), torch.cat(right)
+    are_probabilities = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+    shares = logits if are_probabilities else logits.softmax(1)
+    certain = shares[is_right].amax(1) == 1
+    return 100 * float(certain.sum()) / max(1, len(certain)), are_probabilities
+
+
+@contextmanager
+def _logarithms(model: nn.Module) -> Iterator[None]:
+    """In here the model gives the logarithms of its probabilities, which are logits of the same answers."""
+    handle = model.register_forward_hook(lambda *call: call[-1].clamp(min=torch.finfo(call[-1].dtype).tiny).log())
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _noise_is_weaker(accuracy: float, pgd: float, attacked: np.ndarray, noise: np.ndarray) -> Check:

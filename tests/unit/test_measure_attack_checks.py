@@ -100,6 +100,37 @@ def test_a_gradient_that_hides_or_lies_is_found(nano, images, front, back, names
     assert not result.passed
 
 
+# What becomes of the logits, all with the same answers; whether the loss is then saturated (None: either may be said).
+OUTPUTS = {
+    "logits": (lambda z: z, False),
+    "a twentieth": (lambda z: z / 20, None),
+    "log-softmax": (lambda z: (2 * z).log_softmax(1), False),
+    "softmax": (lambda z: z.softmax(1), None),
+    "20 times": (lambda z: 20 * z, True),
+    "softmax of 20 times": (lambda z: (20 * z).softmax(1), True),
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_an_attack_that_passes_leaves_what_it_leaves_at_any_scale_of_the_logits(nano, images, output):
+    """foolbox judges, by following the logits as they are: what it fools is fooled at any scale."""
+    foolbox = pytest.importorskip("foolbox")
+    pixels, labels = images[0][:10], images[1][:10]
+    back, is_saturated = OUTPUTS[output]
+    model, little = Wrapped(nano["identity"], back=back), {"steps": 3, "restarts": 1, "tries": 1}
+    result = attack_checks(model, (pixels, labels), epsilon=4, **little)
+    (check,) = [check for check in result.checks if check.name == "the loss is not saturated"]
+    assert is_saturated is None or check.passed is not is_saturated, check.found
+
+    cfg = nano["identity"].pretrained_cfg
+    preprocessing = {"mean": cfg["mean"], "std": cfg["std"], "axis": -3}
+    honest = foolbox.PyTorchModel(nano["identity"], bounds=(0, 1), device="cpu", preprocessing=preprocessing)
+    judge = foolbox.attacks.LinfPGD(rel_stepsize=0.5, steps=3, random_start=False)
+    fooled = judge(honest, pixels.float() / 255, labels, epsilons=[4 / 255])[2][0]
+    left = 100 * (1 - fooled.double().mean().item())
+    assert not check.passed or check.numbers["accuracy_pgd"] <= left + 100 / 10 + 1e-6
+
+
 def test_a_constant_answer_is_not_robustness():
     class Constant(nn.Module):
         def forward(self, x):
