@@ -139,13 +139,13 @@ def design_corners(
     by_mixer = grouped(rows, ("mixer", "design", "seed", metric), ("mixer",))
     figure = Figure(figsize=(1.2 + 3.6 * len(by_mixer), 3.6), dpi=120, layout="constrained")
     panels = figure.subplots(1, len(by_mixer), sharey=True, squeeze=False)[0]
-    said = []
+    colour, said = colours(mixer for (mixer,) in by_mixer), []
     for axes, ((mixer,), group) in zip(panels, by_mixer.items(), strict=True):
         values = {key[0]: [row[metric] for row in some] for key, some in grouped(group, (metric,), ("design",)).items()}
         for name in values:
             check_known("design", name, CORNERS, "design_corners: ")
         means = {name: mean(of_seeds) for name, of_seeds in values.items()}
-        _paths(axes, values, means, colours([mixer])[mixer])
+        _paths(axes, values, means, colour[mixer])
         if chance is not None:
             axes.axhline(chance, **CHANCE)
         axes.set_title(mixer, fontsize=10)

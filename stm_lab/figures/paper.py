@@ -130,9 +130,10 @@ def detection_over_classification(rows: Sequence[Mapping], key: str = "box_ap") 
     groups = grouped(rows, ("mixer", "scale", "top1", key), by=("mixer",))
     figure = Figure(figsize=(7.2, 4.8), dpi=120, layout="constrained")
     axes = figure.subplots()
+    colour = colours(mixer for (mixer,) in groups)
     for (mixer,), of in groups.items():
         x, y = [row["top1"] for row in of], [row[key] for row in of]
-        axes.plot(x, y, "o", color=colours([mixer])[mixer], markersize=7, label=mixer)
+        axes.plot(x, y, "o", color=colour[mixer], markersize=7, label=mixer)
     x, y = (np.array([row[name] for row in rows], dtype=float) for name in ("top1", key))
     slope, offset = np.polyfit(x, y, 1)
     ends = np.array([x.min(), x.max()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -13,6 +14,8 @@ from matplotlib.ticker import EngFormatter
 
 from stm_lab.errors import UserError
 
+# Okabe and Ito's palette, and a grey and further colours that keep the same distance from it and from each other: at
+# least 15 in CIELAB, also as seen with protanopia, deuteranopia or tritanopia (Machado et al. 2009).
 MIXER_COLOURS = {
     "halo": "#E69F00",
     "swin": "#0072B2",
@@ -21,16 +24,20 @@ MIXER_COLOURS = {
     "convnext": "#D55E00",
     "dcn_v3": "#CC79A7",
     "identity": "#000000",
-    "pooling": "#8C8C8C",
+    "pooling": "#5A5A5A",
 }
-OTHER_COLOURS = ("#882255", "#999933", "#332288", "#44AA99", "#AA4499", "#661100")  # Tol's muted: told apart as well
+OTHER_COLOURS = ("#9911EE", "#662200", "#BBAA55", "#440055", "#AA77FF", "#110088", "#AA5533", "#003333")
 CONTROLS = ("identity", "pooling")
+_DASHES = ("-", ":", "-.")
 GRID = {"color": "0.9", "linewidth": 0.8}
 CHANCE = {"color": "0.4", "linestyle": ":", "linewidth": 1.5, "label": "chance"}
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each name: a mixer's own, and for others the rest of the cycle in their order."""
+    """A colour for each name: a mixer's own, and for others those of `OTHER_COLOURS` in their order.
+
+    They begin again after the last: lines of one colour are told apart by `styles`.
+    """
     names = list(dict.fromkeys(names))
     others = dict(zip((n for n in names if n not in MIXER_COLOURS), itertools.cycle(OTHER_COLOURS), strict=False))
     return {name: MIXER_COLOURS.get(name) or others[name] for name in names}
@@ -65,7 +72,13 @@ def grouped(rows: Sequence[Mapping], keys: Sequence[str], by: Sequence[str]) -> 
 
 
 def styles(colour: Mapping[str, str]) -> dict[str, dict]:
-    return {name: {"color": c, "linestyle": "--" if name in CONTROLS else "-"} for name, c in colour.items()}
+    """Of lines: controls are dashed, and so is a line whose colour another line has, each time in another way."""
+    before: Counter[str] = Counter()
+    drawn = {}
+    for name, c in colour.items():
+        drawn[name] = {"color": c, "linestyle": "--" if name in CONTROLS else _DASHES[before[c] % len(_DASHES)]}
+        before[c] += 1
+    return drawn
 
 
 def plain(axes: Axes, grid: str = "both") -> None:

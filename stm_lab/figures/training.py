@@ -14,8 +14,6 @@ from matplotlib.ticker import MaxNLocator
 from stm_lab.errors import UserError
 from stm_lab.figures.style import (
     CHANCE,
-    MIXER_COLOURS,
-    OTHER_COLOURS,
     accuracy_label,
     colours,
     described,
@@ -73,8 +71,6 @@ def compared_curves(runs: Mapping[str, Sequence[Mapping]]) -> Figure:
     """
     names = dict.fromkeys(row["mixer"] for rows in runs.values() for row in rows if "mixer" in row)
     drawn = styles(colours(names))
-    for place, name in enumerate(name for name in names if name not in MIXER_COLOURS):
-        drawn[name]["linestyle"] = ("-", "--", ":")[place // len(OTHER_COLOURS) % 3]  # where colours come again
     if not drawn:
         grouped([], (), ())  # raises
     figure = Figure(figsize=(1.6 + 4.2 * len(runs), 3.8), dpi=120, layout="constrained")
