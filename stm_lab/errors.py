@@ -25,11 +25,15 @@ class WorkFailed(RuntimeError):
 
 def one_line(text: str) -> str:
     """`text` in one printable line: strange characters are escaped, and what is too long loses its middle."""
-    text = " ".join(text.split())
-    if not text.isprintable():
-        text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    text = printable(" ".join(text.split()))
     half = LONGEST_MESSAGE // 2
     return text if len(text) <= LONGEST_MESSAGE else f"{text[: half - 3]} ... {text[2 - half :]}"
+
+
+def printable(text: str) -> str:
+    """`text` with what would not be seen, or would steer a terminal, escaped; lines stay lines."""
+    kept = (one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
+    return text if text.isprintable() else "".join(kept)
 
 
 def shown(value: object, width: int = 60) -> str:

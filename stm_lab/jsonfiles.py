@@ -136,7 +136,9 @@ def not_objects(value: dict[str, Any], parts: Sequence[str], *, needed: bool = F
 def _object(contents: bytes, check: Callable[[dict[str, Any]], str]) -> tuple[dict[str, Any], str]:
     try:
         value = json.loads(contents.decode("utf-8"))
-    except UnicodeDecodeError:
+        if b"\\u" in contents:  # half of a surrogate pair can be escaped, but cannot be printed
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeError:
         return {}, "not UTF-8 text"
     except (ValueError, RecursionError):
         return {}, "not JSON, perhaps cut off"

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stm_lab.errors import printable
+
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Name or YAML file.")]
 DataRoot = Annotated[Path | None, typer.Option(help="The folder of the recipe's raw data.")]
 Overrides = Annotated[list[str], typer.Option("-p", metavar="KEY=VALUE", help="Set a parameter; the value is YAML.")]
@@ -31,4 +33,4 @@ def print_table(title: str, columns: Iterable[str], lines: Iterable[Iterable[Any
 def _shown(cell: Any) -> str:
     if isinstance(cell, float):
         return "" if math.isnan(cell) else f"{cell:.2f}"
-    return str(cell)
+    return printable(str(cell))

@@ -16,6 +16,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from stm_lab import cli, data, yaml12
+from stm_lab.cli.console import print_table
 from stm_lab.course.sweep import load_sweep, parse_shard
 from stm_lab.errors import LONGEST_MESSAGE, UserError, nearest
 from stm_lab.overrides import parse_overrides
@@ -139,6 +140,14 @@ def test_of_many_names_as_many_are_offered_as_one_reads():
     assert re.fullmatch(r"known: model_0, model_1, .* and (\d+) more", said)
     assert len(said) < 250
     assert 1000 - int(said.split()[-2]) == said.count("model_")
+
+
+def test_a_table_shows_strange_characters_and_obeys_none(capsys):
+    print_table("title", ["column"], [["a\x1b[31m\ud800"], ["two\nlines"]])
+    said = capsys.readouterr().out
+    assert r"a\x1b[31m\ud800" in said
+    assert "two " in said
+    assert "\x1b" not in said
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a/" * 5000, "a\0b", "\ud800", "~nobody_here/x"])
