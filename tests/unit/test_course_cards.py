@@ -260,7 +260,7 @@ def test_a_plugin_that_fails_is_told_with_its_line(card, plugin):
 
 
 def test_an_edited_plugin_is_another_run(card, plugin):
-    card.path.write_text('{"cells": []}')
+    card.path.write_text('{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}')
 
     def key():
         return run_key(card, check_values(card, {"plugins": [plugin]}), None)
