@@ -74,7 +74,7 @@ def read_text(path: Path) -> str:
     """
     with told():
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            text = read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
             wrong = text.find("\0")  # of UTF-16 without its mark, or left by a machine that stopped
             before = text[:wrong].encode()
         except UnicodeDecodeError as error:

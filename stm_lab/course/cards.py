@@ -265,6 +265,8 @@ def load_card(notebook: str | int | Path) -> Card:
         name, folder = path.stem, path.parent if (path.parent / "course.yaml").is_file() else None
         if folder is None and path.is_file():  # or another notebook of the same name would be taken for it
             raise UserError(f"{path}: no course.yaml beside it that declares its parameters; see `stm-lab course copy`")
+        if path.is_dir():
+            raise UserError(f"{path}: a folder, not a notebook; name a notebook in it")
         if folder is None and path.parent != Path("."):  # likewise
             beside = [file.name for file in path.parent.glob("*.ipynb")]
             hint = nearest(path.name, beside)

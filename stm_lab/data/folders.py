@@ -70,8 +70,8 @@ def present(layout: str, split: str, root: Path) -> bool:
 def images(layout: str, split: str, root: Path, classes: Sequence[str]) -> tuple[list[Found], list[str]]:
     """The image files of these classes in one split, in no particular order, and the paths that were passed over.
 
-    Passed over is what lies in a class's folder and is no image (the path of a folder ends in /), and an image beside
-    the classes' folders.
+    Passed over is what lies in a class's folder and is no image (the path of a folder ends in /), an image beside the
+    classes' folders, and the folder of a class that is not asked for.
 
     Raises UserError if the split, a class or the labels are missing, or two images have one name.
     """
@@ -139,6 +139,7 @@ def _by_class(
 ) -> Iterator[Found]:
     """Images of the classes whose folders are `there`, in `folder`."""
     others += [entry.path for entry in _entries(folder) if has_image_ending(entry.name)]
+    others += [f"{there[name]}/" for name in there.keys() - set(classes)]
     for name in classes:
         if name not in there:
             raise UserError(f"{folder}: no folder of class {name!r}; {_few(name, set(there))}")

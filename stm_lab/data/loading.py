@@ -114,10 +114,13 @@ def in_words(recipe: Recipe, counts: np.ndarray) -> str:
 def images_per_class(recipe: Recipe, *, data_root: Path | None = None) -> dict[str, str]:
     """How many images of each class a split has, in words, where they are prepared or lie in a folder; else {}.
 
+    For a folder, the words also name what was passed over.
+
     Raises UserError if the images are not what the recipe says.
     """
     if data_root is None and (manifests := prepared_manifests(recipe)):
         splits = {split: _open(next(iter(manifests)) / split) for split in recipe.counts}
+        others = {}
     else:
         try:
             source, folder = sources.locate(recipe, data_root)
@@ -126,7 +129,9 @@ def images_per_class(recipe: Recipe, *, data_root: Path | None = None) -> dict[s
         if folder is None:
             return {}
         splits = {split: raw(recipe, split, source, folder) for split in recipe.counts}
-    return {split: in_words(recipe, class_counts(dataset)) for split, dataset in splits.items()}
+        others = {split: sources.passed_over(recipe, split, source, folder) for split in splits}
+    counted = {split: in_words(recipe, class_counts(dataset)) for split, dataset in splits.items()}
+    return {split: "; ".join(filter(None, (words, others.get(split)))) for split, words in counted.items()}
 
 
 def selected(recipe: Recipe, split: str, source: Source, folder: Path | None) -> Dataset:

@@ -135,6 +135,8 @@ class TrainConfig(Outcome):
         options = dict(self.model_options)
         network = options.pop("design", "unified")
         check_known("design", network, NETWORKS, "model_options: ")
+        if of_run := sorted({"num_classes", "in_chans", "pretrained", "scale", "device", "dtype"} & options.keys()):
+            raise UserError(f"model_options: {of_run[0]!r} is no option of a design: the run itself decides it")
         design = NETWORKS[network](self.mixer, self.scale)
         try:
             return design.override(**options)

@@ -44,6 +44,8 @@ def test_a_path_that_is_not_there_is_no_other_notebook_of_that_name(card, tmp_pa
     (tmp_path / "12_other.ipynb").touch()
     assert "elsewhere/12_other.ipynb: no such notebook" in message(load_card, "elsewhere/12_other.ipynb")
     assert "did you mean '12_other" in message(load_card, tmp_path / "12_othr.ipynb")
+    (tmp_path / "elsewhere" / "12_other.ipynb").mkdir(parents=True)
+    assert "12_other.ipynb: a folder, not a notebook" in message(load_card, tmp_path / "elsewhere" / "12_other.ipynb")
 
 
 def test_unknown_notebook(card):

@@ -106,12 +106,16 @@ def test_what_is_no_image_is_named_and_what_systems_leave_is_not(tmp_path, layou
     (place,) = {file.parent for file in (raw / "train" / "n02").rglob("n02_1.JPEG")}
     write(place / "notes.txt", "notes")
     write(place / "old" / "n02_77.JPEG", jpeg(3))
+    write(raw / "train" / "n99" / "n99_1.JPEG", jpeg(4))  # the folder of a class that the recipe does not have
     assert data.fingerprint(path, data_root=raw) == before
-    with pytest.warns(UserWarning, match=r"mine: train: passed over: 1 \.txt, 1 folder \(such as .*notes\.txt\)"):
+    shown = data.images_per_class(loaded, data_root=raw)
+    assert "passed over: 1 .txt, 2 folders (such as " in shown["train"]
+    assert "passed over" not in shown["validation"]
+    with pytest.warns(UserWarning, match=r"mine: train: passed over: 1 \.txt, 2 folders \(such as .*notes\.txt\)"):
         prepare(loaded, data_root=raw, workers=1)
     (place / "n02_1.JPEG").rename(place / "n02_1.xyz")
     said = complaint(path, data_root=raw)
-    assert all(word in said for word in ("11 images", "has 12", "1 .txt, 1 .xyz, 1 folder")), said
+    assert all(word in said for word in ("11 images", "has 12", "1 .txt, 1 .xyz, 2 folders")), said
     assert not any(name in said for name in (*LEFTOVERS, ".ipynb_checkpoints"))
 
 

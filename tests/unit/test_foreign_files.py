@@ -228,6 +228,14 @@ def in_time():
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices")
+def test_a_text_file_that_never_ends_is_refused_without_waiting(tmp_path, capsys, in_time):
+    fifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", Path("/dev/zero")):
+        status, err = complaint(capsys, ["data", "show", path])
+        assert (status, err) == (2, f"error: {path}: not a regular file")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="links, pipes and sockets")
 @pytest.mark.parametrize("kind", FAULTY)
 def test_what_cannot_be_opened_is_one_line_or_a_broken_image(kind, tmp_path, data_home, capsys, monkeypatch, in_time):
