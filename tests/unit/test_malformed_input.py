@@ -443,7 +443,7 @@ def changed(draw, value, place):
         item = value[first]
         inner = (item[0], changed(draw, item[1], rest)) if isinstance(value, tuple) else changed(draw, item, rest)
         return type(value)([*value[:first], inner, *value[first + 1 :]])
-    new = as_pairs(draw(st.sampled_from([*map(Raw, TEXTS), *2 * VALUES])))
+    new = as_pairs(draw(st.sampled_from([*map(Raw, TEXTS), *3 * VALUES])))
     how = draw(st.sampled_from(["value", "value", "value", "key", "misspelt", "removed", "twice", "wrapped"]))
     item = value[first]
     if isinstance(value, tuple):
@@ -465,7 +465,7 @@ def changed(draw, value, place):
 def documents(draw, kind):
     """A document of a grammar's neighbourhood: one that is right, with one change or several."""
     value = as_pairs(draw(st.sampled_from(DOCUMENTS[kind])))
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.integers(1, 2))):
         if found := places(value):
             value = changed(draw, value, draw(st.sampled_from(found)))
     return value
@@ -527,10 +527,10 @@ def commands_of(kind, value, place):
     file = str(place / name)
     yield from {
         "recipe": [("data", "show", file, "--classes")],
-        "card": [("course", "list"), ("course", "list", "--markdown"), ("course", "show", "12")],
+        "card": [("course", "list"), ("course", "show", "12")],
         "sweep": [("sweep", file, "--dry-run")],
         "configuration": [("train", file)],
-        "rows": [("leaderboard", file), ("leaderboard", file, "--metric", "loss", "--by", "code", "--baseline", "c")],
+        "rows": [("leaderboard", file, "--baseline", "halo")],
     }[kind]
 
 
@@ -549,9 +549,18 @@ def test_the_documents_that_are_changed_are_right(clean, kind, number):
     assert 0 in [done_or_told(*command) for command in commands]
 
 
+EXAMPLES = {"recipe": 110, "card": 40, "sweep": 70, "configuration": 60, "overrides": 30, "rows": 50}  # by their cost
+
+
 @pytest.mark.parametrize("kind", [*DOCUMENTS])
 def test_any_document_near_a_right_one_is_read_or_refused_in_one_line(clean, kind):
-    @settings(derandomize=True, deadline=None, database=None, max_examples=40, phases=[Phase.generate, Phase.shrink])
+    @settings(
+        derandomize=True,
+        deadline=None,
+        database=None,
+        max_examples=EXAMPLES[kind],
+        phases=[Phase.generate, Phase.shrink],
+    )
     @given(documents(kind))
     def holds(value):
         for command in commands_of(kind, value, clean):
