@@ -147,6 +147,9 @@ def finished(folder, **scores):
     ]
     folder = RunFolder(folder).create()
     folder.rows.write_text("".join(lines))
+    for file in (folder.notebook, folder.html):
+        file.touch()
+    folder.figures.mkdir(exist_ok=True)
     return folder
 
 
