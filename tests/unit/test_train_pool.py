@@ -57,15 +57,15 @@ def test_what_is_finished_is_not_trained_again(short, tmp_path, monkeypatch):
     assert again[0].rows == first.rows
 
 
-@pytest.mark.parametrize(("size", "elsewhere"), [(32, 1), (16 * 200, 3), (None, 3)])
-def test_processes_are_started_where_that_saves_time(short, tmp_path, monkeypatch, size, elsewhere):
-    """Two runs of one epoch, in batches of 16: a few steps are done before a process is up; of None nobody knows."""
+@pytest.mark.parametrize(("size", "epochs", "elsewhere"), [(32, 1, 1), (48, 67, 3), (None, 1, 3)])
+def test_processes_are_started_where_that_saves_time(short, tmp_path, monkeypatch, size, epochs, elsewhere):
+    """Three runs in batches of 16: a few steps are done before a process is up; of None nobody knows."""
     monkeypatch.setattr(pool_module, "cores", lambda: 3)
     seen = []
     monkeypatch.setattr(pool_module, "_train_elsewhere", lambda jobs, processes, threads: seen.append(processes))
     monkeypatch.setattr(pool_module, "fit", lambda config: seen.append(1))
     monkeypatch.setattr(pool_module, "finished", lambda folder: None)
-    fit_all(configs_in(tmp_path, short, [0, 1, 2], train_size=size))
+    fit_all(configs_in(tmp_path, short, [0, 1, 2], train_size=size, epochs=epochs))
     assert set(seen) == {elsewhere}
 
 
