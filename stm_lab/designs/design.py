@@ -89,11 +89,6 @@ class Design:
         for name, value in found.items():
             object.__setattr__(self, name, value)
 
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """`img_size`, (height, width)."""
-        return self.img_size
-
     def mixer_options(self, stage: int, block: int) -> dict[str, object]:
         """The options of the mixer in one block: those of the design that the mixer's signature has.
 
