@@ -23,11 +23,11 @@ from torch import nn
 
 from .designs import Design
 from .designs.design import Count
-from .errors import UserError, check_known
 from .layers import MergePatches, PatchConv2d, TokenConv2d, init_table, resize_embedding
 from .mixers import get_mixer
 from .published import load_pretrained
-from .validation import checked
+from .util.errors import UserError, check_known
+from .util.validation import checked
 
 torch.fx.wrap("resize_embedding")  # its sizes are compared, which a symbolic trace cannot follow
 

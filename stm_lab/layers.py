@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .errors import UserError
+from .util.errors import UserError
 
 
 class TokenConv2d(nn.Conv2d):

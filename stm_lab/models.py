@@ -1,35 +1,22 @@
-"""Our models in timm's registry, for every mixer there is and every one you register.
-
-`unified_<mixer>_<scale>` has the paper's common architecture, `original_<mixer>_<scale>` that of the network that the
-mixer comes from.
-"""
+"""Models of every mixer and design, by timm's builder: its weights, classifiers, stems and feature maps are timm's."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from http.client import HTTPException
-from pathlib import Path
 
 import timm
-from timm.models import (
-    PretrainedCfg,
-    build_model_with_cfg,
-    generate_default_cfgs,
-    register_model,
-    resolve_pretrained_cfg,
-)
+from timm.models import PretrainedCfg, build_model_with_cfg, resolve_pretrained_cfg
 from torch import nn
 
 from .backbone import UnifiedBackbone
-from .designs import NETWORKS, Design, list_scales, original_facts, original_scales
-from .errors import UserError, check_known
+from .designs import NETWORKS, Design, list_scales, original_scales
 from .mixers import get_mixer
-from .mixers.registry import on_register, option_names
+from .mixers.registry import option_names
 from .published import checkpoint_filter_fn
-
-default_cfgs = {}  # where timm looks for the pretrained cfgs of what is registered from this module
+from .util.errors import UserError, check_known
 
 # arguments of create_model that timm's builder takes; all others are the model's or the design's
 _TIMM_ARGS = {
@@ -42,16 +29,6 @@ _TIMM_ARGS = {
     "cache_dir",
 }
 _MODEL_ARGS = set(inspect.signature(UnifiedBackbone).parameters) - {"design"}
-# with weights from the paper's authors, micro to base, under these names
-_PUBLISHED = {"halo": "halonet", "pvt": "pvt", "swin": "swin", "convnext": "convnext", "dcn_v3": "internimage"}
-_ADDRESS = "https://github.com/OpenGVLab/STM-Evaluation/releases/download/cls-ckpt/unified_{family}_{scale}.pth"
-_PAPER = {
-    "origin_url": "https://github.com/OpenGVLab/STM-Evaluation",
-    "paper_name": "Demystify Transformers & Convolutions in Modern Image Deep Networks",
-    "paper_ids": "arXiv:2211.05781",
-}
-_OURS = ("halo", "pvt", "pvt_v2", "swin", "convnext", "dcn_v3", "identity", "pooling")  # nano, trained on `shapes`
-WEIGHTS = Path(__file__).parent / "weights"
 _SOURCES = ("file", "url", "state_dict", "hf_hub_id", "hf_hub_filename")  # of weights, in a pretrained cfg
 _FEATURES = ("getter", "list", "dict", "hook")  # timm's "fx" cannot follow sizes that are computed
 
@@ -114,12 +91,16 @@ def _build(mixer: str, scale: str, design: Design, pretrained: bool, options: Ma
     if pretrained:
         raise UserError(f"{mixer}, {scale}: there are trained weights of the unified design only, not of this one")
     name = f"{mixer}_{scale}"
-    _, cfg = _pretrained_cfg("unified", mixer, scale)
+    cfg = timm.get_pretrained_cfg(f"unified_{mixer}_{scale}")
     cfg = replace(cfg, architecture=name, custom_load=False, **dict.fromkeys(_SOURCES))
-    return _create(name, design, False, pretrained_cfg=cfg, **options)
+    return create(name, design, False, pretrained_cfg=cfg, **options)
 
 
-def _create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn.Module:
+def create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn.Module:
+    """The model that timm knows by `name`, of a design; `kwargs` as `timm.create_model` passes them on.
+
+    Raises UserError for unknown options, and for weights that do not exist, cannot be fetched or do not fit.
+    """
     _check_options(name, design, kwargs)
     own = {key: kwargs.pop(key) for key in list(kwargs) if key in _TIMM_ARGS | _MODEL_ARGS}
     cfg = _resolve_cfg(name, own.pop("pretrained_cfg", None), own.pop("pretrained_cfg_overlay", None))
@@ -174,66 +155,8 @@ def _resolve_cfg(
     return replace(resolved, custom_load=bool(resolved.custom_load or resolved.file or resolved.url))
 
 
-def _pretrained_cfg(network: str, mixer: str, scale: str) -> tuple[str, PretrainedCfg]:
-    """The tag of a model's weights and its cfg. Images as the paper has them, or 64x64 at nano."""
-    size, pool, classes = (64, 2, 10) if scale == "nano" else (224, 7, 1000)
-    tag, source, origin = "", {}, _PAPER
-    if network == "original":
-        facts = original_facts(mixer, scale)
-        origin = (
-            _PAPER if facts is None else {"paper_name": facts.name, "paper_ids": f"arXiv:{facts.paper.split()[-1]}"}
-        )
-    elif scale == "nano" and mixer in _OURS:
-        tag = "shapes"
-        source = {"file": str(WEIGHTS / f"unified_{mixer}_nano.shapes.safetensors"), "custom_load": True}
-    elif scale in ("micro", "tiny", "small", "base") and mixer in _PUBLISHED:
-        tag = "in1k"
-        source = {"url": _ADDRESS.format(family=_PUBLISHED[mixer], scale=scale), "custom_load": True}
-    cfg = PretrainedCfg(
-        **source,
-        input_size=(3, size, size),
-        min_input_size=(3, 1, 1),
-        pool_size=(pool, pool),
-        num_classes=classes,
-        interpolation="bicubic",
-        crop_pct=1.0 if scale == "nano" else 0.875,
-        first_conv="stem.0",
-        classifier="head.fc",
-        license="apache-2.0",
-        **origin,
-    )
-    return tag, cfg
-
-
-def _register(mixer: str) -> None:
-    """Register a mixer's models with timm. A name registered again needs nothing: mixers are looked up when built.
-
-    Raises UserError for an option that already means something else.
-    """
+def check_option_names(mixer: str) -> None:
+    """Raise UserError for an option of a mixer that already means something else to timm, the model or its design."""
     taken = (_TIMM_ARGS | _MODEL_ARGS | {field.name for field in fields(Design)}).intersection(option_names(mixer))
     if taken:
         raise UserError(f"mixer {mixer!r}: the option {min(taken)!r} is one of the model already; give it another name")
-    for network in NETWORKS:
-        for scale in _scales(network, mixer):
-            name = f"{network}_{mixer}_{scale}"
-            if timm.is_model(name):
-                continue
-            tag, cfg = _pretrained_cfg(network, mixer, scale)
-            default_cfgs.update(generate_default_cfgs({f"{name}.{tag}" if tag else name: cfg}))
-            globals()[name] = entrypoint = _entrypoint(network, mixer, scale)
-            register_model(entrypoint)
-
-
-def _entrypoint(network: str, mixer: str, scale: str) -> Callable[..., nn.Module]:
-    """What timm calls to create a model."""
-    name = f"{network}_{mixer}_{scale}"
-
-    def entrypoint(pretrained: bool = False, **kwargs) -> nn.Module:
-        return _create(name, NETWORKS[network](mixer, scale), pretrained, **kwargs)
-
-    entrypoint.__name__ = entrypoint.__qualname__ = name
-    entrypoint.__doc__ = f"The {network} network at scale {scale} with the {mixer} mixer; arguments as `build_model`."
-    return entrypoint
-
-
-on_register(_register)

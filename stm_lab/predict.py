@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from stm_lab import paths, zoo
-from stm_lab.devices import resolve_device
-from stm_lab.errors import UserError, nearest
-from stm_lab.files import told
-from stm_lab.image_files import is_image_file, open_image
+from stm_lab import zoo
+from stm_lab.data.image_files import is_image_file, open_image
 from stm_lab.pixels import EvaluationView, Normalize
+from stm_lab.util import paths
+from stm_lab.util.devices import resolve_device
+from stm_lab.util.errors import UserError, nearest
+from stm_lab.util.files import told
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 _BATCH = 64  # images at a time

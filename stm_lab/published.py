@@ -22,8 +22,8 @@ from safetensors import safe_open
 from timm.models import adapt_input_conv
 
 from .designs.unified import list_scales, unified
-from .errors import UserError
 from .layers import resize_embedding
+from .util.errors import UserError
 
 if TYPE_CHECKING:
     from .backbone import UnifiedBackbone

@@ -95,7 +95,7 @@ def data_home(tmp_path, monkeypatch):
 @pytest.fixture
 def write_course(tmp_path, monkeypatch):
     """Write `course.yaml`, given as text or as cards, to a folder of notebooks of the test's own."""
-    monkeypatch.setattr("stm_lab.paths.notebooks_dir", lambda: tmp_path)
+    monkeypatch.setattr("stm_lab.util.paths.notebooks_dir", lambda: tmp_path)
 
     def write(cards):
         text = cards if isinstance(cards, str) else yaml.safe_dump(cards, sort_keys=False)

@@ -15,10 +15,10 @@ import importlib.util
 from functools import cache
 from types import ModuleType
 
-from stm_lab import paths
 from stm_lab.checks.contract import Contract, mixer_contract
 from stm_lab.checks.core import Exercise, NotWritten, Wrong
-from stm_lab.errors import check_known
+from stm_lab.util import paths
+from stm_lab.util.errors import check_known
 
 __all__ = ["Contract", "Exercise", "NotWritten", "Wrong", "mixer_contract", "of"]
 

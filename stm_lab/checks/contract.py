@@ -12,9 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stm_lab.checks.core import Wrong, difference
-from stm_lab.errors import UserError
 from stm_lab.measure import mixing_matrix
 from stm_lab.mixers.registry import _check_signature, get_mixer
+from stm_lab.util.errors import UserError
 
 SIZES = ((8, 8), (7, 10), (14, 5), (3, 3), (2, 9), (1, 1))  # what stages see of odd images, down to a single token
 _COUNTED = ((8, 8), (14, 14), (9, 6))

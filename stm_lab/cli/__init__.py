@@ -13,8 +13,8 @@ import warnings
 import typer
 
 from stm_lab.cli import course, data, models, results, runs
-from stm_lab.errors import UserError, WorkFailed, one_line
-from stm_lab.progress import write_to_any_console
+from stm_lab.util.errors import UserError, WorkFailed, one_line
+from stm_lab.util.progress import write_to_any_console
 
 app = typer.Typer(
     help="Spatial token mixers in one backbone, trained alike, then compared.",

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stm_lab.errors import printable
+from stm_lab.util.errors import printable
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Name or YAML file.")]
 DataRoot = Annotated[Path | None, typer.Option(help="The folder of the recipe's raw data.")]

@@ -25,8 +25,8 @@ def course_list(
     markdown: Annotated[bool, typer.Option(help="As the table of the course's README, with links.")] = False,
 ) -> None:
     """The notebooks of the course that is meant: of the working folder if it has one, else the shipped one."""
-    from stm_lab import paths
     from stm_lab.course.cards import dots, load_cards
+    from stm_lab.util import paths
 
     cards = load_cards().values()
     if markdown:
@@ -163,7 +163,7 @@ def course_sync(
 
 def doctor() -> None:
     """Look at everything that the course needs, and say what to do where something is missing."""
-    from stm_lab.doctor import examine, verdict
+    from stm_lab.cli.doctor import examine, verdict
 
     findings = examine()
     lines = [(each.state, each.name, each.found, each.advice) for each in findings]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stm_lab.cli.console import DataRoot, RecipeName, print_table
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 app = typer.Typer(help="Data recipes.")
 bench = typer.Typer(help="How fast things are here.")

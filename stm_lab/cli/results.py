@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stm_lab.cli.console import print_table
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,9 +64,9 @@ def compare(
     """Set two runs side by side: what differs, what came of it, and their training curves in one figure."""
     import io
 
-    from stm_lab import paths
     from stm_lab.course.compare import compare as compared
-    from stm_lab.files import replace_bytes
+    from stm_lab.util import paths
+    from stm_lab.util.files import replace_bytes
 
     if out is not None and out.suffix != ".png":
         raise UserError(f"{out}: the figure is a .png")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stm_lab.cli.console import Overrides, print_table
-from stm_lab.errors import UserError, WorkFailed
+from stm_lab.util.errors import UserError, WorkFailed
 
 if TYPE_CHECKING:
     from stm_lab.course.engines import Engine, Limits
@@ -30,7 +30,7 @@ def demo(
 ) -> None:
     """Train the mixers in one backbone, compare them, and say where figures and numbers are."""
     from stm_lab.course import rows, run, summary
-    from stm_lab.overrides import parse_overrides
+    from stm_lab.util.overrides import parse_overrides
 
     values = parse_overrides(parameters)
     for name, value in (("recipe", recipe), ("data_root", data_root)):
@@ -59,7 +59,7 @@ def run(
 ) -> None:
     """Run one notebook with these parameters, or go on with it; a finished run is not done again."""
     from stm_lab.course import run as run_notebook
-    from stm_lab.overrides import parse_overrides
+    from stm_lab.util.overrides import parse_overrides
 
     values = parse_overrides(parameters)
     folder = run_notebook(

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stm_lab.course.run import Job
-from stm_lab.progress import is_watched, progress
+from stm_lab.util.progress import is_watched, progress
 
 _LAST = 8  # finished runs that are shown
 

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stm_lab import paths, yaml12
-from stm_lab.errors import UserError, check_known, nearest, shown
-from stm_lab.plugins import load_plugins
-from stm_lab.validation import validated
+from stm_lab.mixers.plugins import load_plugins
+from stm_lab.util import paths, yaml12
+from stm_lab.util.errors import UserError, check_known, nearest, shown
+from stm_lab.util.validation import validated
 
 # `quick` is the defaults. `test` is the least that runs each cell and fills each explorer: for tests of anything but
 # the numbers, and no learner is offered it.

@@ -13,10 +13,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stm_lab import figures, jsonfiles, paths, yaml12
+from stm_lab import figures
 from stm_lab.course.folder import RunFolder
 from stm_lab.course.results import flat, read_rows
-from stm_lab.errors import UserError
+from stm_lab.util import jsonfiles, paths, yaml12
+from stm_lab.util.errors import UserError
 
 _CONFIG, _ENVIRONMENT, _METRICS = "config.yaml", "environment.json", "metrics.jsonl"  # of a training's folder
 _WEIGHTS = "model.safetensors"

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stm_lab import paths
 from stm_lab.course.cards import find_card, load_cards
 from stm_lab.course.exercises import BEGIN, END
 from stm_lab.course.notebooks import GOES_ON, notebook_bytes, read_notebook, tags
-from stm_lab.errors import UserError
-from stm_lab.files import replace_bytes
+from stm_lab.util import paths
+from stm_lab.util.errors import UserError
+from stm_lab.util.files import replace_bytes
 
 _STUBS = {"code": 'raise NotImplementedError("your turn")', "markdown": "*Your turn.*", "raw": "Your turn."}
 _TEACHERS = ("assignments", "exercises")  # folders that learners do not get: they hold answers

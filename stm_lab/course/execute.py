@@ -23,13 +23,13 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError, strip_color
 
-from stm_lab import paths
 from stm_lab.course.exercises import unsolved
 from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder
 from stm_lab.course.notebooks import GOES_ON, read_notebook, tags
 from stm_lab.course.still import TEMPLATES, with_still_pictures
 from stm_lab.course.watch import Watch, how_it_ended, kill_tree, terminated_as_interrupted
-from stm_lab.files import write_whole
+from stm_lab.util import paths
+from stm_lab.util.files import write_whole
 
 _LOOK_EVERY = 0.1  # seconds
 _STARTS = 3  # of a kernel that ends before its first cell

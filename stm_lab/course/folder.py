@@ -18,11 +18,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from stm_lab import jsonfiles, paths
 from stm_lab.course.cards import Card
 from stm_lab.course.notebooks import read_notebook, tags
-from stm_lab.errors import UserError
-from stm_lab.files import write_whole
+from stm_lab.util import jsonfiles, paths
+from stm_lab.util.errors import UserError
+from stm_lab.util.files import write_whole
 
 FOLDER_VARIABLE = "STM_LAB_RUN_FOLDER"  # how the runner tells the notebook's kernel which folder is its own
 _NOT_KEYED = {"parameters", "injected-parameters", "solution", "check", "explorer"}  # cells that do not make the rows

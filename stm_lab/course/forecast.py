@@ -9,7 +9,7 @@ from statistics import median
 
 from stm_lab.course.engines import Limits, Room, held_to
 from stm_lab.course.run import Job
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 
 @dataclass(frozen=True)

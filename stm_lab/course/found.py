@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stm_lab import jsonfiles, paths
 from stm_lab.course.folder import RunFolder
 from stm_lab.course.results import flat, read_rows
-from stm_lab.errors import UserError, check_known, nearest
+from stm_lab.util import jsonfiles, paths
+from stm_lab.util.errors import UserError, check_known, nearest
 
 COUNTED = ("done", "interactive")  # the states of status.json whose rows are read
 UNREADABLE = "unreadable status.json"  # the state of a run whose status is damaged

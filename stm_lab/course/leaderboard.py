@@ -17,12 +17,12 @@ from typing import Any
 
 import pandas as pd
 
-from stm_lab import jsonfiles
 from stm_lab.course.folder import RunFolder
 from stm_lab.course.found import COUNTED, FILE, UNREADABLE, Run, Runs, find, of_notebook
 from stm_lab.course.pages import alike, exact, said_of_left_out
 from stm_lab.course.results import of_a_machine, paired_difference, summarised
-from stm_lab.errors import UserError, check_known
+from stm_lab.util import jsonfiles
+from stm_lab.util.errors import UserError, check_known
 
 _LOWER_IS_BETTER = re.compile(r"loss|error|seconds|latency|wait|memory|macs|params|parameters")
 

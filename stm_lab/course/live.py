@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import HTML, display
 
-from stm_lab.progress import is_watched
+from stm_lab.util.progress import is_watched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,9 +17,9 @@ from stm_lab.course.board import Board
 from stm_lab.course.engines import PATIENCE, Limits, Outcome, sort_out, work
 from stm_lab.course.run import Job
 from stm_lab.course.watch import GIGABYTE, how_it_ended
-from stm_lab.devices import cores
-from stm_lab.errors import UserError
-from stm_lab.processes import end_with_parent, without_main
+from stm_lab.util.devices import cores
+from stm_lab.util.errors import UserError
+from stm_lab.util.processes import end_with_parent, without_main
 
 _Running = dict[multiprocessing.connection.Connection, "_Process"]  # by where its answer comes
 

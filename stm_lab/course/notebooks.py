@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict
 
 from stm_lab.course.cards import Card, Parameter, dots, literal
 from stm_lab.course.exercises import exercise_cells, exercise_problems, task_source
-from stm_lab.errors import UserError, nearest
-from stm_lab.files import read_bytes, read_text, replace_bytes, told
-from stm_lab.validation import validated
+from stm_lab.util.errors import UserError, nearest
+from stm_lab.util.files import read_bytes, read_text, replace_bytes, told
+from stm_lab.util.validation import validated
 
 GOES_ON = "raises-exception"  # Jupyter's tag: running all cells goes on after an error in this one
 TAGS = ("parameters", "by-hand", "template", "solution", "check", "explorer", GOES_ON)

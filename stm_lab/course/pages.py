@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from stm_lab import paths
-from stm_lab.errors import UserError
-from stm_lab.files import replace_bytes
+from stm_lab.util import paths
+from stm_lab.util.errors import UserError
+from stm_lab.util.files import replace_bytes
 
 SUFFIXES = (".csv", ".parquet", ".html")
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from stm_lab import jsonfiles
 from stm_lab.course.folder import RunFolder
-from stm_lab.errors import UserError, check_known
 from stm_lab.stats import paired_difference
+from stm_lab.util import jsonfiles
+from stm_lab.util.errors import UserError, check_known
 
 _OF_A_MACHINE = re.compile(r"second|latency|throughput|speed|wait|memory|_ms$|_s$")
 

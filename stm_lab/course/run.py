@@ -18,9 +18,9 @@ from stm_lab.course.cards import Card, Resources, check_values, load_card
 from stm_lab.course.folder import RunFolder, data_fingerprint, run_folder, run_key
 from stm_lab.course.notebooks import check_runnable
 from stm_lab.course.watch import Watch, check_limits
-from stm_lab.environment import code_fingerprint
-from stm_lab.errors import UserError, WorkFailed
-from stm_lab.progress import progress
+from stm_lab.util.environment import code_fingerprint
+from stm_lab.util.errors import UserError, WorkFailed
+from stm_lab.util.progress import progress
 
 
 class RunFailed(WorkFailed):

@@ -28,11 +28,11 @@ from stm_lab.course.folder import (
     keyed_parameters,
     run_folder,
 )
-from stm_lab.devices import resolve_device
-from stm_lab.environment import code_fingerprint, describe_environment
-from stm_lab.errors import UserError, check_known
-from stm_lab.files import write_whole
-from stm_lab.progress import progress
+from stm_lab.util.devices import resolve_device
+from stm_lab.util.environment import code_fingerprint, describe_environment
+from stm_lab.util.errors import UserError, check_known
+from stm_lab.util.files import write_whole
+from stm_lab.util.progress import progress
 
 _OWN_COLUMNS = ("notebook", "data", "revision", "code", "device")  # of every row; no metric may take their place
 

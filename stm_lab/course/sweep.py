@@ -16,15 +16,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stm_lab import paths, yaml12
 from stm_lab.course.cards import Card, Resources, load_card
 from stm_lab.course.cluster import Ray
 from stm_lab.course.engines import Engine, Outcome
 from stm_lab.course.local import Local
 from stm_lab.course.run import Job, plan
 from stm_lab.course.watch import terminated_as_interrupted
-from stm_lab.errors import UserError, check_known, nearest, shown
-from stm_lab.validation import validated
+from stm_lab.util import paths, yaml12
+from stm_lab.util.errors import UserError, check_known, nearest, shown
+from stm_lab.util.validation import validated
 
 
 class _Strict(BaseModel):

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stm_lab import data, files, jsonfiles, paper, paths
+from stm_lab import data, paper
 from stm_lab.course import results
 from stm_lab.course.found import find
-from stm_lab.errors import UserError
-from stm_lab.models import WEIGHTS
+from stm_lab.registry import WEIGHTS
+from stm_lab.util import files, jsonfiles, paths
+from stm_lab.util.errors import UserError
 
 if TYPE_CHECKING:
-    from stm_lab.zoo import Subject
+    from stm_lab.train.zoo import Subject
 
 NOTEBOOK = "train"  # what stands in place of a notebook's name in the row of a training
 _VARIED = ("mixer", "mixers", "seed", "seeds", "plugins")  # what an experiment compares, or how it came by it
@@ -31,7 +32,7 @@ def training_rows(source: str | Path) -> list[dict[str, Any]]:
     """
     from stm_lab.train.config import load_config
     from stm_lab.train.folder import CONFIG, ENVIRONMENT, METRICS
-    from stm_lab.zoo import training_folders  # here, so that reading rows does not load the models
+    from stm_lab.train.zoo import training_folders  # here, so that reading rows does not load the models
 
     rows, damage = [], []
     for folder in training_folders(paths.expanded(source)):

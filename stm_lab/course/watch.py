@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import psutil
 
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 GIGABYTE = 1e9
 

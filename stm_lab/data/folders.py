@@ -23,9 +23,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from stm_lab.errors import UserError, nearest
-from stm_lab.files import read_text, same_name
-from stm_lab.image_files import has_image_ending, is_leftover
+from stm_lab.data.image_files import has_image_ending, is_leftover
+from stm_lab.util.errors import UserError, nearest
+from stm_lab.util.files import read_text, same_name
 
 LOOKS = {  # layouts, in a few words
     "ilsvrc": "train/CLASS/*.JPEG, val/CLASS/*.JPEG (or val/*.JPEG beside LOC_val_solution.csv)",

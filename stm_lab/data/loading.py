@@ -17,11 +17,11 @@ import datasets
 import numpy as np
 from datasets import Dataset
 
-from stm_lab import paths
 from stm_lab.data import sources
 from stm_lab.data.recipe import Recipe, Source, load_recipe
-from stm_lab.errors import UserError, check_known
-from stm_lab.files import told
+from stm_lab.util import paths
+from stm_lab.util.errors import UserError, check_known
+from stm_lab.util.files import told
 
 IDENTIFIERS = 2  # counts up when images come to be known by other identifiers: what was prepared before is not taken
 HASHED_UP_TO = 2**30  # bytes of images, above which a fingerprint has their sizes instead of their hashes

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 
 @contextmanager

@@ -29,15 +29,15 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Features, Value
 
-from stm_lab import files, jsonfiles
 from stm_lab.data import sources
+from stm_lab.data.image_files import open_image
 from stm_lab.data.loading import HASHES, resized_format
 from stm_lab.data.recipe import Recipe
-from stm_lab.errors import WorkFailed
-from stm_lab.image_files import open_image
 from stm_lab.pixels import EvaluationView
-from stm_lab.processes import end_with_parent
-from stm_lab.progress import progress
+from stm_lab.util import files, jsonfiles
+from stm_lab.util.errors import WorkFailed
+from stm_lab.util.processes import end_with_parent
+from stm_lab.util.progress import progress
 
 PART = 1000  # images
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import PIL.Image
 from torch import Tensor
 
+from stm_lab.data.image_files import to_rgb
 from stm_lab.data.views import check_image_size
-from stm_lab.errors import UserError, check_known
-from stm_lab.image_files import to_rgb
 from stm_lab.pixels import EvaluationView
+from stm_lab.util.errors import UserError, check_known
 
 PHOTOGRAPHS = {
     "chelsea": "a cat's face (Stefan van der Walt, CC0)",

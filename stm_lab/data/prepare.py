@@ -21,7 +21,6 @@ import datasets
 import PIL.Image
 from datasets import Dataset
 
-from stm_lab import files, paths
 from stm_lab.data import parts, sources
 from stm_lab.data.loading import (
     MANIFEST,
@@ -39,8 +38,9 @@ from stm_lab.data.loading import (
 from stm_lab.data.lock import alone
 from stm_lab.data.parts import PrepareFailed
 from stm_lab.data.recipe import Recipe
-from stm_lab.devices import cores
-from stm_lab.errors import UserError
+from stm_lab.util import files, paths
+from stm_lab.util.devices import cores
+from stm_lab.util.errors import UserError
 
 FORMAT = 2  # counts up with every change of what is written; parts of another format are not gone on with
 

@@ -21,11 +21,11 @@ from pydantic import (
     model_validator,
 )
 
-from stm_lab import paths, yaml12
 from stm_lab.data import shards
-from stm_lab.errors import UserError, check_known, nearest, shown
-from stm_lab.files import read_text, same_name
-from stm_lab.validation import validated
+from stm_lab.util import paths, yaml12
+from stm_lab.util.errors import UserError, check_known, nearest, shown
+from stm_lab.util.files import read_text, same_name
+from stm_lab.util.validation import validated
 
 Name = Annotated[str, AfterValidator(same_name)]
 Names = Annotated[tuple[Name, ...], Field(strict=False)]  # YAML has lists

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stm_lab.data.folders import identifier
-from stm_lab.errors import UserError, check_known
-from stm_lab.files import same_name
-from stm_lab.image_files import has_image_ending, is_leftover
+from stm_lab.data.image_files import has_image_ending, is_leftover
+from stm_lab.util.errors import UserError, check_known
+from stm_lab.util.files import same_name
 
 MAX_SHARDS = 100_000  # of a split; ImageNet-1k has 1,024
 _LABEL_UP_TO = 2**20  # bytes

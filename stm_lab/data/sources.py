@@ -26,11 +26,11 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
-from stm_lab import paths
 from stm_lab.data import folders, shape_pairs, shapes, shards
 from stm_lab.data.recipe import HubSource, Recipe, Source
-from stm_lab.errors import UserError, check_known, nearest
-from stm_lab.files import read_bytes, same_name, told
+from stm_lab.util import paths
+from stm_lab.util.errors import UserError, check_known, nearest
+from stm_lab.util.files import read_bytes, same_name, told
 
 IN_MEMORY_UP_TO = 2**32  # bytes of images, drawn or in shards; of more, those in shards have to be prepared first
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from stm_lab.data import sources
+from stm_lab.data.image_files import open_image
 from stm_lab.data.loading import (
     MANIFEST,
     class_counts,
@@ -29,8 +30,7 @@ from stm_lab.data.loading import (
 )
 from stm_lab.data.parts import file_name
 from stm_lab.data.recipe import Recipe, Source
-from stm_lab.errors import UserError
-from stm_lab.image_files import open_image
+from stm_lab.util.errors import UserError
 
 
 def verify(recipe: Recipe, *, data_root: Path | None = None) -> tuple[list[str], list[str]]:

@@ -22,9 +22,9 @@ from timm.data.auto_augment import posterize as timm_posterize
 from timm.data.random_erasing import RandomErasing
 
 from stm_lab.data import rng
-from stm_lab.errors import UserError
-from stm_lab.image_files import open_image
+from stm_lab.data.image_files import open_image
 from stm_lab.pixels import EvaluationView, mirrored
+from stm_lab.util.errors import UserError
 
 # ---- decoding -------------------------------------------------------------------------------------------------------
 

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import BeforeValidator, Field
 
-from ..errors import UserError, check_known
 from ..mixers import option_names
 from ..mixers.registry import option_types
-from ..validation import checked
+from ..util.errors import UserError, check_known
+from ..util.validation import checked
 
 SHARED_OPTIONS = ("heads", "window", "block", "halo", "reduction", "shift")  # of mixers; a design may have them for any
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..errors import check_known
 from ..mixers import get_mixer
+from ..util.errors import check_known
 from .design import Design
 from .unified import SCALES, unified
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from ..errors import UserError, check_known
+from ..util.errors import UserError, check_known
 from .design import Design
 from .originals import original
 from .unified import unified

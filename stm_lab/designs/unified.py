@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from ..errors import check_known
 from ..mixers import get_mixer
+from ..util.errors import check_known
 from .design import Design
 
 SCALES = ("nano", "micro", "tiny", "small", "base", "large")

@@ -10,12 +10,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError
 from stm_lab.explore.pictures import check_models
 from stm_lab.explore.shell import Explorer
 from stm_lab.figures.attack import NORM_NAMES
 from stm_lab.measure._batches import as_images, check_classes, evaluating
 from stm_lab.measure.attack import AdversarialExamples, adversarial_examples, as_pixels, sight
+from stm_lab.util.errors import UserError
 
 EPSILONS = (0, 0.25, 0.5, 1, 2, 4, 8)  # in 1/255, for L-infinity
 L2_FACTOR = 32  # the L2 balls on the same slider: radii that take about as many answers at 64x64

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from stm_lab.designs import list_scales
-from stm_lab.errors import UserError, check_known
 from stm_lab.explore.cards import DESIGNED, DIM, SIDE, SIDES, heard_tokens, parts_of_mixing, randomised
 from stm_lab.explore.shell import Explorer
 from stm_lab.mixers import get_mixer, list_mixers, option_names
+from stm_lab.util.errors import UserError, check_known
 
 _BESIDE = ("halo", "swin", "pvt", "convnext", "dcn_v3")
 

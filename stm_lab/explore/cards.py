@@ -11,11 +11,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from stm_lab.errors import UserError, check_known
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure._sites import Site
 from stm_lab.measure.mixing import mixing_matrix, token_weights
 from stm_lab.mixers import get_mixer, list_mixers, option_names
+from stm_lab.util.errors import UserError, check_known
 
 SIDE, DIM = 14, 16  # of the map, tokens; channels
 SIDES = (7, 14, 28, 56, 112)  # of maps whose cost is told

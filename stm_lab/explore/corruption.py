@@ -11,12 +11,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError, check_known
 from stm_lab.explore.pictures import check_models
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure._batches import as_images, check_classes, evaluating
 from stm_lab.measure.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from stm_lab.pixels import Normalize
+from stm_lab.util.errors import UserError, check_known
 
 
 def corruption(

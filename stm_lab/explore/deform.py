@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError
 from stm_lab.explore.pictures import as_shown, check_models, mean_colours, one_each, place_controls, token_at
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure._batches import as_images
 from stm_lab.measure.sampling import LayerPoints
 from stm_lab.measure.sampling import sampling_points as measured
 from stm_lab.mixers.dcn_v3 import GRID
+from stm_lab.util.errors import UserError
 
 _FARTHEST = 8.0  # tokens, of an offset that is moved by hand
 _LOGIT = 4.0

@@ -9,9 +9,9 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from stm_lab import designs, measure
-from stm_lab.errors import UserError
 from stm_lab.explore.shell import Explorer
 from stm_lab.models import build_model
+from stm_lab.util.errors import UserError
 
 # What the costs of a part depend on; they are counted once for each, whatever the rest of the network is.
 _DEPENDS = {

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from stm_lab.errors import UserError
 from stm_lab.explore.shell import Explorer
+from stm_lab.util.errors import UserError
 
 _LARGEST = 40  # tokens a side: more are too small to be clicked
 

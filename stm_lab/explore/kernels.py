@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from stm_lab.errors import UserError
 from stm_lab.explore.pictures import as_shown, one_each
 from stm_lab.explore.shell import Explorer
+from stm_lab.util.errors import UserError
 
 _OWN = "my own"
 _MOST = 10.0  # the largest number that a kernel may hold

@@ -10,13 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError
 from stm_lab.explore.pictures import as_shown, check_models, pixel_at, place_controls, token_at
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure import mixer_layers
 from stm_lab.measure._batches import as_images, evaluating
 from stm_lab.measure._sites import MixerLayer, Site, mixer_sites
 from stm_lab.measure.mixing import token_weights
+from stm_lab.util.errors import UserError
 
 _AT_MOST = 4  # layers or heads that are drawn side by side
 

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stm_lab import figures
-from stm_lab.errors import UserError
 from stm_lab.explore.shell import Explorer
 from stm_lab.figures.paper import front
 from stm_lab.figures.style import number
+from stm_lab.util.errors import UserError
 
 
 def pareto(

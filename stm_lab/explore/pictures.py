@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from stm_lab.data.image_files import open_image
 from stm_lab.data.views import check_image_size
-from stm_lab.errors import UserError
-from stm_lab.image_files import open_image
 from stm_lab.pixels import EvaluationView
+from stm_lab.util.errors import UserError
 
 
 def picture(source: str | Path | np.ndarray, view: EvaluationView | int) -> Tensor:

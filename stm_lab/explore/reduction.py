@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError
 from stm_lab.explore.pictures import as_shown, check_models, pixel_at, place_controls, token_at
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure import mixer_layers
 from stm_lab.measure._batches import as_images, evaluating
 from stm_lab.mixers import get_mixer
+from stm_lab.util.errors import UserError
 
 _AS_TRAINED, _SIDE_BY_SIDE, _MEAN = "as trained", "side by side", "mean"
 

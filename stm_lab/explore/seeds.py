@@ -9,8 +9,8 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from stm_lab import figures
-from stm_lab.errors import UserError, check_known
 from stm_lab.explore.shell import Explorer
+from stm_lab.util.errors import UserError, check_known
 
 
 def seeds(

@@ -16,7 +16,7 @@ import ipywidgets as widgets
 import traitlets
 from matplotlib.figure import Figure
 
-from stm_lab.errors import UserError, check_known
+from stm_lab.util.errors import UserError, check_known
 
 _DPI = 100
 _VIEW = "application/vnd.jupyter.widget-view+json"

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from stm_lab import measure
 from stm_lab.backbone import UnifiedBackbone
 from stm_lab.designs import SCALES, list_scales
-from stm_lab.errors import UserError, check_known
 from stm_lab.explore.shell import Explorer
 from stm_lab.mixers import get_mixer, list_mixers
+from stm_lab.util.errors import UserError, check_known
 
 _LARGEST = 512  # pixels a side
 _OPENED = ("stem", "stage 1", "stage 2", "stage 3", "stage 4", "head")

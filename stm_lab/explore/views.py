@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stm_lab.errors import UserError, check_known
 from stm_lab.explore.pictures import as_shown, check_models, picture
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure._batches import as_images, evaluating, model_name
 from stm_lab.measure.receptive import stage_index
 from stm_lab.measure.views import rescale, rotate, translate
 from stm_lab.pixels import EvaluationView, Normalize
+from stm_lab.util.errors import UserError, check_known
 
 _SIZES = (0.5, 2.0)  # the least and the most that the content is scaled by
 

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from stm_lab.errors import UserError
 from stm_lab.explore.pictures import mean_colours, one_each
 from stm_lab.explore.shell import Explorer
 from stm_lab.measure import token_window
+from stm_lab.util.errors import UserError
 
 _MOST = 28  # tokens a side: more are too small to be clicked
 _RANGES = {"step": (1, 6), "height": (2, _MOST), "width": (2, _MOST), "window": (2, 8)}

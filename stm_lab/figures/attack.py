@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import CHANCE, colours, described, grouped, legend_beside, plain, styles
+from stm_lab.util.errors import UserError
 
 NAMES = {"fgsm": "FGSM", "pgd": "PGD", "noise": "noise"}
 NORM_NAMES = {"linf": "L∞", "l2": "L2"}

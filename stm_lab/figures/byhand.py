@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import CHANCE, colours, described, framed, grouped, plain
+from stm_lab.util.errors import UserError
 
 _SIGNED, _PLAIN = "PuOr_r", "cividis"  # both told apart without colour vision
 

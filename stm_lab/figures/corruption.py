@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from stm_lab.errors import UserError, check_known
 from stm_lab.figures.style import colours, described, plain, styles
+from stm_lab.util.errors import UserError, check_known
 
 VALUES = {"mean_error": "error (%)", "ce": "CE (% of the baseline's error)", "relative_ce": "relative CE (%)"}
 

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import described, framed
 from stm_lab.measure.sampling import SamplingPoints, finds_nothing
 from stm_lab.mixers.dcn_v3 import GRID
+from stm_lab.util.errors import UserError
 
 _INSIDE, _OUTSIDE, _BEYOND, _CHOSEN = "#E69F00", "#56B4E9", "#E8E8E8", "#D55E00"
 _PATHS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7")  # colours of paths, then the same ones with dashes, with dots

@@ -15,9 +15,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from stm_lab.designs import CORNERS
-from stm_lab.errors import UserError, check_known
 from stm_lab.figures.style import CHANCE, colours, described, grouped, plain
 from stm_lab.measure.receptive import high_contribution_area, high_contribution_side
+from stm_lab.util.errors import UserError, check_known
 
 LEVEL_COLOURS = {"network": "#0072B2", "block": "#E69F00", "size": "#8C8C8C"}
 _NUMBER = EngFormatter(places=2, sep=" ")

@@ -10,8 +10,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import described, framed
+from stm_lab.util.errors import UserError
 
 _SILENT, _BLOCK, _HALO, _MASKED, _ONE_WAY = "#DDDDDD", "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 _MEANINGS = {

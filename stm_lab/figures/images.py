@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import described
+from stm_lab.util.errors import UserError
 
 
 def image_grid(images: Sequence, titles: Sequence[str], columns: int = 8) -> Figure:

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import GRID, colours, described, legend_beside, plain, styles
+from stm_lab.util.errors import UserError
 
 AXES = {
     "translation": "shift (pixels along each moved axis)",

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import colours, described, framed
+from stm_lab.util.errors import UserError
 
 
 def mixer_cards(cards: Sequence[Mapping]) -> Figure:

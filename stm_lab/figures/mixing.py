@@ -11,8 +11,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import colours, described, framed, grouped, legend_beside, plain, styles
+from stm_lab.util.errors import UserError
 
 PARTS = {"shared": "#0072B2", "positional": "#56B4E9", "dynamic": "#E69F00"}  # dark, middle, light also without colours
 _HATCHES = {"shared": "", "positional": "////", "dynamic": "...."}

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import colours, described, framed, grouped, legend_beside, number, plain, styles
+from stm_lab.util.errors import UserError
 
 _MARKERS = "osD^vP*X"
 

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import colours, described, grouped, legend_beside, number, plain, styles
 from stm_lab.stats import kendall, pearson, pearson_interval, spearman
+from stm_lab.util.errors import UserError
 
 SCALES = ("nano", "micro", "tiny", "small", "base", "large")
 _AREA = 9.0  # points^2 for a million parameters

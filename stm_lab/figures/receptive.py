@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import colours, described, grouped, legend_beside, plain, styles
 from stm_lab.measure.receptive import RadialProfile, high_contribution_area, high_contribution_side
+from stm_lab.util.errors import UserError
 
 _DECADES = 4  # of a map's colours: a pixel below is as dark as one without any contribution
 

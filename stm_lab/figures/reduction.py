@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import CHANCE, colours, described, framed, grouped, plain
+from stm_lab.util.errors import UserError
 
 _SHARPNESS = 60.0
 _FRAME = "#56B4E9"  # on an image with white lines on it

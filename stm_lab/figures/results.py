@@ -6,7 +6,6 @@ from functools import singledispatch
 
 from matplotlib.figure import Figure
 
-from stm_lab.errors import UserError
 from stm_lab.figures.attack import accuracy_by_epsilon, loss_by_steps, loss_surfaces
 from stm_lab.figures.corruption import severity_curves
 from stm_lab.figures.cost import cost_by_part, shares_by_role, throughput_repeats
@@ -26,6 +25,7 @@ from stm_lab.measure.receptive import ReceptiveField
 from stm_lab.measure.sampling import SamplingPoints
 from stm_lab.measure.throughput import PartTimes, Throughput
 from stm_lab.measure.trace import ShapeTrace
+from stm_lab.util.errors import UserError
 
 
 @singledispatch

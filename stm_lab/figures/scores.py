@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stm_lab.errors import UserError, check_known
 from stm_lab.figures.style import CHANCE, colours, described, grouped, plain
 from stm_lab.stats import half_interval
+from stm_lab.util.errors import UserError, check_known
 
 
 def accuracy_dots(rows: Sequence[Mapping], baseline: str = "identity", *, chance: float | None = None) -> Figure:

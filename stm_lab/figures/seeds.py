@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import colours, described, plain, styles
 from stm_lab.stats import half_interval
+from stm_lab.util.errors import UserError
 
 
 def leaders_by_seed(

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter
 
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 # Okabe and Ito's palette, and a grey and further colours that keep the same distance from it and from each other: at
 # least 15 in CIELAB, also as seen with protanopia, deuteranopia or tritanopia (Machado et al. 2009).

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from stm_lab.errors import check_known
 from stm_lab.figures.style import described, number, plain
+from stm_lab.util.errors import check_known
 
 if TYPE_CHECKING:
     from stm_lab.measure import ShapeTrace, TracedPart, TracedStage

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import (
     CHANCE,
     accuracy_label,
@@ -22,6 +21,7 @@ from stm_lab.figures.style import (
     plain,
     styles,
 )
+from stm_lab.util.errors import UserError
 
 
 def training_curves(

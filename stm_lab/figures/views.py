@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import colours, described
+from stm_lab.util.errors import UserError
 
 _CHANGED = "#D55E00"  # the frame and the words of an answer that did not stay
 # in inches: sides of a map, between maps, from the border; where rows of maps and bars begin, from below

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stm_lab.errors import UserError
 from stm_lab.figures.style import described, framed
 from stm_lab.measure.windows import Windows, colour_weights, token_window
+from stm_lab.util.errors import UserError
 
 _STEPS = ("the map", "the shifted grid", "rolled", "the mask", "attention", "shifted back")
 _OUTSIDE = (0.86, 0.86, 0.86)  # padding

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from stm_lab.devices import resolve_device
-from stm_lab.errors import UserError
 from stm_lab.pixels import EvaluationView, Normalize
+from stm_lab.util.devices import resolve_device
+from stm_lab.util.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset

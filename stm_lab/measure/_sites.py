@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError, check_known
 from stm_lab.measure._batches import Data, as_images, model_name
+from stm_lab.util.errors import UserError, check_known
 
 MIXER_NAMES = ("mixer", "token_mixer", "attn", "conv_dw")  # how our blocks and those of timm call theirs
 LAYOUTS = ("NHWC", "NCHW", "NLC")

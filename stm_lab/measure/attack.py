@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError, check_known
 from stm_lab.measure._batches import Data, Images, as_images, check_batch_size, check_classes, evaluating, model_name
 from stm_lab.pixels import Normalize
-from stm_lab.progress import progress
+from stm_lab.util.errors import UserError, check_known
+from stm_lab.util.progress import progress
 
 ATTACKS = ("fgsm", "pgd", "noise")
 NORMS = ("linf", "l2")

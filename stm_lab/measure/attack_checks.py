@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError, check_known
 from stm_lab.measure._batches import Data, as_images, evaluating, model_name
 from stm_lab.measure.attack import (
     NORMS,
@@ -28,6 +27,7 @@ from stm_lab.measure.attack import (
     sight,
     uphill,
 )
+from stm_lab.util.errors import UserError, check_known
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError, check_known
 from stm_lab.measure._batches import Data, Images, as_images, check_batch_size, check_classes, evaluating, model_name
 from stm_lab.measure.corruptions import CORRUPTIONS, SEVERITIES, TABLES, corrupt, table_for
 from stm_lab.pixels import Normalize
-from stm_lab.progress import progress
+from stm_lab.util.errors import UserError, check_known
+from stm_lab.util.progress import progress
 
 _LONG = 300  # corrupted batches from which on progress is shown
 

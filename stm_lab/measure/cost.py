@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from stm_lab.errors import check_known
 from stm_lab.measure._batches import Data, as_images, input_size, model_name
 from stm_lab.measure._units import OUTSIDE, REST, Unit, gathered, of_units, units
+from stm_lab.util.errors import check_known
 
 OWN = "(own)"  # what belongs to the model itself and to none of its parts: a class token, a product in its forward
 UNIT = "1 MAC = one multiplication and one addition"

@@ -15,10 +15,10 @@ from typing import Any
 from torch import nn
 
 from stm_lab.designs import unified
-from stm_lab.errors import UserError, check_known
 from stm_lab.measure.cost import cost as cost_of_model
 from stm_lab.mixers import list_mixers, option_names
 from stm_lab.models import build_model
+from stm_lab.util.errors import UserError, check_known
 
 Dims = tuple[int, int, int, int]
 

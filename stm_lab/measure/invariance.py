@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError, check_known
 from stm_lab.measure._batches import (
     Data,
     as_images,
@@ -23,7 +22,8 @@ from stm_lab.measure._batches import (
 )
 from stm_lab.measure.views import Pictures, published_boxes, published_shift, scaled, translate, turned, window
 from stm_lab.pixels import EvaluationView, Normalize
-from stm_lab.progress import progress
+from stm_lab.util.errors import UserError, check_known
+from stm_lab.util.progress import progress
 
 __all__ = ["DIRECTIONS", "KINDS", "PROTOCOLS", "Invariance", "invariance", "translate"]
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError, check_known
 from stm_lab.measure._batches import Data, evaluating, model_name
 from stm_lab.measure._sites import LAYOUTS, Site, site_in
-from stm_lab.progress import progress
+from stm_lab.util.errors import UserError, check_known
+from stm_lab.util.progress import progress
 
 # Legend of shapes: N images, P = H * W positions (output first, input second), C channels, R probes, K positions at a
 # time.

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError, check_known
 from stm_lab.measure._batches import Data, as_images, evaluating, model_name
-from stm_lab.progress import progress
+from stm_lab.util.errors import UserError, check_known
+from stm_lab.util.progress import progress
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)  # shares of the contribution at which RepLKNet compares models
 PROTOCOLS = ("positive", "replknet", "signed", "absolute", "squared")

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stm_lab.errors import UserError
 from stm_lab.measure._batches import Data, as_images, evaluating, model_name
 from stm_lab.measure._sites import mixer_layers
 from stm_lab.mixers.dcn_v3 import GRID, DeformableConvV3
+from stm_lab.util.errors import UserError
 
 # Legend of shapes: N images, (H, W) tokens of the layer's map, h groups, P = 9 points.
 

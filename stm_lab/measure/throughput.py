@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from stm_lab.devices import resolve_device
-from stm_lab.errors import UserError
 from stm_lab.measure._batches import Data, as_images, input_size, model_device, model_name
 from stm_lab.measure._units import OUTSIDE, REST, Unit, gathered, units
 from stm_lab.pixels import Normalize
+from stm_lab.util.devices import resolve_device
+from stm_lab.util.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from stm_lab.backbone import Block, Mlp, Stage, UnifiedBackbone
-from stm_lab.errors import UserError
 from stm_lab.layers import MergePatches, PatchConv2d, count_lines
 from stm_lab.measure._batches import input_size, model_name
+from stm_lab.util.errors import UserError
 
 Shape = tuple[int, int, int]  # rows, columns, channels
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 
 class Pictures(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 _SHARPNESS = 10.0  # of the attention by colours
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..errors import UserError
 from ..layers import TokenConv2d
+from ..util.errors import UserError
 from .registry import register_mixer
 
 

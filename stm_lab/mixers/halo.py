@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import UserError
 from ..layers import check_static, padded_note, split_heads
+from ..util.errors import UserError
 from .registry import register_mixer
 
 

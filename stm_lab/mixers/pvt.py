@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import UserError
 from ..layers import TokenConv2d, count_lines, split_heads
+from ..util.errors import UserError
 from .registry import register_mixer
 
 

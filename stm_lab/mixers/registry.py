@@ -15,8 +15,8 @@ from typing import get_type_hints
 
 from torch import nn
 
-from ..errors import UserError, check_known
-from ..validation import can_check
+from ..util.errors import UserError, check_known
+from ..util.validation import can_check
 
 _mixers: dict[str, type[nn.Module]] = {}
 _listeners: list[Callable[[str], None]] = []

@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from scipy import stats
 
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 EXACT = 8  # up to so many numbers every order is tried, 40,320 of them
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from torch.distributed import is_torchelastic_launched
 
-from stm_lab.errors import UserError, one_line
-from stm_lab.overrides import parse_overrides
-from stm_lab.processes import end_with_parent
-from stm_lab.progress import write_to_any_console
 from stm_lab.train import fit, list_presets, load_config
 from stm_lab.train.isolation import is_child
+from stm_lab.util.errors import UserError, one_line
+from stm_lab.util.overrides import parse_overrides
+from stm_lab.util.processes import end_with_parent
+from stm_lab.util.progress import write_to_any_console
 
 
 def main(arguments: list[str] | None = None) -> int:

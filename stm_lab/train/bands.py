@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from stm_lab import jsonfiles
 from stm_lab.train.config import load_config
 from stm_lab.train.health import band_key
+from stm_lab.util import jsonfiles
 
 
 def record(folders: Sequence[str | Path]) -> dict[str, dict[str, float]]:

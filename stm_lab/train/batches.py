@@ -13,9 +13,9 @@ from torch.utils.data import Sampler
 from stm_lab import data
 from stm_lab.data import rng
 from stm_lab.data.views import TrainingViews
-from stm_lab.errors import UserError
 from stm_lab.pixels import EvaluationView
 from stm_lab.train.config import TrainConfig
+from stm_lab.util.errors import UserError
 
 _ORDER = 1  # sets these random numbers apart from those of views and steps
 

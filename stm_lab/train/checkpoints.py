@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from stm_lab import files
+from stm_lab.util import files
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.safetensors")

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from stm_lab import paths, yaml12
 from stm_lab.data.views import Augmentation
 from stm_lab.designs import NETWORKS, Design
-from stm_lab.errors import UserError, check_known, shown
 from stm_lab.mixers import list_mixers, option_names
-from stm_lab.overrides import merge
-from stm_lab.validation import validated
+from stm_lab.util import paths, yaml12
+from stm_lab.util.errors import UserError, check_known, shown
+from stm_lab.util.overrides import merge
+from stm_lab.util.validation import validated
 
 PRESETS = Path(__file__).parent / "presets"
 

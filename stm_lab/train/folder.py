@@ -20,15 +20,16 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from stm_lab import build_model, data, files, jsonfiles, list_mixers, load_published, paths
-from stm_lab.devices import resolve_device
-from stm_lab.environment import code_fingerprint, describe_environment
-from stm_lab.errors import UserError
+from stm_lab import build_model, data, list_mixers, load_published
 from stm_lab.mixers import get_mixer
+from stm_lab.mixers.plugins import load_plugins
 from stm_lab.pixels import EvaluationView
-from stm_lab.plugins import load_plugins
 from stm_lab.published import read_facts
 from stm_lab.train.config import TrainConfig, load_config
+from stm_lab.util import files, jsonfiles, paths
+from stm_lab.util.devices import resolve_device
+from stm_lab.util.environment import code_fingerprint, describe_environment
+from stm_lab.util.errors import UserError
 
 CONFIG, ENVIRONMENT, METRICS, WEIGHTS = "config.yaml", "environment.json", "metrics.jsonl", "model.safetensors"
 

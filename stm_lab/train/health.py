@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stm_lab import yaml12
 from stm_lab.train.config import TrainConfig
+from stm_lab.util import yaml12
 
 BANDS = Path(__file__).parent / "bands.yaml"
 

@@ -6,11 +6,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from stm_lab.devices import cores
-from stm_lab.errors import UserError
-from stm_lab.processes import as_child
 from stm_lab.train.config import TrainConfig
 from stm_lab.train.isolation import own_environment
+from stm_lab.util.devices import cores
+from stm_lab.util.errors import UserError
+from stm_lab.util.processes import as_child
 
 
 def launch(config: TrainConfig, *, force: bool) -> None:

@@ -23,16 +23,16 @@ from typing import Any
 import torch
 
 from stm_lab import register_mixer
-from stm_lab.devices import cores, resolve_device
-from stm_lab.errors import UserError
 from stm_lab.mixers import get_mixer, list_mixers
-from stm_lab.plugins import MODULE_PREFIX, load_plugins
-from stm_lab.processes import end_with_parent, without_main
-from stm_lab.progress import progress
+from stm_lab.mixers.plugins import MODULE_PREFIX, load_plugins
 from stm_lab.train.config import TrainConfig, load_config
 from stm_lab.train.folder import RunFolder
 from stm_lab.train.runs import finished, fit
 from stm_lab.train.trainer import Result
+from stm_lab.util.devices import cores, resolve_device
+from stm_lab.util.errors import UserError
+from stm_lab.util.processes import end_with_parent, without_main
+from stm_lab.util.progress import progress
 
 _WORTH_A_PROCESS = 300  # steps in all; of `nano` at 32x32 a process does about as many while another one starts
 

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stm_lab.devices import resolve_device
-from stm_lab.environment import code_fingerprint
-from stm_lab.errors import UserError
-from stm_lab.plugins import load_plugins
+from stm_lab.mixers.plugins import load_plugins
 from stm_lab.train.config import TrainConfig, load_config
 from stm_lab.train.folder import RunFolder, load_run
 from stm_lab.train.isolation import is_child, isolated
 from stm_lab.train.launch import launch
 from stm_lab.train.trainer import OnRow, Result, Trainer
+from stm_lab.util.devices import resolve_device
+from stm_lab.util.environment import code_fingerprint
+from stm_lab.util.errors import UserError
 
 
 def fit(

@@ -29,11 +29,7 @@ from torch.utils.data import DataLoader
 from stm_lab import data
 from stm_lab.data import rng
 from stm_lab.data.views import TrainingViews, seeded
-from stm_lab.devices import resolve_device
-from stm_lab.errors import UserError
 from stm_lab.pixels import Normalize
-from stm_lab.processes import end_with_parent
-from stm_lab.progress import progress
 from stm_lab.train import checkpoints, health
 from stm_lab.train.batches import Batches, load_splits, mixing
 from stm_lab.train.batchnorm import make_global
@@ -42,6 +38,10 @@ from stm_lab.train.evaluation import count
 from stm_lab.train.folder import RunFolder, model_of, view_of
 from stm_lab.train.optim import make_optimizer, schedule
 from stm_lab.train.state import pack, unpack, weights_of
+from stm_lab.util.devices import resolve_device
+from stm_lab.util.errors import UserError
+from stm_lab.util.processes import end_with_parent
+from stm_lab.util.progress import progress
 
 _STEP = 2**32  # sets these random numbers apart from those of orders and views, whose keys are smaller
 

@@ -11,14 +11,15 @@ import shlex
 import sys
 from pathlib import Path
 
-from stm_lab import data, jsonfiles
-from stm_lab.errors import UserError, WorkFailed
-from stm_lab.models import WEIGHTS
+from stm_lab import data
 from stm_lab.published import read_facts
+from stm_lab.registry import WEIGHTS
 from stm_lab.train.config import TrainConfig, list_presets, load_config
 from stm_lab.train.evaluation import evaluate
 from stm_lab.train.folder import WEIGHTS as MODEL_FILE
 from stm_lab.train.folder import load_run, view_of, weights_with_facts
+from stm_lab.util import jsonfiles
+from stm_lab.util.errors import UserError, WorkFailed
 
 ROWS = WEIGHTS / "rows.jsonl"
 

@@ -43,7 +43,7 @@ def _free_port() -> int:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """A running JupyterLab over a copy of the notebooks: its address, and its token."""
-    from stm_lab.paths import notebooks_dir
+    from stm_lab.util.paths import notebooks_dir
 
     root = tmp_path_factory.mktemp("lab")
     shutil.copytree(notebooks_dir(), root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))

@@ -4,7 +4,7 @@ import pytest
 from lab import Notebook
 
 from stm_lab.course.notebooks import read_notebook, tags
-from stm_lab.paths import notebooks_dir
+from stm_lab.util.paths import notebooks_dir
 
 pytestmark = pytest.mark.browser
 DRAGGED = {"06_deformable_convolution": [2]}  # the explorers that take hold of something, by their numbers

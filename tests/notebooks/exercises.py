@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 from stm_lab import checks
 from stm_lab.course.notebooks import notebook_bytes, read_notebook, tags
-from stm_lab.paths import shipped_notebooks_dir
+from stm_lab.util.paths import shipped_notebooks_dir
 
 HERE = Path(__file__).parent
 NOTEBOOKS = sorted(shipped_notebooks_dir().glob("*.ipynb"))

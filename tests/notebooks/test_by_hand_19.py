@@ -12,7 +12,7 @@ import stm_lab
 from stm_lab import checks, measure
 from stm_lab.course.notebooks import read_notebook, tags
 from stm_lab.mixers import get_mixer, registry
-from stm_lab.plugins import write_plugin
+from stm_lab.mixers.plugins import write_plugin
 
 PATH = next(path for path in exercises.NOTEBOOKS if path.stem.startswith("19"))
 hand = exercises.by_hand("19")
@@ -54,9 +54,9 @@ def test_template_stands_by_itself_and_is_registered(template, tmp_path):
     assert imported == {"nn", "register_mixer"}
     file = tmp_path / "my_mixer.py"
     file.write_text(source)
-    stm_lab.plugins.load_plugins([file])
+    stm_lab.mixers.plugins.load_plugins([file])
     assert get_mixer("my_mixer") is not template
-    assert get_mixer("my_mixer").__module__ == stm_lab.plugins.module_name(file)
+    assert get_mixer("my_mixer").__module__ == stm_lab.mixers.plugins.module_name(file)
     assert write_plugin(get_mixer("my_mixer"), tmp_path / "copy.py").read_text() == source.rstrip() + "\n"
     stm_lab.register_mixer("my_mixer")(template)
 

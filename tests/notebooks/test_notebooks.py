@@ -7,7 +7,7 @@ import pytest
 
 from stm_lab.course import load_card, load_cards, rows, run
 from stm_lab.course.notebooks import check_notebook, read_notebook
-from stm_lab.paths import notebooks_dir
+from stm_lab.util.paths import notebooks_dir
 
 NOTEBOOKS = sorted(notebooks_dir().glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

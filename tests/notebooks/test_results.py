@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from stm_lab import paper
-from stm_lab.paths import notebooks_dir
+from stm_lab.util.paths import notebooks_dir
 
 ROOT = notebooks_dir().parent
 TEXT = (notebooks_dir() / "RESULTS.md").read_text(encoding="utf-8")

@@ -10,9 +10,10 @@ import yaml
 
 import stm_lab
 import stm_lab.course
-from stm_lab import cli, data, paths
+from stm_lab import cli, data
 from stm_lab.course.cards import load_cards
 from stm_lab.course.folder import RunFolder
+from stm_lab.util import paths
 
 
 def refused(capsys, *arguments):

@@ -6,11 +6,12 @@ import pytest
 import timm
 import yaml
 
-from stm_lab import UserError, list_mixers, paths
+from stm_lab import UserError, list_mixers
 from stm_lab.course.cards import Parameter, check_values, load_card, load_cards
 from stm_lab.course.folder import run_key
 from stm_lab.course.notebooks import header_markdown, parameters_source
 from stm_lab.mixers import registry
+from stm_lab.util import paths
 
 PARAMETERS = {
     "epochs": {"type": "int", "default": 2, "range": [1, 10], "help": "passes"},

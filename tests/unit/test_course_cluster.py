@@ -26,7 +26,7 @@ from stm_lab.course.cluster import (
 from stm_lab.course.engines import Limits
 from stm_lab.course.folder import RunFolder
 from stm_lab.course.watch import GIGABYTE
-from stm_lab.errors import WorkFailed
+from stm_lab.util.errors import WorkFailed
 
 
 class RayError(Exception):

@@ -7,12 +7,13 @@ import nbformat
 import pytest
 import yaml
 
-from stm_lab import UserError, cli, paths
+from stm_lab import UserError, cli
 from stm_lab.course.cards import load_card, load_cards
 from stm_lab.course.copy import copy_course
 from stm_lab.course.exercises import BEGIN, END
 from stm_lab.course.notebooks import differences, header_markdown, parameters_source, read_notebook, setup_call
-from stm_lab.errors import WorkFailed
+from stm_lab.util import paths
+from stm_lab.util.errors import WorkFailed
 
 PARAMETERS = {"epochs": {"type": "int", "default": 2, "help": "passes"}}
 SOLVED = f"def f(x):\n    y = x\n    {BEGIN}\n    return y + 1\n    {END}\n\n\nz = 1"

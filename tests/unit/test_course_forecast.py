@@ -6,13 +6,14 @@ import psutil
 import pytest
 from small_course import MIXERS, begun, of, planned
 
-from stm_lab import UserError, cli, paths
+from stm_lab import UserError, cli
 from stm_lab.course import cluster, local
 from stm_lab.course.cluster import _Machines
 from stm_lab.course.engines import Limits
 from stm_lab.course.forecast import forecast
 from stm_lab.course.local import _Room
 from stm_lab.course.watch import GIGABYTE
+from stm_lab.util import paths
 
 SIX = (MIXERS, [0, 1])
 

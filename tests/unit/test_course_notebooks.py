@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-from stm_lab import UserError, paths
+from stm_lab import UserError
 from stm_lab.course.cards import check_values, load_card, load_cards
 from stm_lab.course.exercises import BEGIN, END, opening
 from stm_lab.course.notebooks import (
@@ -15,7 +15,8 @@ from stm_lab.course.notebooks import (
     setup_call,
     sync,
 )
-from stm_lab.errors import WorkFailed
+from stm_lab.util import paths
+from stm_lab.util.errors import WorkFailed
 
 PARAMETERS = {
     "epochs": {"type": "int", "default": 2, "range": [1, 10], "help": "passes"},

@@ -15,7 +15,7 @@ from stm_lab import UserError
 from stm_lab.course import setup
 from stm_lab.course.cards import check_values
 from stm_lab.course.folder import FOLDER_VARIABLE, run_key
-from stm_lab.environment import code_fingerprint
+from stm_lab.util.environment import code_fingerprint
 
 PARAMETERS = {
     "epochs": {"type": "int", "default": 2, "range": [1, None], "help": "passes"},

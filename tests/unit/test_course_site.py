@@ -64,8 +64,8 @@ def site(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STM_LAB_NOTEBOOKS", str(notebooks))
         patch.setenv("STM_LAB_RUNS", str(root / "runs"))
-        patch.setattr("stm_lab.paths.notebooks_dir", lambda: notebooks)
-        patch.setattr("stm_lab.paths.runs_dir", lambda: root / "runs")
+        patch.setattr("stm_lab.util.paths.notebooks_dir", lambda: notebooks)
+        patch.setattr("stm_lab.util.paths.runs_dir", lambda: root / "runs")
         yield notebooks, write_site(root / "site", solutions=True)
 
 

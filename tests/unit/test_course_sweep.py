@@ -18,12 +18,13 @@ from children import hears_ctrl_c, wait_until
 from kinds import once
 from small_course import MIXERS, begun, of, planned, states
 
-from stm_lab import UserError, cli, paths
+from stm_lab import UserError, cli
 from stm_lab.course import cluster, leaderboard, sweep
 from stm_lab.course.cluster import Ray
 from stm_lab.course.local import Local, visible_devices
 from stm_lab.course.sweep import load_sweep, parse_shard
-from stm_lab.devices import cores
+from stm_lab.util import paths
+from stm_lab.util.devices import cores
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `cluster`")
 

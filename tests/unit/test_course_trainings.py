@@ -7,8 +7,8 @@ import pytest
 
 from stm_lab import build_model, measure, paper, zoo
 from stm_lab.course import leaderboard, results, trainings
-from stm_lab.errors import UserError
-from stm_lab.paths import notebooks_dir
+from stm_lab.util.errors import UserError
+from stm_lab.util.paths import notebooks_dir
 
 
 def _written(rows, tmp_path):

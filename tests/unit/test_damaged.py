@@ -13,9 +13,9 @@ from stm_lab.course.compare import compare
 from stm_lab.course.engines import Limits
 from stm_lab.course.forecast import forecast
 from stm_lab.course.local import Local
-from stm_lab.errors import UserError
-from stm_lab.jsonfiles import Damaged
 from stm_lab.train import fit, load_config, load_run
+from stm_lab.util.errors import UserError
+from stm_lab.util.jsonfiles import Damaged
 
 FEW = (48, 50)
 SCORES = {"halo": 50.0, "swin": 40.0, "pvt": 45.0}

@@ -12,10 +12,10 @@ from test_data_sources import HUB, LAYOUTS, complaint, everything, jpeg, recipe,
 
 from stm_lab import cli, data
 from stm_lab.data import sources
+from stm_lab.data.image_files import IMAGE_FILES
 from stm_lab.data.prepare import PrepareFailed, prepare
 from stm_lab.data.verify import verify
-from stm_lab.errors import UserError
-from stm_lab.image_files import IMAGE_FILES
+from stm_lab.util.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("data_home")
 

@@ -23,12 +23,13 @@ import torch
 import yaml
 from children import hears_ctrl_c
 
-from stm_lab import cli, data, files
+from stm_lab import cli, data
 from stm_lab.data import parts, sources
 from stm_lab.data.lock import alone
 from stm_lab.data.prepare import FORMAT, PrepareFailed, prepare
 from stm_lab.data.verify import verify
-from stm_lab.errors import UserError
+from stm_lab.util import files
+from stm_lab.util.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("data_home")
 

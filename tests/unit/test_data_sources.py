@@ -23,7 +23,7 @@ from stm_lab import cli, data
 from stm_lab.data import shards, sources
 from stm_lab.data.prepare import prepare
 from stm_lab.data.verify import verify
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("data_home")
 

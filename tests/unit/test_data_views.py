@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from stm_lab.data import to_tensors
 from stm_lab.data.views import Augmentation, TrainingViews, _posterize
-from stm_lab.errors import UserError
-from stm_lab.validation import validated
+from stm_lab.util.errors import UserError
+from stm_lab.util.validation import validated
 
 FEATURES = Features({"image": Image(), "label": ClassLabel(names=["even", "odd"])})
 EVERYTHING = Augmentation(

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from stm_lab.devices import DEVICES, resolve_device
-from stm_lab.errors import UserError
+from stm_lab.util.devices import DEVICES, resolve_device
+from stm_lab.util.errors import UserError
 
 
 def machine(monkeypatch, *, cuda=False, mps=False):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stm_lab import environment
+from stm_lab.util import environment
 
 BEFORE = {
     "layers.py": '"""Layers."""\nimport torch\n\nSTD = 0.02  # published\n\n\n'
@@ -44,8 +44,9 @@ def fingerprint(tmp_path):
         for name, text in files.items():
             (package / name).parent.mkdir(parents=True, exist_ok=True)
             (package / name).write_text(text)
-        (package / "environment.py").write_bytes(Path(environment.__file__).read_bytes())
-        spec = importlib.util.spec_from_file_location("copied", package / "environment.py")
+        (package / "util").mkdir()
+        (package / "util" / "environment.py").write_bytes(Path(environment.__file__).read_bytes())
+        spec = importlib.util.spec_from_file_location("copied", package / "util" / "environment.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module.code_fingerprint()
@@ -64,5 +65,5 @@ def test_what_makes_numbers_parts_rows(change, fingerprint):
 
 
 def test_every_part_that_makes_numbers_exists():
-    package = Path(environment.__file__).parent
+    package = Path(environment.__file__).parents[1]
     assert [part for part in environment._MAKE_NUMBERS if not (package / part).exists()] == []

@@ -8,10 +8,10 @@ from speed import Stopwatch
 from torch import nn
 
 import stm_lab
-from stm_lab.errors import UserError
 from stm_lab.explore import adversarial
 from stm_lab.explore.attack import EPSILONS, L2_FACTOR
 from stm_lab.measure import adversarial_examples
+from stm_lab.util.errors import UserError
 
 
 class Linear(nn.Module):

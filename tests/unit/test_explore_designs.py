@@ -5,8 +5,8 @@ import pytest
 from speed import Stopwatch
 
 from stm_lab import build_model, designs, measure
-from stm_lab.errors import UserError
 from stm_lab.explore import design_steps
+from stm_lab.util.errors import UserError
 
 
 @pytest.fixture(scope="module")

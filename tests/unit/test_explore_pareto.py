@@ -6,8 +6,8 @@ import pytest
 from speed import Stopwatch
 
 from stm_lab import paper
-from stm_lab.errors import UserError
 from stm_lab.explore import pareto
+from stm_lab.util.errors import UserError
 
 COSTS = {"parameters": "parameters", "macs": "MACs"}
 

@@ -11,8 +11,8 @@ from speed import Stopwatch
 
 import stm_lab
 from stm_lab import explore, zoo
-from stm_lab.errors import UserError
 from stm_lab.measure.views import rescale, rotate, translate
+from stm_lab.util.errors import UserError
 
 MIXERS = ("halo", "swin", "pvt", "convnext", "dcn_v3", "identity")
 STILL = {"image": 0, "right": 0, "down": 0, "turn": 0.0, "size": 1.0}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from stm_lab import figures, measure
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 MIXERS = ("halo", "convnext", "identity")
 ROWS = [

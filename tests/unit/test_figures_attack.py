@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from stm_lab import figures
-from stm_lab.errors import UserError
 from stm_lab.measure.attack_checks import LossSurface
+from stm_lab.util.errors import UserError
 
 EPSILONS = (0, 0.5, 1, 4)
 PIXELS = torch.rand(2, 3, 4, 4)

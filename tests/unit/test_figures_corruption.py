@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from stm_lab import figures
-from stm_lab.errors import UserError
 from stm_lab.figures.style import MIXER_COLOURS
 from stm_lab.measure import Baseline, CorruptionError
+from stm_lab.util.errors import UserError
 
 
 def made_up(error, clean=10, names=("fog", "contrast"), severities=(1, 5), table="imagenet-c"):

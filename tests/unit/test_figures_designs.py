@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 
 from stm_lab import figures
 from stm_lab.designs import CORNERS
-from stm_lab.errors import UserError
 from stm_lab.figures.designs import LEVEL_COLOURS, level_gains
+from stm_lab.util.errors import UserError
 
 ROWS = [
     {"mixer": "swin", "step": "original", "level": None, "parameters": 2000, "macs": 9_000_000, "top1": 20.0},

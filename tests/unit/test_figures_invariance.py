@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from stm_lab import figures
-from stm_lab.errors import UserError
 from stm_lab.measure import Invariance
+from stm_lab.util.errors import UserError
 
 
 def result(kind="translation", protocol="straight", consistency=(100, 80, 60), accuracy=(90, 70, 50), true=(0, 4, 8)):

@@ -6,9 +6,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from stm_lab import figures, paper
-from stm_lab.errors import UserError
 from stm_lab.figures.paper import front
 from stm_lab.figures.style import number
+from stm_lab.util.errors import UserError
 
 ROWS = paper.rows()
 ORIGINALS = [asdict(one) for one in paper.originals()]

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from stm_lab import figures
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 SCORES = {"halo": {0: 20.0, 1: 25.0, 2: 21.0}, "swin": {0: 26.0, 1: 24.0, 2: 22.0}, "mine": {0: 19.0, 2: 23.0}}
 T_95 = {2: 12.7062047, 3: 4.30265273, 4: 3.18244631}  # quantiles of Student's t, by number of seeds (tables)

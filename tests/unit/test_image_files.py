@@ -13,8 +13,8 @@ import PIL.Image
 import pytest
 
 from stm_lab import UserError
+from stm_lab.data.image_files import open_image, to_rgb
 from stm_lab.explore.pictures import picture
-from stm_lab.image_files import open_image, to_rgb
 
 SHAPE = (5, 7)
 RNG = np.random.default_rng(0)

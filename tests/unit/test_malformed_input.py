@@ -15,12 +15,13 @@ import yaml
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from stm_lab import cli, data, yaml12
+from stm_lab import cli, data
 from stm_lab.cli.console import print_table
 from stm_lab.course.sweep import load_sweep, parse_shard
-from stm_lab.errors import LONGEST_MESSAGE, UserError, nearest
-from stm_lab.overrides import parse_overrides
 from stm_lab.train import load_config
+from stm_lab.util import yaml12
+from stm_lab.util.errors import LONGEST_MESSAGE, UserError, nearest
+from stm_lab.util.overrides import parse_overrides
 
 RECIPE = {
     "title": "Few shapes",

@@ -13,9 +13,9 @@ from torch import nn
 
 import stm_lab
 from stm_lab import data
-from stm_lab.errors import UserError
 from stm_lab.measure import adversarial_accuracy, adversarial_examples, invariance
 from stm_lab.measure.attack import ATTACKS, NORMS
+from stm_lab.util.errors import UserError
 
 FEW = (1, 12)
 NO_HARM = 1e-6  # pixels are float32 in [0, 1]: a difference of two of them is known to 6e-8

@@ -10,9 +10,9 @@ from torch import nn
 
 import stm_lab
 from stm_lab import data
-from stm_lab.errors import UserError
 from stm_lab.measure import attack_checks, loss_surface
 from stm_lab.measure.attack_checks import Check
+from stm_lab.util.errors import UserError
 
 FEW = (1, 16)
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import stm_lab
-from stm_lab.errors import UserError
 from stm_lab.measure import ALEXNET, Baseline, CorruptionError, corruption_error, corruption_errors
 from stm_lab.measure.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from stm_lab.util.errors import UserError
 
 FEW = {"corruptions": ["gaussian_noise", "contrast"], "severities": [1, 3, 5]}
 

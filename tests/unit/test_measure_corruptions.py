@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from stm_lab.errors import UserError
 from stm_lab.measure.corruptions import CORRUPTIONS, MEANING, SEVERITIES, TABLES, blur, corrupt, digital, weather
 from stm_lab.measure.corruptions.noise import drawn
+from stm_lab.util.errors import UserError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "numbers" / "corruptions.json").read_text())
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 import stm_lab
 from stm_lab import figures
-from stm_lab.errors import UserError
 from stm_lab.measure import cost, throughput, time_by_part
+from stm_lab.util.errors import UserError
 
 
 class Attention(nn.Module):

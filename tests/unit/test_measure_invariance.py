@@ -14,7 +14,6 @@ from torch import nn
 
 import stm_lab
 from stm_lab import figures
-from stm_lab.errors import UserError
 from stm_lab.measure import invariance
 from stm_lab.measure.invariance import DIRECTIONS, KINDS, PROTOCOLS, translate
 from stm_lab.measure.views import (
@@ -29,6 +28,7 @@ from stm_lab.measure.views import (
     turned,
     window,
 )
+from stm_lab.util.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "numbers" / "jitter_boxes.json"
 RNG = np.random.default_rng(0)

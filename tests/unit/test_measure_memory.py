@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import stm_lab
-from stm_lab.errors import UserError
 from stm_lab.measure import memory
+from stm_lab.util.errors import UserError
 
 IMAGES = torch.rand(4, 3, 32, 32)
 SMALL = 4096  # bytes: numbers and shapes beside the tensors that are counted

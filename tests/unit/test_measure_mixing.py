@@ -9,10 +9,10 @@ from kinds import KINDS
 from torch import nn
 
 import stm_lab
-from stm_lab.errors import UserError
 from stm_lab.measure._sites import MixerLayer, Site, mixer_layers, mixer_sites
 from stm_lab.measure.mixing import mixing_matrix, token_weights
 from stm_lab.mixers import get_mixer
+from stm_lab.util.errors import UserError
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -11,7 +11,6 @@ from kinds import each_kind
 from torch import nn
 
 import stm_lab
-from stm_lab.errors import UserError
 from stm_lab.measure import effective_receptive_field, high_contribution_area, receptive
 from stm_lab.measure.receptive import (
     contribution_radius,
@@ -19,6 +18,7 @@ from stm_lab.measure.receptive import (
     radial_profile,
     replknet_rectangle,
 )
+from stm_lab.util.errors import UserError
 
 
 class Stack(nn.Sequential):

@@ -42,6 +42,17 @@ def test_registry_lists_every_mixer_at_every_scale():
     assert stm_lab.list_scales() == ["nano", "micro", "tiny", "small", "base", "large"]
 
 
+@pytest.mark.parametrize("first", ["", "stm_lab.layers", "stm_lab.mixers.halo", "stm_lab.designs", "stm_lab.published"])
+def test_timm_knows_the_models_whatever_is_imported_first(first):
+    line = f"import {first or 'timm'}, stm_lab, timm; assert timm.create_model('unified_pooling_nano').num_classes"
+    subprocess.run([sys.executable, "-c", line], check=True)
+
+
+def test_importing_the_package_alone_is_quick():
+    line = "import sys, stm_lab; assert not {'torch', 'timm', 'numpy', 'pydantic'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", line], check=True)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (28, 28), (31, 33), once((75, 50)), (130, 32)], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_forward_at_any_size(name, size):

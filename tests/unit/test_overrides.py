@@ -2,9 +2,9 @@
 
 import pytest
 
-from stm_lab import yaml12
-from stm_lab.errors import UserError
-from stm_lab.overrides import merge, parse_overrides
+from stm_lab.util import yaml12
+from stm_lab.util.errors import UserError
+from stm_lab.util.overrides import merge, parse_overrides
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stm_lab import paths
+from stm_lab.util import paths
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -55,7 +55,7 @@ def test_the_wheel_carries_notebooks_and_recipes(tmp_path):
         "print(stm_lab.__file__)\n"
         "print(sorted(stm_lab.data.list_recipes()))\n"
         "print(sorted(stm_lab.course.load_cards()))\n"
-        "from stm_lab import paths\n"
+        "from stm_lab.util import paths\n"
         "print(all((paths.notebooks_dir() / f'{name}.ipynb').is_file() for name in stm_lab.course.load_cards()))\n"
         "print(stm_lab.train.config.list_presets())\n"
     )

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from skimage.color import rgb2lab
 
-from stm_lab import figures, paths
+from stm_lab import figures
 from stm_lab.explore import pareto
 from stm_lab.figures.style import MIXER_COLOURS, OTHER_COLOURS, colours, styles
+from stm_lab.util import paths
 
 OWN = [f"mine_{i}" for i in range(len(OTHER_COLOURS))]
 NAMES = [*MIXER_COLOURS, *OWN]

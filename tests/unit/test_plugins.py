@@ -10,7 +10,7 @@ import pytest
 import stm_lab
 from stm_lab import UserError
 from stm_lab.mixers import get_mixer, registry
-from stm_lab.plugins import MODULE_PREFIX, load_plugins, write_plugin
+from stm_lab.mixers.plugins import MODULE_PREFIX, load_plugins, write_plugin
 
 CELL = """
 import torch
@@ -135,7 +135,7 @@ def test_files_of_one_name_in_two_folders_are_two_modules(two_of_one_name):
 def test_another_process_finds_the_class_under_the_same_name(two_of_one_name):
     load_plugins(two_of_one_name)
     sent = {str(file): pickle.dumps(get_mixer(f"{file.parent.name}_mixer")) for file in two_of_one_name}
-    code = f"import pickle; from stm_lab.plugins import load_plugins; sent = {sent!r}; load_plugins(sent)\n"
+    code = f"import pickle; from stm_lab.mixers.plugins import load_plugins; sent = {sent!r}; load_plugins(sent)\n"
     code += "print([pickle.loads(one).__init__.__code__.co_filename for one in sent.values()])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == str([*sent]), done.stderr

@@ -16,18 +16,19 @@ from timm.models._hub import save_for_hf
 
 import stm_lab
 from stm_lab import UserError, build_model, data, load_published
-from stm_lab.environment import code_fingerprint
-from stm_lab.models import _OURS, _PUBLISHED, WEIGHTS
-from stm_lab.overrides import parse_overrides
+from stm_lab.mixers import list_mixers
+from stm_lab.registry import PUBLISHED, WEIGHTS
 from stm_lab.train import evaluate, fit, load_config, weights
 from stm_lab.train.weights import ROWS, command_of
+from stm_lab.util.environment import code_fingerprint
+from stm_lab.util.overrides import parse_overrides
 
 MANIFESTS = Path(__file__).parents[1] / "golden" / "manifests"
-NAMES = [f"unified_{mixer}_nano" for mixer in _OURS]
+NAMES = [f"unified_{mixer}_nano" for mixer in list_mixers()]
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(scope="module", params=sorted(_PUBLISHED))
+@pytest.fixture(scope="module", params=sorted(PUBLISHED))
 def published(request, tmp_path_factory):
     """A file of the published form, with optimizer and arguments beside, and the model that it is of."""
     state = fill(json.loads((MANIFESTS / f"unified_{request.param}_micro.json").read_text()))
@@ -256,6 +257,6 @@ def test_models_without_weights_say_so():
 
 def test_timm_lists_them():
     listed = timm.list_pretrained("unified_*")
-    assert len(listed) == len(NAMES) + 4 * len(_PUBLISHED)
+    assert len(listed) == len(NAMES) + 4 * len(PUBLISHED)
     assert {"unified_halo_nano.shapes", "unified_dcn_v3_base.in1k"} <= set(listed)
     assert stm_lab.list_mixers()[:1] == ["halo"]

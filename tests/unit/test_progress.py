@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stm_lab import progress as module
-from stm_lab.progress import is_watched, progress
+from stm_lab.util import progress as module
+from stm_lab.util.progress import is_watched, progress
 
 
 @pytest.fixture

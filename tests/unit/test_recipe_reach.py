@@ -15,7 +15,7 @@ from test_data_sources import HUB, SHARDS, as_parquet, complaint, jpeg, recipe, 
 
 from stm_lab import data
 from stm_lab.course import sweep
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("data_home")
 

@@ -17,9 +17,10 @@ import yaml
 from datasets import ClassLabel, Dataset, Features, Image
 from timm.data import ImageNetInfo
 
-from stm_lab import data, paths
+from stm_lab import data
 from stm_lab.data import sources
-from stm_lab.errors import UserError
+from stm_lab.util import paths
+from stm_lab.util.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("data_home")
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from stm_lab import stats
-from stm_lab.errors import UserError
+from stm_lab.util.errors import UserError
 
 generator = np.random.default_rng(0)
 PAIRS = [

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from stm_lab.errors import UserError
 from stm_lab.train import TrainConfig, list_presets, load_config
 from stm_lab.train.optim import schedule
+from stm_lab.util.errors import UserError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "numbers" / "lr_schedule.json").read_text())
 

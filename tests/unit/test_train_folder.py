@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import stm_lab
-from stm_lab import environment
-from stm_lab.errors import UserError
 from stm_lab.train import fit, load_run
 from stm_lab.train.folder import RunFolder
 from stm_lab.train.trainer import Trainer
+from stm_lab.util import environment
+from stm_lab.util.errors import UserError
 
 FEW = (48, 50)
 MIXER = """

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from stm_lab import yaml12
-from stm_lab.models import WEIGHTS
+from stm_lab.registry import WEIGHTS
 from stm_lab.train import bands, health, list_presets, load_config
+from stm_lab.util import yaml12
 
 
 def row(step, **values):

@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState, is_initialized
 
-from stm_lab.errors import UserError
 from stm_lab.train import fit, isolation, launch, load_config
 from stm_lab.train.trainer import Trainer
+from stm_lab.util.errors import UserError
 
 FEW = (32, 20)
 # What torchrun sets for the second of two processes; see PyTorch's documentation of torchrun.

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 import stm_lab
 from stm_lab import data
-from stm_lab.errors import UserError
 from stm_lab.train import __main__ as command
 from stm_lab.train import evaluate, fit, list_presets, load_config, load_run
 from stm_lab.train.batches import Batches
 from stm_lab.train.trainer import Trainer
+from stm_lab.util.errors import UserError
 
 
 @pytest.fixture

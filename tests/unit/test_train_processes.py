@@ -9,11 +9,11 @@ import sys
 import pytest
 import torch
 
-from stm_lab.errors import UserError
 from stm_lab.pixels import EvaluationView
 from stm_lab.train import fit, load_config, load_run, trainer
 from stm_lab.train.batches import Batches, load_splits
 from stm_lab.train.folder import model_of
+from stm_lab.util.errors import UserError
 
 FEW = (64, 50)  # images to train and to validate on
 # The order in which numbers are added up differs, and AdamW divides by small square roots; more steps, more difference.

@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stm_lab import files
-from stm_lab.errors import UserError
 from stm_lab.train import TrainConfig, checkpoints, fit, load_config, runs
 from stm_lab.train.folder import RunFolder
 from stm_lab.train.trainer import Trainer
+from stm_lab.util import files
+from stm_lab.util.errors import UserError
 
 TIMES = {"seconds", "images_per_second", "data_wait"}
 STEPS = 7

@@ -17,12 +17,12 @@ from typing import Any, TextIO
 import jinja2
 import nbconvert
 
-from stm_lab import paths
 from stm_lab.course.cards import Card, dots, find_card, load_cards
 from stm_lab.course.run import Job, perform, plan
 from stm_lab.course.still import TEMPLATES, with_still_pictures
-from stm_lab.errors import UserError
-from stm_lab.files import replace_bytes
+from stm_lab.util import paths
+from stm_lab.util.errors import UserError
+from stm_lab.util.files import replace_bytes
 
 _HEADING = re.compile(r'<h([1-4]) id="([^"]*)">(.*?)<a class="anchor-link"', re.DOTALL)
 _LINK = re.compile(r"\[([^\]]+)\]\((?:\./)?(\d\d_[a-z0-9_]+)\.ipynb(#[^)]*)?\)")

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from stm_lab.data import rng
-from stm_lab.errors import UserError, check_known
 from stm_lab.measure.corruptions import blur, digital, noise, weather
 from stm_lab.measure.corruptions.tables import CORRUPTIONS, GROUPS, MEANING, SEVERITIES, TABLES, TINY_BELOW
+from stm_lab.util.errors import UserError, check_known
 
 __all__ = ["CORRUPTIONS", "GROUPS", "MEANING", "SEVERITIES", "TABLES", "corrupt", "table_for"]
 

@@ -18,17 +18,18 @@ import timm
 import torch
 from torch import nn
 
-from stm_lab import build_model, data, jsonfiles, list_mixers, paths
+from stm_lab import build_model, data, list_mixers
 from stm_lab.backbone import UnifiedBackbone
 from stm_lab.designs import Design
-from stm_lab.devices import resolve_device
-from stm_lab.errors import UserError, check_known, nearest
 from stm_lab.mixers import option_names
 from stm_lab.pixels import EvaluationView
 from stm_lab.published import Kind, kind_of, read_facts, read_weights, sizes_of
 from stm_lab.train.config import load_config
 from stm_lab.train.folder import CONFIG, load_run
 from stm_lab.train.folder import WEIGHTS as MODEL_FILE
+from stm_lab.util import jsonfiles, paths
+from stm_lab.util.devices import resolve_device
+from stm_lab.util.errors import UserError, check_known, nearest
 
 T = TypeVar("T")
 WORDS = ("pretrained", "none")
@@ -333,7 +334,7 @@ def of_file(path: Path, device: torch.device) -> Subject:
     if kind.mixer is None:
         raise UserError(
             f"{path}: weights of none of the published mixers, so nothing there says which model they are of; give the "
-            "folder of its training, or load it by name: stm_lab.zoo.load([name], file)"
+            "folder of its training, or load it by name: stm_lab.train.zoo.load([name], file)"
         )
     if kind.mixer not in list_mixers() and not timm.is_model(kind.mixer):
         raise UserError(

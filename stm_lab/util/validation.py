@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from stm_lab.errors import UserError, check_known, nearest, shown
+from stm_lab.util.errors import UserError, check_known, nearest, shown
 
 Schema = TypeVar("Schema", bound=BaseModel)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stm_lab import yaml12
-from stm_lab.errors import UserError, shown
+from stm_lab.util import yaml12
+from stm_lab.util.errors import UserError, shown
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:

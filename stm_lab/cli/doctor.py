@@ -1,7 +1,7 @@
 """Does everything work here? Small checks, each of one thing, with what to do where it does not.
 
 The checks import what they look at when they run, and this module nothing but the standard library: it has to work
-where something else is broken. `python -m stm_lab.doctor` is `stm-lab doctor` without its table.
+where something else is broken. `python -m stm_lab.cli.doctor` is `stm-lab doctor` without its table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stm_lab import paths
+from stm_lab.util import paths
 
 State = Literal["ok", "warning", "problem"]
 PYTHONS = ((3, 11), (3, 13))  # the first and last that are tested
@@ -272,7 +272,7 @@ def course() -> Finding:
     """The course's notebooks: there, readable, and as their cards say."""
     from stm_lab.course.cards import load_cards
     from stm_lab.course.notebooks import differences
-    from stm_lab.errors import UserError
+    from stm_lab.util.errors import UserError
 
     folder, whole = paths.notebooks_dir(), "stm-lab course copy DIR gives whole ones"
     missing, unreadable, changed = [], [], []

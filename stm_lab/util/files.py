@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from stm_lab.errors import UserError, WorkFailed
+from stm_lab.util.errors import UserError, WorkFailed
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 UNFINISHED = ".part"  # how the name of a file ends that is being written, or was when its process was killed

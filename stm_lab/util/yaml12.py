@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from stm_lab import files
-from stm_lab.errors import UserError, shown
+from stm_lab.util import files
+from stm_lab.util.errors import UserError, shown
 
 MAX_BYTES = 2**22  # of a file; ImageNet-22k's classes and their names are half of it
 MAX_DEPTH = 40  # lists and mappings in one another

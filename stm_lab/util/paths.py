@@ -11,9 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-from stm_lab.errors import UserError, shown
+from stm_lab.util.errors import UserError, shown
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def _shared_folder(name: str) -> Path:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # files and folders of the package whose code makes the numbers of rows
 _MAKE_NUMBERS = (
-    *("mixers", "designs", "backbone.py", "layers.py", "models.py", "published.py"),
-    *("data", "train", "measure", "pixels.py", "zoo.py"),
+    *("mixers", "designs", "backbone.py", "layers.py", "models.py", "published.py", "registry.py"),
+    *("data", "train", "measure", "pixels.py"),
 )
 _PACKAGES = ("stm-lab", "torch", "torchvision", "timm", "accelerate", "datasets", "numpy")
 
@@ -63,7 +63,7 @@ def code_fingerprint() -> str:
     the file and the order in which definitions stand change no number, so they do not part today's rows from
     yesterday's. Neither do figures, explorers, checks and the command line.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     sources = [path for part in _MAKE_NUMBERS for path in (package / part, *(package / part).rglob("*.py"))]
     statements = (
         _syntax(statement)
@@ -96,7 +96,7 @@ def _is_string(node: object) -> bool:
 
 def git_revision() -> str | None:
     """The commit of the checkout that this package runs from, `-dirty` if files differ; None outside a checkout."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():  # installed: the repository round the environment, if any, is somebody else's
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -11,10 +11,10 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from stm_lab import paths
-from stm_lab.errors import UserError
-from stm_lab.files import write_whole
 from stm_lab.mixers import get_mixer, list_mixers
+from stm_lab.util import paths
+from stm_lab.util.errors import UserError
+from stm_lab.util.files import write_whole
 
 MODULE_PREFIX = "stm_lab_plugin_"  # of the names of their modules
 

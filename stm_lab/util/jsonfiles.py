@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stm_lab.errors import WorkFailed
-from stm_lab.files import read_bytes
+from stm_lab.util.errors import WorkFailed
+from stm_lab.util.files import read_bytes
 
 _NAMED = 3  # lines damaged in the same way, of as many as there may be
 

@@ -1,6 +1,6 @@
 """Child processes: they end with their parent, and do not run its main file again.
 
-`python -m stm_lab.processes PID MODULE ...` runs another program's module as such a child of process PID.
+`python -m stm_lab.util.processes PID MODULE ...` runs another program's module as such a child of process PID.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _wait_for(parent: int) -> None:
 
 def as_child(module: str, *arguments: str) -> list[str]:
     """The command that runs a module in a new process that ends with this one."""
-    return [sys.executable, "-m", "stm_lab.processes", str(os.getpid()), module, *arguments]
+    return [sys.executable, "-m", "stm_lab.util.processes", str(os.getpid()), module, *arguments]
 
 
 def _run_as_child(parent: str, module: str, *arguments: str) -> None:

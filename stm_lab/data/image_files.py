@@ -22,8 +22,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from stm_lab.errors import UserError
-from stm_lab.files import read_bytes
+from stm_lab.util.errors import UserError
+from stm_lab.util.files import read_bytes
 
 _ICONS = ("ICNS", "ICO", "XBM", "XPM")
 # The endings of the formats that Pillow opens and that have the media type of an image. So neither documents (.pdf,

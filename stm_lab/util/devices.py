@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from stm_lab.errors import UserError, check_known
+from stm_lab.util.errors import UserError, check_known
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
