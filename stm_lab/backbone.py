@@ -23,7 +23,7 @@ from torch import nn
 
 from .designs import Design
 from .designs.design import Count
-from .layers import MergePatches, PatchConv2d, TokenConv2d, init_table, resize_embedding
+from .layers import MergePatches, PatchConv2d, TokenConv2d, resize_embedding, trunc_normal_init
 from .mixers import get_mixer
 from .published import load_pretrained
 from .util.errors import UserError, check_known
@@ -148,14 +148,14 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens (B, H, W, C) -> (B, H, W, C)."""
-        x = self.add(x, self.gamma1, self.mix(self.norm1(x)))
-        return self.add(x, self.gamma2, self.mlp(self.norm2(x)))
+        x = self.residual(x, self.gamma1, self.mix(self.norm1(x)))
+        return self.residual(x, self.gamma2, self.mlp(self.norm2(x)))
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
         """What the mixer makes of tokens (B, H, W, C), in the same shape; UserError if it is another."""
         return _checked_tokens(self.mixer(x), x, self.name)
 
-    def add(self, x: torch.Tensor, gamma: torch.Tensor | None, branch: torch.Tensor) -> torch.Tensor:
+    def residual(self, x: torch.Tensor, gamma: torch.Tensor | None, branch: torch.Tensor) -> torch.Tensor:
         """Tokens (B, H, W, C) plus a branch of that shape, times gamma (C,) if there is one; it may be dropped."""
         return x + self.drop_path(branch if gamma is None else gamma * branch)
 
@@ -169,7 +169,7 @@ class OneBranchBlock(Block):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens (B, H, W, C) -> (B, H, W, C)."""
-        return self.add(x, self.gamma2, self.mlp(self.norm2(self.mix(x))))
+        return self.residual(x, self.gamma2, self.mlp(self.norm2(self.mix(x))))
 
 
 _BLOCKS = {2: Block, 1: OneBranchBlock}
@@ -185,7 +185,7 @@ class PositionEmbedding(nn.Module):
 
     def reset_parameters(self) -> None:
         """A map as at the start: truncated normal."""
-        init_table(self.weight)
+        trunc_normal_init(self.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens (B, H, W, C) -> (B, H, W, C), at any H and W."""
@@ -527,6 +527,6 @@ def _reset(module: nn.Module) -> None:
 def _init_weights(module: nn.Module) -> None:
     """Convolutions and projections as published: truncated normal, std 0.02, biases 0 (DCNv3's offsets included)."""
     if isinstance(module, nn.Conv2d | nn.Linear):
-        init_table(module.weight)
+        trunc_normal_init(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

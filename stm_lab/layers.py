@@ -72,7 +72,7 @@ def resize_embedding(weight: torch.Tensor, height: int, width: int) -> torch.Ten
     return weight.permute(0, 2, 3, 1)
 
 
-def init_table(table: torch.Tensor, std: float = 0.02) -> None:
+def trunc_normal_init(table: torch.Tensor, std: float = 0.02) -> None:
     """In place: truncated normal as published, but cut at 4 std.
 
     The published code cuts at +-2 in absolute terms, a hundred std out, where the sampler can return the bound itself,
@@ -81,7 +81,7 @@ def init_table(table: torch.Tensor, std: float = 0.02) -> None:
     nn.init.trunc_normal_(table, std=std, a=-4 * std, b=4 * std)
 
 
-def split_heads(dim: int, heads: int | None, head_dim: int) -> int:
+def num_heads(dim: int, heads: int | None, head_dim: int) -> int:
     """The number of heads: as given, else so that each has `head_dim` channels (one where that does not divide)."""
     if heads is None:
         heads = dim // head_dim if dim % head_dim == 0 else 1

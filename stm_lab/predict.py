@@ -29,7 +29,7 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
     Columns: `image` (its path), `model` (its folder's name, or its mixer), `mixer`, `seed`, `rank` (1 is the
     likeliest), `class` (its readable name) and `confidence` (the softmax's, in percent; it says how sure a model is,
     not how often it is right, and a picture of something else is taken for one of the classes all the same). Images
-    are decoded, resized and cropped as each model is evaluated (`zoo.Subject.view`). `DataFrame.attrs["known"]` has
+    are decoded, resized and cropped as each model is evaluated (`zoo.LoadedModel.view`). `DataFrame.attrs["known"]` has
     how many classes of which recipe the models know, where that is known.
 
     Args:
@@ -49,7 +49,7 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
         raise UserError(f"top = {top}: must be at least 1")
     files, on = _image_files(images), resolve_device(device)
     if str(weights) == "pretrained":
-        subjects: Iterator[zoo.Subject] = zoo.shipped(on)
+        subjects: Iterator[zoo.LoadedModel] = zoo.shipped(on)
     elif (path := paths.expanded(weights)).is_file() and not zoo.is_of_trainings(path):
         subjects = iter([zoo.of_file(path, on)])
     else:
@@ -69,7 +69,9 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
     return table
 
 
-def _answers(subject: zoo.Subject, images: torch.Tensor, normalized: Normalize, top: int) -> Iterator[dict[str, Any]]:
+def _answers(
+    subject: zoo.LoadedModel, images: torch.Tensor, normalized: Normalize, top: int
+) -> Iterator[dict[str, Any]]:
     """The lines of one model for images (N, 3, S, S), uint8; `image` is the place in them."""
     names = subject.classes and list(subject.classes.values())
     for start in range(0, len(images), _BATCH):

@@ -16,7 +16,7 @@ from stm_lab.util import files, jsonfiles, paths
 from stm_lab.util.errors import UserError
 
 if TYPE_CHECKING:
-    from stm_lab.train.zoo import Subject
+    from stm_lab.train.zoo import LoadedModel
 
 NOTEBOOK = "train"  # what stands in place of a notebook's name in the row of a training
 _VARIED = ("mixer", "mixers", "seed", "seeds", "plugins")  # what an experiment compares, or how it came by it
@@ -195,7 +195,7 @@ def _notes(group: _Group) -> list[str]:
     return notes
 
 
-def known_accuracy(subject: Subject, weights: str | Path, scale: str = "nano") -> tuple[float, str] | None:
+def known_accuracy(subject: LoadedModel, weights: str | Path, scale: str = "nano") -> tuple[float, str] | None:
     """Top-1 in percent of a model's weights, and on what, as it was written down; None where nobody did.
 
     weights, scale: what `zoo.load` was asked for. Of a training's folder it is the last validation; of the package's

@@ -58,7 +58,7 @@ def to_tensors(dataset: Dataset, view: EvaluationView | int) -> tuple[torch.Tens
 
     Args:
         dataset: columns `image` and `label`, as from `stm_lab.data.load`.
-        view: what is shown of each image, such as `EvaluationView.of(model)` or `zoo.Subject.view`; a number S is
+        view: what is shown of each image, such as `EvaluationView.of(model)` or `zoo.LoadedModel.view`; a number S is
             `EvaluationView(S)`: the shorter side is resized to S, and the centre is cropped. An image that has this
             size already is not resampled.
 

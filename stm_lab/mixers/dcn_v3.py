@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..layers import TokenConv2d, split_heads
+from ..layers import TokenConv2d, num_heads
 from .registry import register_mixer
 
 
@@ -40,7 +40,7 @@ class DeformableConvV3(nn.Module):
 
     def __init__(self, dim: int, *, heads: int | None = None) -> None:
         super().__init__()
-        self.heads = split_heads(dim, heads, head_dim=16)
+        self.heads = num_heads(dim, heads, head_dim=16)
         self.dwconv = TokenConv2d(dim, dim, 3, padding=1, groups=dim)
         self.norm = nn.LayerNorm(dim, eps=1e-5)
         self.offsets = nn.Linear(dim, self.heads * POINTS * 2)  # channels (head, point, [x, y]), pixels of the map

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..layers import check_static, padded_note, split_heads
+from ..layers import check_static, num_heads, padded_note
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -32,7 +32,7 @@ class HaloAttention(nn.Module):
         super().__init__()
         if block < 1 or halo < 0:
             raise UserError(f"block={block} must be at least 1 and halo={halo} at least 0")
-        self.heads = split_heads(dim, heads, head_dim=32)
+        self.heads = num_heads(dim, heads, head_dim=32)
         self.block, self.window, self.halo = block, block + 2 * halo, halo
         self.q = nn.Linear(dim, dim, bias=False)
         self.kv = nn.Linear(dim, 2 * dim, bias=False)  # channels (head, [k, v], d), as published

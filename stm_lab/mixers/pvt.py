@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..layers import TokenConv2d, count_lines, split_heads
+from ..layers import TokenConv2d, count_lines, num_heads
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -33,7 +33,7 @@ class SpatialReductionAttention(nn.Module):
         super().__init__()
         if reduction < 1:
             raise UserError(f"reduction={reduction} must be at least 1")
-        self.heads, self.reduction = split_heads(dim, heads, head_dim=32), reduction
+        self.heads, self.reduction = num_heads(dim, heads, head_dim=32), reduction
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)  # channels ([k, v], head, d)
         self.proj = nn.Linear(dim, dim)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..layers import check_static, init_table, padded_note, split_heads
+from ..layers import check_static, num_heads, padded_note, trunc_normal_init
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -33,7 +33,7 @@ class ShiftedWindowAttention(nn.Module):
             raise UserError(f"window={window} must be at least 1")
         if not 0 <= shift < window:
             raise UserError(f"shift={shift} must be at least 0 and less than window={window}")
-        self.heads = split_heads(dim, heads, head_dim=32)
+        self.heads = num_heads(dim, heads, head_dim=32)
         self.window, self.shift = window, shift
         self.qkv = nn.Linear(dim, 3 * dim)  # channels ([q, k, v], head, d)
         self.proj = nn.Linear(dim, dim)
@@ -42,7 +42,7 @@ class ShiftedWindowAttention(nn.Module):
 
     def reset_parameters(self) -> None:
         """The bias table as at the start: truncated normal."""
-        init_table(self.relative_position_bias_table)
+        trunc_normal_init(self.relative_position_bias_table)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""

@@ -39,7 +39,7 @@ _LAYER_SCALE = re.compile(r"(^|\.)(gamma(_?\d|_xca)?|ls\d|layer_scale(_?\d)?|lay
 
 
 @dataclass(frozen=True)
-class Subject:
+class LoadedModel:
     """A model in evaluation mode, and what its images and answers mean.
 
     Attributes:
@@ -79,7 +79,7 @@ def load(
     recipe: str = "shapes",
     seed: int = 0,
     device: str | torch.device | None = None,
-) -> list[Subject]:
+) -> list[LoadedModel]:
     """The models of these names, in their order; of a folder with several seeds each of them, the lowest first.
 
     Args:
@@ -161,7 +161,7 @@ def _architecture(name: str, scale: str | None) -> str:
     return f"unified_{name}_{scale}" if name in list_mixers() else name.partition(".")[0]
 
 
-def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: torch.device) -> Subject:
+def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: torch.device) -> LoadedModel:
     is_ours = name in list_mixers()
     if source == "none":
         classes = data.load_recipe(recipe).classes
@@ -172,7 +172,7 @@ def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: t
                 model = build_model(name, scale, num_classes=count)
             else:
                 model = timm.create_model(name, num_classes=count)
-        return Subject(name, seed, model.eval().to(device), classes, recipe=recipe)
+        return LoadedModel(name, seed, model.eval().to(device), classes, recipe=recipe)
     if source != "pretrained":
         return _with_weights(name, Path(source), scale, device)
     model = build_model(name, scale, pretrained=True) if is_ours else _pretrained_of_timm(name)
@@ -180,11 +180,11 @@ def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: t
     return _subject(name, 0 if ships else None, model, "shapes" if ships else "imagenet-1k", device)
 
 
-def _subject(name: str, seed: int | None, model: nn.Module, recipe: str, device: torch.device) -> Subject:
+def _subject(name: str, seed: int | None, model: nn.Module, recipe: str, device: torch.device) -> LoadedModel:
     """A model with trained weights; its classes are the recipe's if it has as many."""
     classes = data.load_recipe(recipe).classes
     known, of = (classes, recipe) if len(classes) == model.num_classes else (None, None)
-    return Subject(name, seed, model.eval().to(device), known, recipe=of)
+    return LoadedModel(name, seed, model.eval().to(device), known, recipe=of)
 
 
 def _pretrained_of_timm(name: str) -> nn.Module:
@@ -195,7 +195,7 @@ def _pretrained_of_timm(name: str) -> nn.Module:
         raise UserError(f"{name}: timm's weights cannot be fetched ({said}); weights = 'none', or a file") from error
 
 
-def _with_weights(name: str, path: Path, scale: str | None, device: torch.device) -> Subject:
+def _with_weights(name: str, path: Path, scale: str | None, device: torch.device) -> LoadedModel:
     """The model of that name with the weights of a file, and with as many classes as they have.
 
     Raises UserError if they are of another model.
@@ -241,11 +241,11 @@ def _built_with(path: Path, facts: Mapping[str, str]) -> tuple[dict[str, object]
     return options, cfg
 
 
-def _of_folders(names: Sequence[str], source: Path, device: torch.device) -> list[Subject]:
-    found: dict[str, list[Subject]] = {name: [] for name in names}
+def _of_folders(names: Sequence[str], source: Path, device: torch.device) -> list[LoadedModel]:
+    found: dict[str, list[LoadedModel]] = {name: [] for name in names}
     there: set[str] = set()
 
-    def wanted(folder: Path) -> Subject | None:
+    def wanted(folder: Path) -> LoadedModel | None:
         there.add(name := load_config(folder / CONFIG).model_name)
         return of_training(folder, device) if name in found else None
 
@@ -282,7 +282,7 @@ def training_folders(weights: Path) -> list[Path]:
     return finished
 
 
-def of_trainings(weights: Path, device: torch.device) -> Iterator[Subject]:
+def of_trainings(weights: Path, device: torch.device) -> Iterator[LoadedModel]:
     """The models of the finished trainings in or below `weights`, one after the other.
 
     One of several that is damaged is left out, and a warning names it. Raises UserError if there is none, and for what
@@ -308,7 +308,7 @@ def _whole(folders: Sequence[Path], load_one: Callable[[Path], T]) -> Iterator[T
         raise jsonfiles.Damaged.all_of(refused)
 
 
-def of_training(folder: Path, device: torch.device) -> Subject:
+def of_training(folder: Path, device: torch.device) -> LoadedModel:
     """The model of one finished training. Raises UserError where its recipe is gone, or has other classes by now."""
     model, config = load_run(folder, device=device), load_config(folder / CONFIG)
     facts = read_facts(folder / MODEL_FILE)
@@ -320,10 +320,10 @@ def of_training(folder: Path, device: torch.device) -> Subject:
         raise UserError(
             f"{folder}: {facts['num_classes']} classes, but its recipe {config.recipe!r} has {len(classes)} by now"
         )
-    return Subject(config.model_name, config.seed, model, classes, folder.resolve(), str(config.recipe))
+    return LoadedModel(config.model_name, config.seed, model, classes, folder.resolve(), str(config.recipe))
 
 
-def of_file(path: Path, device: torch.device) -> Subject:
+def of_file(path: Path, device: torch.device) -> LoadedModel:
     """The model of a file of weights: what its metadata name or, of a published one, what names and shapes tell.
 
     Raises UserError for a file that is no such one; it says what to give instead.
@@ -349,7 +349,7 @@ def of_file(path: Path, device: torch.device) -> Subject:
     return _with_weights(kind.mixer, path, kind.scale, device)
 
 
-def shipped(device: torch.device) -> Iterator[Subject]:
+def shipped(device: torch.device) -> Iterator[LoadedModel]:
     """The models whose weights come with the package: every mixer of them, at scale nano."""
     for name in timm.list_pretrained("unified_*_nano.shapes"):
         mixer = name.removeprefix("unified_").removesuffix("_nano.shapes")
@@ -357,7 +357,7 @@ def shipped(device: torch.device) -> Iterator[Subject]:
 
 
 @torch.no_grad()
-def switched_on(model: nn.Module) -> nn.Module:
+def unit_layer_scale(model: nn.Module) -> nn.Module:
     """A copy of a model, ours or timm's, whose layer scales and SkipInit gains are all 1.
 
     Blocks that start at 1e-6 or 0 then show what their random weights do. Other scales, such as those of norms, stay.

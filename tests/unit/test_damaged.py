@@ -222,7 +222,7 @@ def test_a_damaged_training_costs_itself_alone(run, name, way):
 
 
 def subject(folder):
-    return zoo.Subject("halo", 0, None, None, folder=folder)
+    return zoo.LoadedModel("halo", 0, None, None, folder=folder)
 
 
 @pytest.mark.parametrize("way", [*OF_A_LINE, *OF_A_FILE])

@@ -333,7 +333,7 @@ SCALED = {  # timm's models, and the value that their layer scales begin with: g
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", SCALED)
-def test_switched_on_sets_every_layer_scale_of_timm_and_no_other(name):
+def test_unit_layer_scale_sets_every_layer_scale_of_timm_and_no_other(name):
     options, start = SCALED[name]
     if options is None:  # SkipInit's gains (De and Smith 2020), one number a block
         model = nfnet.NormFreeNet(replace(nfnet.model_cfgs["test_nfnet"], skipinit=True), num_classes=3)
@@ -349,6 +349,6 @@ def test_switched_on_sets_every_layer_scale_of_timm_and_no_other(name):
     assert scales
     for parameter in model.parameters():
         parameter.fill_(0.5)
-    on = dict(zoo.switched_on(model).named_parameters())
+    on = dict(zoo.unit_layer_scale(model).named_parameters())
     assert {name for name, parameter in on.items() if (parameter == 1).all()} == scales
     assert all((parameter == 0.5).all() for name, parameter in on.items() if name not in scales)

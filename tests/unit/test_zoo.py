@@ -219,21 +219,21 @@ def test_the_device_is_checked():
 
 
 @pytest.mark.parametrize("mixer", stm_lab.list_mixers())
-def test_switched_on_is_the_model_with_layer_scale_one(mixer):
+def test_unit_layer_scale_is_the_model_with_layer_scale_one(mixer):
     with torch.random.fork_rng():
         torch.manual_seed(3)
         asleep = build_model(mixer, "nano")
         torch.manual_seed(3)
         awake = build_model(mixer, "nano", layer_scale=1.0).eval()
     before = {name: value.clone() for name, value in asleep.state_dict().items()}
-    assert same(zoo.switched_on(asleep).eval(), awake)
+    assert same(zoo.unit_layer_scale(asleep).eval(), awake)
     assert all(torch.equal(value, before[name]) for name, value in asleep.state_dict().items())
 
 
-def test_switched_on_knows_timms_layer_scales_and_takes_models_without():
-    on = zoo.switched_on(timm.create_model("test_convnext"))
+def test_unit_layer_scale_knows_timms_layer_scales_and_takes_models_without():
+    on = zoo.unit_layer_scale(timm.create_model("test_convnext"))
     scales = [value for name, value in on.named_parameters() if name.endswith("gamma")]
     assert scales
     assert all((value == 1).all() for value in scales)
     plain = timm.create_model("resnet18", num_classes=3).eval()
-    assert same(zoo.switched_on(plain), plain)
+    assert same(zoo.unit_layer_scale(plain), plain)
