@@ -24,12 +24,13 @@ import torch
 from stm_lab.course.board import Board
 from stm_lab.course.cards import load_card
 from stm_lab.course.engines import PATIENCE, Limits, Outcome, sort_out, work
-from stm_lab.course.folder import Held, RunFolder, data_fingerprint, run_key
+from stm_lab.course.folder import RunFolder, data_fingerprint, run_key
 from stm_lab.course.run import Job
 from stm_lab.course.watch import GIGABYTE
 from stm_lab.util import paths
 from stm_lab.util.devices import cores
 from stm_lab.util.errors import UserError, WorkFailed
+from stm_lab.util.folders import Held
 
 
 class Ray:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from stm_lab.course.folder import Held
 from stm_lab.course.run import Job, perform
 from stm_lab.course.watch import check_limits
 from stm_lab.util.environment import code_fingerprint
 from stm_lab.util.errors import UserError, WorkFailed
+from stm_lab.util.folders import Held
 
 PATIENCE = 15.0  # seconds for a run that is stopped to write down what became of it
 

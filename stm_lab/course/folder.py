@@ -10,28 +10,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from stm_lab.course.cards import Card
 from stm_lab.course.notebooks import read_notebook, tags
-from stm_lab.util import jsonfiles, paths
+from stm_lab.util import folders, jsonfiles, paths
 from stm_lab.util.errors import UserError
 from stm_lab.util.files import write_whole
 
 FOLDER_VARIABLE = "STM_LAB_RUN_FOLDER"  # how the runner tells the notebook's kernel which folder is its own
 _NOT_KEYED = {"parameters", "injected-parameters", "solution", "check", "explorer"}  # cells that do not make the rows
 _ENDS = {".ipynb": b"}", ".html": b"</html>", ".jsonl": b"}", ".json": b"}", ".png": b"IEND\xaeB`\x82"}
-_ELSEWHERE = "; give a folder that can be written to, by out or by STM_LAB_RUNS"
-
-
-class Held(UserError):
-    """Another process is at this run, or was when it was asked."""
 
 
 @dataclass(frozen=True)
@@ -75,36 +68,16 @@ class RunFolder:
             with tempfile.TemporaryFile(dir=self.path):
                 pass  # it can be written to
         except OSError as error:
-            raise UserError(f"out = {str(self.path)!r}: {error.strerror}{_ELSEWHERE}") from None
+            raise UserError(f"out = {str(self.path)!r}: {error.strerror}{folders.ELSEWHERE}") from None
         return self
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the folder for one run; the system lets go of it when the process ends, however it does.
-
-        Raises Held if another process holds it, UserError if it cannot be written to.
-        """
-        lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise Held(f"{self.path}: this run is going on already, in another process") from None
-        except OSError as error:
-            raise UserError(f"out = {str(self.path)!r}: {error.strerror}{_ELSEWHERE}") from None
-        try:
-            yield
-        finally:
-            lock.release()
+    def alone(self) -> AbstractContextManager:
+        """Hold the folder for one run. Raises errors as `folders.hold` does."""
+        return folders.hold(self.path, "run")
 
     def is_held(self) -> bool:
         """Whether a process is running this run now."""
-        if not (self.path / ".lock").is_file():
-            return False
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                return False
-        except Timeout:
-            return True
+        return folders.is_held(self.path)
 
     def strangers(self) -> list[str]:
         """What is there by a run's names without a run: somebody else's, which no run may write over or remove."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy
 from torch import nn
 
 from stm_lab import build_model, data, list_mixers, load_published
@@ -26,7 +26,7 @@ from stm_lab.mixers.plugins import load_plugins
 from stm_lab.pixels import EvaluationView
 from stm_lab.published import read_facts
 from stm_lab.train.config import TrainConfig, load_config
-from stm_lab.util import files, jsonfiles, paths
+from stm_lab.util import files, folders, jsonfiles, paths
 from stm_lab.util.devices import resolve_device
 from stm_lab.util.environment import code_fingerprint, describe_environment
 from stm_lab.util.errors import UserError
@@ -61,7 +61,7 @@ class RunFolder:
             "weights": config.weights if start is None else _sha256(start),
             "mixer_source": _source_of(get_mixer(config.mixer)),
         }
-        self._lock = FileLock(self.path / ".lock", timeout=0)
+        self._held: AcquireReturnProxy | None = None
         # what a notebook's cell defines may have changed since: such a run neither goes on nor counts as done
         self.repeatable = get_mixer(config.mixer).__module__ != "__main__"
 
@@ -109,7 +109,7 @@ class RunFolder:
         try:
             if not afresh:
                 self._check_identity()
-            self._hold()
+            self._held = folders.hold(self.path, "training")
             outdated = self.is_outdated()
             if outdated and not afresh:
                 print(self.outdated(), flush=True)
@@ -126,16 +126,10 @@ class RunFolder:
         """What is said of a run that `is_outdated`."""
         return f"{self.path}: the source of mixer {self.config.mixer!r} has changed since; training afresh"
 
-    def _hold(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise UserError(f"out = {str(self.path)!r}: this training is already going on in another process") from None
-
     def release(self) -> None:
         """Let others train here. Else the system does so when the process ends, however it does."""
-        self._lock.release()
+        if self._held is not None:
+            self._held.lock.release()
 
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else."""

@@ -327,8 +327,8 @@ def test_a_run_that_goes_on_elsewhere_is_refused(small):
         assert job.folder.is_held()
         code = "from stm_lab.course import run; run(1)"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "stm_lab.course.folder.Held: " in other.stderr
-    assert "going on already" in other.stderr
+    assert "stm_lab.util.folders.Held: " in other.stderr
+    assert "already going on" in other.stderr
     assert not job.folder.is_held()
     assert not begun(small)
 
