@@ -88,14 +88,3 @@ def num_heads(dim: int, heads: int | None, head_dim: int) -> int:
     if heads < 1 or dim % heads:
         raise UserError(f"heads={heads} does not divide dim={dim}")
     return heads
-
-
-def padded_note(map_size: tuple[int, int], block: tuple[int, int]) -> str:
-    """To follow "blocks of 7x7": what a map is padded to for whole ones, or nothing; sizes are (height, width)."""
-    rows, columns = (-(-size // side) * side for size, side in zip(map_size, block, strict=True))
-    return "" if (rows, columns) == map_size else f"; padded to {rows}x{columns}"
-
-
-def count_lines(rows: int, columns: int) -> str:
-    """In words: 2 rows, 1 column."""
-    return f"{rows} row{'s' * (rows != 1)}, {columns} column{'s' * (columns != 1)}"

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from stm_lab.backbone import Block, Mlp, Stage, UnifiedBackbone
-from stm_lab.layers import MergePatches, PatchConv2d, count_lines
+from stm_lab.layers import MergePatches, PatchConv2d
 from stm_lab.measure._batches import input_size, model_name
+from stm_lab.mixers.halo import HaloAttention
+from stm_lab.mixers.pvt import SpatialReductionAttention
+from stm_lab.mixers.swin import ShiftedWindowAttention
 from stm_lab.util.errors import UserError
 
 Shape = tuple[int, int, int]  # rows, columns, channels
@@ -228,7 +231,11 @@ def _side(layer: nn.Conv2d, size: int) -> tuple[int, int]:
 
 
 def _zeros(rows: int, columns: int) -> str:
-    return f"zeros: {count_lines(rows, columns)}" if rows or columns else ""
+    return f"zeros: {_lines(rows, columns)}" if rows or columns else ""
+
+
+def _lines(rows: int, columns: int) -> str:
+    return f"{rows} row{'s' * (rows != 1)}, {columns} column{'s' * (columns != 1)}"
 
 
 def _mlp_macs(mlp: Mlp, height: int, width: int) -> int:
@@ -237,8 +244,21 @@ def _mlp_macs(mlp: Mlp, height: int, width: int) -> int:
 
 
 def _padding_note(mixer: nn.Module, height: int, width: int) -> str:
-    note = getattr(mixer, "padding_note", None)
-    return note(height, width) if note else ""
+    """Into which blocks or keys a mixer cuts a map, and what it pads or drops; "" for mixers that do neither."""
+    if isinstance(mixer, SpatialReductionAttention):
+        ratio, padded = mixer.reduction, [max(side, mixer.reduction) for side in (height, width)]
+        keys, lost = [side // ratio for side in padded], [side % ratio for side in padded]
+        note = f"keys {keys[0]}x{keys[1]}"
+        dropped = f"; dropped: {_lines(*lost)}" if any(lost) else ""
+    elif isinstance(mixer, HaloAttention | ShiftedWindowAttention):
+        is_halo = isinstance(mixer, HaloAttention)
+        block = mixer.block if is_halo else min(mixer.window, height, width)
+        sides = min(block, height), min(block, width)
+        padded = [-(-size // side) * side for size, side in zip((height, width), sides, strict=True)]
+        note, dropped = f"{'blocks' if is_halo else 'windows'} of {sides[0]}x{sides[1]}", ""
+    else:
+        return ""
+    return note + (f"; padded to {padded[0]}x{padded[1]}" if padded != [height, width] else "") + dropped
 
 
 def _parameters(what: nn.Module | nn.Parameter) -> int:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..layers import check_static, num_heads, padded_note
+from ..layers import check_static, num_heads
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -89,11 +89,6 @@ class HaloAttention(nn.Module):
         keys = (a + 2 * self.halo) * (b + 2 * self.halo)
         attention = rows * a * cols * b * C * (2 * keys + 2 * (2 * self.window - 1))
         return 4 * H * W * C * C + attention
-
-    def padding_note(self, H: int, W: int) -> str:
-        """How a map is cut into blocks, and what it is padded to for that."""
-        a, b, _, _ = self._blocks(H, W)
-        return f"blocks of {a}x{b}" + padded_note((H, W), (a, b))
 
 
 @torch.fx.wrap  # a trace of the network calls it and does not follow its branches

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..layers import TokenConv2d, count_lines, num_heads
+from ..layers import TokenConv2d, num_heads
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -60,14 +60,6 @@ class SpatialReductionAttention(nn.Module):
         keys = rows * columns
         reduce = keys * (self.reduction * C) ** 2 if self.reduction > 1 else 0
         return 2 * H * W * C * C + 2 * keys * C * C + reduce + 2 * H * W * keys * C
-
-    def padding_note(self, H: int, W: int) -> str:
-        """How many keys a map gives, and what of it the strided convolution drops."""
-        R = self.reduction
-        rows, columns = self._keys(H, W)
-        padded = f"; padded to {max(H, R)}x{max(W, R)}" if min(H, W) < R else ""
-        lost = max(H, R) - rows * R, max(W, R) - columns * R
-        return f"keys {rows}x{columns}{padded}" + (f"; dropped: {count_lines(*lost)}" if any(lost) else "")
 
     def _keys(self, H: int, W: int) -> tuple[int, int]:
         """Rows and columns of the coarser map."""

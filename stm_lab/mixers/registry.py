@@ -1,10 +1,9 @@
 """Spatial token mixers by name.
 
 A mixer is a class `M(dim, *, options)` whose `forward` maps tokens (B, H, W, C) to tokens of the same shape, for any H
-and W. Three methods are optional: `macs(H, W) -> int`, its cost for one image; `padding_note(H, W) -> str`, in a few
-words for the trace of shapes, what it does to a map of that size ("blocks of 7x7; padded to 7x14", "" for nothing); and
-`no_weight_decay() -> set[str]`, its parameters of two or more dimensions that weight decay should spare. `M(dim)` must
-do.
+and W. Two methods are optional: `macs(H, W) -> int`, its cost for one image, and `no_weight_decay() -> set[str]`, the
+names of its parameters of two or more dimensions that weight decay spares. Every option needs a default, so that
+`M(dim)` works.
 """
 
 from __future__ import annotations

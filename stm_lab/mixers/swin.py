@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..layers import check_static, num_heads, padded_note, trunc_normal_init
+from ..layers import check_static, num_heads, trunc_normal_init
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -77,11 +77,6 @@ class ShiftedWindowAttention(nn.Module):
         w, _ = self._window_and_shift(H, W)
         queries = (-(-H // w)) * (-(-W // w)) * w * w
         return 4 * H * W * C * C + 2 * queries * w * w * C
-
-    def padding_note(self, H: int, W: int) -> str:
-        """How a map is cut into windows, and what it is padded to for that."""
-        w, _ = self._window_and_shift(H, W)
-        return f"windows of {w}x{w}" + padded_note((H, W), (w, w))
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters of two or more dimensions that weight decay spares."""

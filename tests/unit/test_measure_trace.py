@@ -100,31 +100,6 @@ def test_notes_say_what_mixers_pad_and_drop():
     assert note("convnext", 1, (99, 57)) == ""
 
 
-class Stripes(torch.nn.Module):
-    """A mixer of one's own, of no kind that the package has."""
-
-    def __init__(self, wide):
-        super().__init__()
-        self.wide = wide
-
-    def padding_note(self, H, W):
-        return f"stripes of {H}x{self.wide}"
-
-
-def test_a_mixer_of_ones_own_has_its_say_and_one_without_is_silent():
-    model = build_model("pooling", "nano", device="meta")
-    blocks = model.stages[1].blocks
-
-    def note():
-        return next(part.note for part in measure.trace(model, image_size=64).stages[2].parts if part.name == "mixer")
-
-    assert note() == ""
-    blocks[0].mixer = Stripes(3)
-    assert note() == "stripes of 8x3"
-    blocks[1].mixer = Stripes(5)
-    assert note() == "stripes of 8x3; stripes of 8x5"
-
-
 def test_rows_hold_every_part_once():
     found = measure.trace(build_model("swin", "nano", device="meta"))
     rows = found.rows()
