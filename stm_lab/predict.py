@@ -5,24 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import torch
-
-from stm_lab import zoo
 from stm_lab.data.image_files import is_image_file, open_image
-from stm_lab.pixels import EvaluationView, Normalize
 from stm_lab.util import paths
 from stm_lab.util.devices import resolve_device
 from stm_lab.util.errors import UserError, nearest
 from stm_lab.util.files import told
 
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from stm_lab import zoo
+    from stm_lab.pixels import EvaluationView, Normalize
+
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 _BATCH = 64  # images at a time
 
 
-@torch.inference_mode()
 def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: str | None = None) -> pd.DataFrame:
     """The likeliest classes of each image, by each model.
 
@@ -47,7 +48,17 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
     """
     if top < 1:
         raise UserError(f"top = {top}: must be at least 1")
-    files, on = _image_files(images), resolve_device(device)
+    return _predicted(_image_files(images), weights, top, device)
+
+
+def _predicted(files: list[Path], weights: str | os.PathLike, top: int, device: str | None) -> pd.DataFrame:
+    import pandas as pd  # here, so that an image that is not there is refused at once
+    import torch
+
+    from stm_lab import zoo
+    from stm_lab.pixels import Normalize
+
+    on = resolve_device(device)
     if str(weights) == "pretrained":
         subjects: Iterator[zoo.LoadedModel] = zoo.shipped(on)
     elif (path := paths.expanded(weights)).is_file() and not zoo.is_of_trainings(path):
@@ -62,7 +73,8 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
         view = subject.view()
         if view not in decoded:
             decoded[view] = torch.stack([_decoded(file, view) for file in files])
-        lines += _answers(subject, decoded[view], Normalize(subject.model, on), top)
+        with torch.inference_mode():
+            lines += _answers(subject, decoded[view], Normalize(subject.model, on), top)
     table = pd.DataFrame(lines).sort_values("image", kind="stable", ignore_index=True)
     table["image"] = [str(files[place]) for place in table["image"]]
     table.attrs["known"] = known

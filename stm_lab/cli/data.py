@@ -73,18 +73,22 @@ def data_prepare(
 ) -> None:
     """Decode and resize a recipe's images once, and keep them; goes on where it was interrupted."""
     from stm_lab import data
-    from stm_lab.data.prepare import prepare
 
-    print(prepare(data.load_recipe(recipe), data_root=data_root, size=size, workers=workers))
+    loaded = data.load_recipe(recipe)
+    from stm_lab.data.prepare import prepare  # here, because it is slow to import
+
+    print(prepare(loaded, data_root=data_root, size=size, workers=workers))
 
 
 @app.command("verify")
 def data_verify(recipe: RecipeName, data_root: DataRoot = None) -> None:
     """Compute the hashes of a recipe's images anew, and name what differs."""
     from stm_lab import data
-    from stm_lab.data.verify import verify
 
-    looked, differs = verify(data.load_recipe(recipe), data_root=data_root)
+    loaded = data.load_recipe(recipe)
+    from stm_lab.data.verify import verify  # here, because it is slow to import
+
+    looked, differs = verify(loaded, data_root=data_root)
     for line in (*looked, *differs):
         print(line)
     print(f"{len(differs)} differences" if differs else "all as it should be")
@@ -100,9 +104,11 @@ def bench_data(
 ) -> None:
     """How many training views one core makes, beside how many images it trains."""
     from stm_lab import data
-    from stm_lab.cli.bench import bench_data as measure
 
-    rates = measure(data.load_recipe(recipe) if recipe else None, data_root=data_root, repeats=repeats)
+    loaded = data.load_recipe(recipe) if recipe else None
+    from stm_lab.cli.bench import bench_data as measure  # here, because it is slow to import
+
+    rates = measure(loaded, data_root=data_root, repeats=repeats)
     lines = [
         (r.image_size, r.what, r.images_per_second, f"{r.lowest:,.0f} .. {r.highest:,.0f}", r.demand, r.ratio)
         for r in rates

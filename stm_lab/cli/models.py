@@ -13,19 +13,15 @@ _OF_THE_NETWORK = {"pvt_v2": "its networks have a 3x3 convolution in the MLP whe
 
 def mixers() -> None:
     """The spatial token mixers, and their options."""
-    import inspect
-
-    import stm_lab.mixers
+    from stm_lab.mixers.registry import described, list_mixers
 
     lines = []
-    first: dict[type, str] = {}  # a mixer under a second name differs in nothing but its networks
-    for name in stm_lab.list_mixers():
-        mixer = stm_lab.mixers.get_mixer(name)
-        _, *options = inspect.signature(mixer).parameters.values()
-        note = (inspect.getdoc(mixer) or "").partition("\n")[0]
-        if first.setdefault(mixer, name) != name:
-            note = f"The operator of {first[mixer]}; {_OF_THE_NETWORK.get(name, 'the networks differ.')}"
-        lines.append((name, note, ", ".join(f"{option.name}={option.default}" for option in options)))
+    first = {}  # a mixer under a second name differs only in its networks
+    for name in list_mixers():
+        summary, options = described(name)
+        if first.setdefault(summary, name) != name:
+            summary = f"The operator of {first[summary]}; {_OF_THE_NETWORK.get(name, 'the networks differ.')}"
+        lines.append((name, summary, ", ".join(f"{option}={default}" for option, default in options.items())))
     print_table("mixers", ("name", "note", "options"), lines)
 
 
@@ -50,6 +46,10 @@ def train(
     force: Annotated[bool, typer.Option(help="Start afresh, whatever the run's folder holds.")] = False,
 ) -> None:
     """Train one model, or go on where it was interrupted."""
+    from stm_lab.train.config import load_config
+    from stm_lab.util.overrides import parse_overrides
+
+    load_config(config, **parse_overrides(parameters))  # what is wrong is refused before torch is imported
     from stm_lab.train.__main__ import train as perform
 
     raise typer.Exit(perform(config, parameters, force=force))

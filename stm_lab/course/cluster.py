@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-import torch
 
 from stm_lab.course.board import Board
 from stm_lab.course.cards import load_card
@@ -227,6 +226,8 @@ def _said(machine: Mapping[str, float]) -> str:
 
 def _this_machine() -> dict[str, float]:
     """What a cluster of this machine alone has, about: Ray keeps three tenths of the memory for results."""
+    import torch  # here, because it is slow to import
+
     memory = 0.7 * psutil.virtual_memory().available
     return {"CPU": cores(), "GPU": torch.cuda.device_count(), "memory": memory}
 

@@ -8,16 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from stm_lab import figures
 from stm_lab.course.folder import RunFolder
 from stm_lab.course.results import flat, read_rows
 from stm_lab.util import jsonfiles, paths, yaml12
 from stm_lab.util.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CONFIG, _ENVIRONMENT, _METRICS = "config.yaml", "environment.json", "metrics.jsonl"  # of a training's folder
 _WEIGHTS = "model.safetensors"
@@ -66,6 +67,8 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
             f"{notebook.path} is a notebook's run, {training.path} a training; compare two of a kind "
             f"(a notebook's trainings are in {notebook.path / 'train'})"
         )
+    from stm_lab import figures  # here, because they are slow to import
+
     identity = _beside("what", one.identity, other.identity)
     curves = {f"{letter}: {side.path.name}": side.curves for letter, side in (("a", one), ("b", other))}
     return Comparison(

@@ -13,9 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from stm_lab.course.folder import RunFolder
 from stm_lab.course.found import COUNTED, FILE, UNREADABLE, Run, Runs, find, of_notebook
@@ -23,6 +21,9 @@ from stm_lab.course.pages import alike, exact, said_of_left_out
 from stm_lab.course.results import of_a_machine, paired_difference, summarised
 from stm_lab.util import jsonfiles
 from stm_lab.util.errors import UserError, check_known
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LOWER_IS_BETTER = re.compile(r"loss|error|seconds|latency|wait|memory|macs|params|parameters")
 
@@ -273,6 +274,8 @@ def _baseline_among(groups: Mapping[str, tuple[dict, Group]], by: str, baseline:
 def _table(
     groups: Mapping[str, tuple[dict[str, Any], Group]], by: str, metric: str, baseline: Any, notes: list[str]
 ) -> pd.DataFrame:
+    import pandas as pd
+
     made_with = [parts for parts, _ in groups.values()]
     differing = _differing(made_with)
     if differing:

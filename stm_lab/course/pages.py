@@ -7,13 +7,14 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from stm_lab.util import paths
 from stm_lab.util.errors import UserError
 from stm_lab.util.files import replace_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUFFIXES = (".csv", ".parquet", ".html")
 
@@ -97,6 +98,8 @@ def said_of(table: pd.DataFrame) -> list[str]:
 
 def as_text(lines: pd.DataFrame) -> pd.DataFrame:
     """The lines of a group as a table shows them: a parameter as it was given, a statistic as its column's others."""
+    import pandas as pd
+
     return pd.DataFrame(
         {name: alike(values) if name in _STATISTICS else map(exact, values) for name, values in lines.items()},
         index=lines.index,
@@ -142,6 +145,8 @@ def _page(table: pd.DataFrame, title: str) -> str:
 
 
 def _html_table(table: pd.DataFrame) -> str:
+    import pandas as pd
+
     numeric = {name for name in table.columns if pd.api.types.is_numeric_dtype(table[name])}
     kind = {name: ' class="number"' if name in numeric else "" for name in table.columns}
     head = "".join(f"<th{kind[name]}>{html.escape(str(name)).replace('_', ' ')}</th>" for name in table.columns)

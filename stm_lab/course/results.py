@@ -8,14 +8,15 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from stm_lab.course.folder import RunFolder
 from stm_lab.stats import paired_difference
 from stm_lab.util import jsonfiles
 from stm_lab.util.errors import UserError, check_known
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _OF_A_MACHINE = re.compile(r"second|latency|throughput|speed|wait|memory|_ms$|_s$")
 
@@ -37,6 +38,8 @@ def rows(source: str | Path) -> pd.DataFrame:
         UserError: no such file.
         Damaged: none of its lines is a row.
     """
+    import pandas as pd
+
     return pd.DataFrame(records(source))
 
 
@@ -101,6 +104,8 @@ def summary(
         UserError: an unknown column or baseline; two rows for one seed; rows of different data, code or parameters,
             or of a time, rate or memory on different devices.
     """
+    import pandas as pd
+
     check_known("column", by, rows.columns, "summary: ")
     check_known("column", metric, rows.columns, "summary: ")
     rows = rows[rows[metric].notna() & rows[by].notna()]

@@ -12,13 +12,9 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from IPython import get_ipython
-from IPython.core.pylabtools import select_figure_formats
-from matplotlib.figure import Figure
 
 from stm_lab.course.cards import Card, check_values, load_card
 from stm_lab.course.folder import (
@@ -33,6 +29,9 @@ from stm_lab.util.environment import code_fingerprint, describe_environment
 from stm_lab.util.errors import UserError, check_known
 from stm_lab.util.files import write_whole
 from stm_lab.util.progress import progress
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _OWN_COLUMNS = ("notebook", "data", "revision", "code", "device")  # of every row; no metric may take their place
 
@@ -162,6 +161,10 @@ def _open_folder(card: Card, values: Mapping[str, Any], fingerprint: str | None)
 
 def _show_figures() -> None:
     """Let a cell that ends in one of our figures, which no pyplot has made, show it, with its alternative text."""
+    from IPython import get_ipython
+    from IPython.core.pylabtools import select_figure_formats
+    from matplotlib.figure import Figure
+
     shell = get_ipython()
     if shell is not None:
         select_figure_formats(shell, {"png"}, dpi=100, bbox_inches="tight")
@@ -177,6 +180,8 @@ def _with_text(png: Any, figure: Figure) -> Any:
 
 
 def _seed_everything(seed: int | None) -> None:
+    import torch
+
     if seed is not None:
         random.seed(seed)
         np.random.seed(seed % 2**32)
@@ -185,6 +190,8 @@ def _seed_everything(seed: int | None) -> None:
 
 def _plain(name: str, value: Any) -> Any:
     """`value` as JSON has it, with Python's types."""
+    import torch
+
     if isinstance(value, (np.generic, np.ndarray, torch.Tensor)) and value.ndim == 0:
         value = value.item()
     if value is None or isinstance(value, (bool, int, str)):

@@ -1,9 +1,6 @@
 """Data: recipes (YAML), the sources they name, the embedded `shapes`, and the views that training sees."""
 
-from stm_lab.data.loading import command, fingerprint, images_per_class, load, pixels_of, state, take
-from stm_lab.data.photographs import PHOTOGRAPHS, photograph
-from stm_lab.data.recipe import Recipe, list_recipes, load_recipe
-from stm_lab.data.views import to_tensors
+from stm_lab.util.lazy import lazily
 
 __all__ = [
     "PHOTOGRAPHS",
@@ -20,3 +17,14 @@ __all__ = [
     "take",
     "to_tensors",
 ]
+
+# a recipe is read and checked without the libraries that images need, which take seconds to import
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "loading": ("command", "fingerprint", "images_per_class", "load", "pixels_of", "state", "take"),
+        "photographs": ("PHOTOGRAPHS", "photograph"),
+        "recipe": ("Recipe", "list_recipes", "load_recipe"),
+        "views": ("to_tensors",),
+    },
+)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ..mixers import get_mixer
+from ..mixers import list_mixers
 from ..util.errors import check_known
 from .design import Design
 
@@ -67,7 +67,7 @@ def list_scales(mixer: str | None = None) -> list[str]:
     """The scales there are, smallest first; of one mixer if it is named ("large" exists for dcn_v3 only)."""
     if mixer is None:
         return list(SCALES)
-    get_mixer(mixer)
+    check_known("mixer", mixer, list_mixers())
     return [scale for scale in SCALES if scale == "nano" or scale in _sizes(mixer)]
 
 
@@ -77,7 +77,7 @@ def _sizes(mixer: str) -> dict[str, tuple]:
 
 def unified(mixer: str, scale: str) -> Design:
     """The unified design of a mixer at a scale. Raises UserError for names that are not there."""
-    get_mixer(mixer)
+    check_known("mixer", mixer, list_mixers())
     check_known("scale", scale, list_scales(mixer), where=f"{mixer}: ")
     family, pyramid = _FAMILIES.get(mixer, {}), mixer in ("pvt", "pvt_v2")
     if scale == "nano":

@@ -1,12 +1,6 @@
 """Spatial token mixers: one readable file each, behind one interface (see `registry`)."""
 
-# ruff: noqa: I001 - the order of these imports is the order of list_mixers()
-from .halo import HaloAttention
-from .pvt import SpatialReductionAttention
-from .swin import ShiftedWindowAttention
-from .convnext import DepthwiseConv
-from .dcn_v3 import DeformableConvV3
-from .controls import Identity, Pooling
+from ..util.lazy import lazily
 from .registry import get_mixer, list_mixers, option_names, register_mixer
 
 __all__ = [
@@ -22,3 +16,16 @@ __all__ = [
     "option_names",
     "register_mixer",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "halo": ("HaloAttention",),
+        "pvt": ("SpatialReductionAttention",),
+        "swin": ("ShiftedWindowAttention",),
+        "convnext": ("DepthwiseConv",),
+        "dcn_v3": ("DeformableConvV3",),
+        "controls": ("Identity", "Pooling"),
+        "registry": ("get_mixer", "list_mixers", "option_names", "register_mixer"),
+    },
+)

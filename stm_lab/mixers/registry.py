@@ -8,16 +8,30 @@ names of its parameters of two or more dimensions that weight decay spares. Ever
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Callable
-from typing import get_type_hints
-
-from torch import nn
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, get_type_hints
 
 from ..util.errors import UserError, check_known
 from ..util.validation import can_check
 
-_mixers: dict[str, type[nn.Module]] = {}
+if TYPE_CHECKING:
+    from torch import nn
+
+_MODULES = {  # our mixers, in the order of list_mixers(), and their modules: imported with the first use of a class
+    "halo": "halo",
+    "pvt": "pvt",
+    "pvt_v2": "pvt",
+    "swin": "swin",
+    "convnext": "convnext",
+    "dcn_v3": "dcn_v3",
+    "identity": "controls",
+    "pooling": "controls",
+}
+_mixers: dict[str, type[nn.Module] | None] = dict.fromkeys(_MODULES)  # None: not imported yet
 _listeners: list[Callable[[str], None]] = []
 
 
@@ -37,6 +51,8 @@ def register_mixer(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
 
     def register(cls: type[nn.Module]) -> type[nn.Module]:
         _check_signature(name, cls)
+        if name in _MODULES and cls.__module__ != _module_of(name):
+            import_module(_module_of(name))  # now, or its own class would replace this one when it is imported
         before = _mixers.get(name)
         _mixers[name] = cls
         try:
@@ -53,7 +69,13 @@ def register_mixer(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
     return register
 
 
+def _module_of(name: str) -> str:
+    return f"{__package__}.{_MODULES[name]}"
+
+
 def _check_signature(name: str, cls: type[nn.Module]) -> None:
+    from torch import nn
+
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise UserError(f"mixer {name!r} must be a subclass of torch.nn.Module, not {cls!r}")
     first, *options = inspect.signature(cls).parameters.values() or [None]
@@ -77,12 +99,37 @@ def list_mixers() -> list[str]:
 def get_mixer(name: str) -> type[nn.Module]:
     """The class of a mixer. Raises UserError, naming the nearest, for a name that is not registered."""
     check_known("mixer", name, _mixers)
+    if _mixers[name] is None:
+        import_module(_module_of(name))
     return _mixers[name]
+
+
+def described(name: str) -> tuple[str, dict[str, str]]:
+    """The first line of a mixer's docstring, and its options with their defaults, as its source spells them.
+
+    Our mixers that have not been imported yet are not imported for it. Raises UserError as `get_mixer` does.
+    """
+    check_known("mixer", name, _mixers)
+    cls = _mixers[name]
+    if cls is not None:
+        _, *options = inspect.signature(cls).parameters.values()
+        return (inspect.getdoc(cls) or "").partition("\n")[0], {each.name: repr(each.default) for each in options}
+    tree = ast.parse(Path(__file__).with_name(f"{_MODULES[name]}.py").read_bytes())
+    (definition,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and name in _registered_as(node))
+    (made,) = (node for node in definition.body if getattr(node, "name", "") == "__init__")
+    defaults = zip(made.args.kwonlyargs, made.args.kw_defaults, strict=True)
+    options = {argument.arg: ast.unparse(default) for argument, default in defaults}
+    return ast.get_docstring(definition).partition("\n")[0], options
+
+
+def _registered_as(definition: ast.ClassDef) -> list[str]:
+    """The names in the `@register_mixer(name)` above a class."""
+    return [each.args[0].value for each in definition.decorator_list if isinstance(each, ast.Call)]
 
 
 def option_names(name: str) -> list[str]:
     """The options that a mixer's signature has besides `dim`."""
-    return list(inspect.signature(get_mixer(name)).parameters)[1:]
+    return list(described(name)[1])
 
 
 def option_types(name: str) -> dict[str, object]:

@@ -1,15 +1,6 @@
 """What few numbers can say: intervals of means, paired differences, correlations. Numbers in, numbers out."""
 
-from stm_lab.stats.correlations import (
-    chance_of,
-    interval_over_seeds,
-    kendall,
-    pearson,
-    pearson_interval,
-    spearman,
-    spearman_interval,
-)
-from stm_lab.stats.intervals import CONFIDENCE, half_interval, paired_difference
+from stm_lab.util.lazy import lazily
 
 __all__ = [
     "CONFIDENCE",
@@ -23,3 +14,19 @@ __all__ = [
     "spearman",
     "spearman_interval",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "correlations": (
+            "chance_of",
+            "interval_over_seeds",
+            "kendall",
+            "pearson",
+            "pearson_interval",
+            "spearman",
+            "spearman_interval",
+        ),
+        "intervals": ("CONFIDENCE", "half_interval", "paired_difference"),
+    },
+)

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy import stats
-
 CONFIDENCE = 0.95
 
 
@@ -16,6 +14,8 @@ def half_interval(values: Sequence[float]) -> float | None:
     """Half the 95% interval of the mean by Student's t; None for fewer than two values."""
     if len(values) < 2:
         return None
+    from scipy import stats  # here, because it is slow to import
+
     error = stdev(map(float, values)) / math.sqrt(len(values))
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
 

@@ -1,10 +1,18 @@
 """Training all models alike: `fit("quick", mixer="swin")`, `load_run(folder)`; `python -m stm_lab.train` too."""
 
-from stm_lab.train.config import TrainConfig, list_presets, load_config
-from stm_lab.train.evaluation import evaluate
-from stm_lab.train.folder import load_run
-from stm_lab.train.pool import fit_all
-from stm_lab.train.runs import fit
-from stm_lab.train.trainer import Result
+from stm_lab.util.lazy import lazily
 
 __all__ = ["Result", "TrainConfig", "evaluate", "fit", "fit_all", "list_presets", "load_config", "load_run"]
+
+# a configuration is checked without torch, which takes seconds to import
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "config": ("TrainConfig", "list_presets", "load_config"),
+        "evaluation": ("evaluate",),
+        "folder": ("load_run",),
+        "pool": ("fit_all",),
+        "runs": ("fit",),
+        "trainer": ("Result",),
+    },
+)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from stm_lab.data.views import Augmentation
+from stm_lab.data.augmentation import Augmentation
 from stm_lab.designs import NETWORKS, Design
 from stm_lab.mixers import list_mixers, option_names
 from stm_lab.util import paths, yaml12

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-
-import torch
+from typing import TYPE_CHECKING
 
 from stm_lab.util.errors import UserError, check_known
+
+if TYPE_CHECKING:
+    import torch
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -17,6 +19,8 @@ def resolve_device(name: str | torch.device | None = "auto") -> torch.device:
     Raises:
         UserError: an unknown name, or a device that this machine does not have.
     """
+    import torch  # here, since the number of cores is wanted where nothing is computed
+
     if isinstance(name, torch.device):
         return name
     available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}

@@ -26,49 +26,64 @@ def refused(capsys, *arguments):
     return err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["dmeo"], "'demo'"),
-        (["demo", "--recpe", "shapes"], "--recipe"),
-        (["demo", "-p", "epoch=3"], "00_quickstart: unknown parameter 'epoch'; did you mean 'epochs'?"),
-        (["demo", "-p", "epochs=three"], "epochs: expected int, got 'three'"),
-        (["demo", "-p", "image_size=0"], "image_size = 0: must be at least 1"),
-        (["demo", "-p", "mixers=[halo, swim]"], "did you mean 'swin'?"),
-        (["demo", "-p", "epochs"], "key=value"),
-        (["demo", "--recipe", "shaps"], "did you mean 'shapes'?"),
-        (["demo", "--recipe", "shapes", "-p", "recipe=shapes"], "recipe is given twice"),
-        (["demo", "--profile", "dmo"], "did you mean 'demo'?"),
-        (["run", "00_quickstrt"], "did you mean '00_quickstart'?"),
-        (["run", "0", "-p", "mixrs=[halo]"], "did you mean 'mixers'?"),
-        (["run", "0", "--timeout", "soon"], "--timeout"),
-        (["sweep", "five_mixers"], "did you mean 'five_mixers_on_shapes'?"),
-        (["sweep", "five_mixers_on_shapes", "--shard", "3/2"], "expected i/n"),
-        (["sweep", "five_mixers_on_shapes", "--engine", "rya"], "did you mean 'ray'?"),
-        (["sweep", "five_mixers_on_shapes", "--address", "auto"], "add --engine ray"),
-        (["sweep", "five_mixers_on_shapes", "--engine", "ray", "--processes", "2"], "engine local"),
-        (["leaderboard", "--metric", "top1"], "runs"),
-        (["compare", "a", "b"], "a"),
-        (["predict", "x.png", "--weights", "nowhere"], "x.png: no such image"),
-        (["course", "copy"], "DIR"),
-        (["course", "sync", "00_quickstrt"], "did you mean '00_quickstart'?"),
-        (["course", "show", "quickstart"], "did you mean '00_quickstart'?"),
-        (["course", "show", "16"], "unknown notebook '16'; there are 00 to 15, 19 to 21; see `stm-lab course list`"),
-        (["data", "show", "shaps"], "did you mean 'shapes'?"),
-        (["data"], "command"),
-        (["data", "prepare", "imagenette", "--data-root", "nowhere"], "layout 'ilsvrc' in nowhere"),
-        (["data", "prepare", "shapes", "--sise", "64"], "--size"),
-        (["data", "verify", "imagewof"], "did you mean 'imagewoof'?"),
-        (["bench", "dta"], "dta"),
-        (["train"], "config"),
-        (["train", "qick"], "did you mean 'quick'?"),
-        (["train", "quick", "-p", "epoch=3"], "'epochs'"),
-    ],
-)
+REFUSED = [
+    (["dmeo"], "'demo'"),
+    (["demo", "--recpe", "shapes"], "--recipe"),
+    (["demo", "-p", "epoch=3"], "00_quickstart: unknown parameter 'epoch'; did you mean 'epochs'?"),
+    (["demo", "-p", "epochs=three"], "epochs: expected int, got 'three'"),
+    (["demo", "-p", "image_size=0"], "image_size = 0: must be at least 1"),
+    (["demo", "-p", "mixers=[halo, swim]"], "did you mean 'swin'?"),
+    (["demo", "-p", "epochs"], "key=value"),
+    (["demo", "--recipe", "shaps"], "did you mean 'shapes'?"),
+    (["demo", "--recipe", "shapes", "-p", "recipe=shapes"], "recipe is given twice"),
+    (["demo", "--profile", "dmo"], "did you mean 'demo'?"),
+    (["run", "00_quickstrt"], "did you mean '00_quickstart'?"),
+    (["run", "0", "-p", "mixrs=[halo]"], "did you mean 'mixers'?"),
+    (["run", "0", "--timeout", "soon"], "--timeout"),
+    (["sweep", "five_mixers"], "did you mean 'five_mixers_on_shapes'?"),
+    (["sweep", "five_mixers_on_shapes", "--shard", "3/2"], "expected i/n"),
+    (["sweep", "five_mixers_on_shapes", "--engine", "rya"], "did you mean 'ray'?"),
+    (["sweep", "five_mixers_on_shapes", "--address", "auto"], "add --engine ray"),
+    (["sweep", "five_mixers_on_shapes", "--engine", "ray", "--processes", "2"], "engine local"),
+    (["leaderboard", "--metric", "top1"], "runs"),
+    (["compare", "a", "b"], "a"),
+    (["predict", "x.png", "--weights", "nowhere"], "x.png: no such image"),
+    (["course", "copy"], "DIR"),
+    (["course", "sync", "00_quickstrt"], "did you mean '00_quickstart'?"),
+    (["course", "show", "quickstart"], "did you mean '00_quickstart'?"),
+    (["course", "show", "16"], "unknown notebook '16'; there are 00 to 15, 19 to 21; see `stm-lab course list`"),
+    (["data", "show", "shaps"], "did you mean 'shapes'?"),
+    (["data"], "command"),
+    (["data", "prepare", "imagenette", "--data-root", "nowhere"], "layout 'ilsvrc' in nowhere"),
+    (["data", "prepare", "shapes", "--sise", "64"], "--size"),
+    (["data", "verify", "imagewof"], "did you mean 'imagewoof'?"),
+    (["bench", "dta"], "dta"),
+    (["train"], "config"),
+    (["train", "qick"], "did you mean 'quick'?"),
+    (["train", "quick", "-p", "epoch=3"], "'epochs'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), REFUSED)
 def test_wrong_input_is_one_line_and_status_2(capsys, tmp_path, monkeypatch, arguments, expected):
     monkeypatch.setenv("STM_LAB_RUNS", str(tmp_path / "runs"))
     assert expected in refused(capsys, *arguments)
     assert not (tmp_path / "runs").exists()
+
+
+def test_help_mixers_and_refusals_do_not_import_torch():
+    """Which takes seconds; in one process of their own, since this one has imported it."""
+    commands = [[], ["--help"], ["mixers"], ["course", "list"], *(arguments for arguments, _ in REFUSED)]
+    commands = [arguments for arguments in commands if arguments[:2] != ["data", "prepare"]]  # it looks at images
+    code = (
+        "import json, sys\n"
+        "from stm_lab import cli\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    assert cli.main(arguments) in (0, 2), arguments\n"
+        "    assert 'torch' not in sys.modules, arguments\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_is_what_you_get_without_arguments(capsys):
@@ -203,7 +218,7 @@ def test_a_warning_is_one_line_without_a_place_in_our_code(capsys, monkeypatch):
         said.append(warnings.formatwarning(UserWarning("the page could\nnot be written"), UserWarning, "ours.py", 3))
         return ["halo"]
 
-    monkeypatch.setattr(stm_lab, "list_mixers", listing)
+    monkeypatch.setattr("stm_lab.mixers.registry.list_mixers", listing)
     assert cli.main(["mixers"]) == 0
     assert said == ["warning: the page could not be written\n"]
     assert warnings.formatwarning is before

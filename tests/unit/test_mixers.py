@@ -1,5 +1,9 @@
 """One test per property, over all mixers."""
 
+import inspect
+import subprocess
+import sys
+
 import naive_mixers
 import pytest
 import torch
@@ -7,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stm_lab import UserError, list_mixers
-from stm_lab.mixers import get_mixer, option_names, register_mixer
+from stm_lab.mixers import get_mixer, option_names, register_mixer, registry
 
 MIXERS = list_mixers()
 # small windows, so that small maps have several; what a mixer's signature has not is left out
@@ -196,3 +200,24 @@ def test_registering_refuses_what_breaks_the_contract():
     with pytest.raises(UserError, match="must be an identifier"):
         register_mixer("my mixer")
     assert "broken" not in list_mixers()
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_description_without_import_is_that_of_the_class(name, monkeypatch):
+    imported = registry.get_mixer(name)
+    with_class = registry.described(name)
+    monkeypatch.setitem(registry._mixers, name, None)
+    assert registry.described(name) == with_class
+    assert registry.option_names(name) == list(inspect.signature(imported).parameters)[1:]
+
+
+def test_a_mixer_that_replaces_ours_before_ours_is_imported_stays():
+    code = (
+        "import stm_lab, torch\n"
+        "@stm_lab.register_mixer('swin')\n"
+        "class Mine(torch.nn.Module):\n"
+        "    def __init__(self, dim): super().__init__()\n"
+        "from stm_lab.mixers import ShiftedWindowAttention, get_mixer\n"
+        "assert get_mixer('swin') is Mine\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
