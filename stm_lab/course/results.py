@@ -64,8 +64,7 @@ def stored(source: str | Path) -> list[dict[str, Any]]:
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows in a file as it has them, and what of it is damaged. Raises OSError if it cannot be read."""
-    of_it = jsonfiles.lines(path, _no_row)
-    return [line.value for line in of_it if not line.damage], jsonfiles.damage_of(path, of_it)
+    return jsonfiles.lines(path, _no_row)
 
 
 _TEXTS = ("notebook", "data", "revision", "code", "device")

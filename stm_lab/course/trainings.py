@@ -53,7 +53,7 @@ def training_rows(source: str | Path) -> list[dict[str, Any]]:
 
 def shipped_rows() -> list[dict[str, Any]]:
     """The rows of the trainings whose weights come with the package: `shapes`, scale nano, seed 0."""
-    rows = [line.value for line in jsonfiles.lines(WEIGHTS / "rows.jsonl")]
+    rows = jsonfiles.lines(WEIGHTS / "rows.jsonl")[0]
     return [_row(row["config"], row["metrics"], row["data"], row["metrics"].get("seconds", 0), {}) for row in rows]
 
 

@@ -57,7 +57,7 @@ def publish(run: str | Path) -> dict:
         "device": made_with.get("device_name"),
         "environment": made_with["packages"],
     }
-    others = [line.value for line in jsonfiles.lines(ROWS)] if ROWS.is_file() else []
+    others = jsonfiles.lines(ROWS)[0] if ROWS.is_file() else []
     rows = sorted([other for other in others if other["name"] != name] + [row], key=lambda one: one["name"])
     ROWS.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
     return row

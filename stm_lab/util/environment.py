@@ -1,4 +1,4 @@
-"""What a number was measured with: versions, machine, revision. For `environment.json` beside every run."""
+"""What a number was measured with: versions, machine, and the code's revision and fingerprint."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: version(name) for name in _PACKAGES},
         "platform": platform.platform(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
@@ -39,11 +39,12 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """The version of an installed package; None if it is not installed, as ours may be in a checkout."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return None  # run from a checkout without being installed
+        return None
 
 
 def _processor() -> str:
@@ -59,9 +60,8 @@ def _processor() -> str:
 def code_fingerprint() -> str:
     """12 hexadecimal digits of a hash of the code that makes numbers, as this process first found it.
 
-    It covers models, data, training and measures, and of these the syntax alone: a docstring, a comment, an import, or
-    the file and the order in which definitions stand change no number, so they do not part today's rows from
-    yesterday's. Neither do figures, explorers, checks and the command line.
+    It covers the syntax of models, data, training and measures. A docstring, a comment, an import, or the file and
+    order of definitions change no number, so they do not change the fingerprint.
     """
     package = Path(__file__).resolve().parents[1]
     sources = [path for part in _MAKE_NUMBERS for path in (package / part, *(package / part).rglob("*.py"))]
@@ -69,7 +69,7 @@ def code_fingerprint() -> str:
         _syntax(statement)
         for path in sources
         if path.suffix == ".py" and path.is_file()
-        for statement in _meant(ast.parse(path.read_bytes()).body)
+        for statement in _without_words(ast.parse(path.read_bytes()).body)
     )
     return hashlib.sha256("\n".join(sorted(statements)).encode(errors="surrogatepass")).hexdigest()[:12]
 
@@ -77,27 +77,24 @@ def code_fingerprint() -> str:
 def _syntax(node: object) -> str:
     """A syntax tree as text, the same in every version of Python: `ast.dump` shows fields that came later."""
     if isinstance(node, list):
-        return f"[{','.join(map(_syntax, _meant(node)))}]"
+        return f"[{','.join(map(_syntax, _without_words(node)))}]"
     if not isinstance(node, ast.AST):
         return repr(node)
     told = [f"{name}={_syntax(value)}" for name, value in ast.iter_fields(node) if value is not None and value != []]
     return f"{type(node).__name__}({','.join(told)})"
 
 
-def _meant(nodes: list) -> list:
+def _without_words(nodes: list) -> list:
     """Statements, or parts of one, without imports and strings that stand alone, such as docstrings."""
-    imports = ast.Import | ast.ImportFrom
-    return [node for node in nodes if not isinstance(node, imports) and not _is_string(node)]
-
-
-def _is_string(node: object) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    texts = [node for node in nodes if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
+    texts = [node for node in texts if isinstance(node.value.value, str)]
+    return [node for node in nodes if not isinstance(node, ast.Import | ast.ImportFrom) and node not in texts]
 
 
 def git_revision() -> str | None:
     """The commit of the checkout that this package runs from, `-dirty` if files differ; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():  # installed: the repository round the environment, if any, is somebody else's
+    if not (root / ".git").exists():  # an installed copy: a repository around the environment is another project's
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:

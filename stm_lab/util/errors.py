@@ -1,16 +1,16 @@
-"""Errors that are the user's to mend: one line that says what was wrong, where, and the nearest right thing."""
+"""Errors that the user can mend: one line that says what was wrong, where, and the nearest right thing."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-LONGEST_MESSAGE = 600  # characters; a message that is longer loses its middle
+LONGEST_MESSAGE = 600  # characters; a longer message loses its middle
 _LONGEST_LIST = 200  # characters of the names that a message offers
 
 
 class UserError(ValueError):
-    """The input was wrong, nothing was started. The command line prints the message alone and exits with status 2.
+    """The input was wrong and nothing was started. The command line prints the message and exits with status 2.
 
     The message is one printable line of at most `LONGEST_MESSAGE` characters, whatever was put into it.
     """
@@ -20,18 +20,18 @@ class UserError(ValueError):
 
 
 class WorkFailed(RuntimeError):
-    """What was asked for was right, but the work failed. The command line prints the message and exits with 1."""
+    """The input was right, but the work failed. The command line prints the message and exits with status 1."""
 
 
 def one_line(text: str) -> str:
-    """`text` in one printable line: strange characters are escaped, and what is too long loses its middle."""
+    """`text` in one printable line: strange characters are escaped, and a long text loses its middle."""
     text = printable(" ".join(text.split()))
     half = LONGEST_MESSAGE // 2
     return text if len(text) <= LONGEST_MESSAGE else f"{text[: half - 3]} ... {text[2 - half :]}"
 
 
 def printable(text: str) -> str:
-    """`text` with what would not be seen, or would steer a terminal, escaped; lines stay lines."""
+    """`text` with every character escaped that is invisible or would steer a terminal; line feeds are kept."""
     kept = (one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
     return text if text.isprintable() else "".join(kept)
 
@@ -46,19 +46,18 @@ def shown(value: object, width: int = 60) -> str:
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
-    """The suffix of an error message: the closest of `known` to `name`, or those that there are if none is close."""
+    """The suffix of an error message: the closest of `known` to `name`, or a list of `known` if none is close."""
     choices = sorted(map(str, known))
     folded = {choice.casefold(): choice for choice in choices}
-    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
-    if close:
+    if close := difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5):
         return f"did you mean {shown(folded[close[0]])}?"
-    told: list[str] = []
+    offered: list[str] = []
     for choice in choices:
-        if told and len(", ".join([*told, choice])) > _LONGEST_LIST:
+        if offered and len(", ".join([*offered, choice])) > _LONGEST_LIST:
             break
-        told.append(choice or repr(choice))
-    more = f" and {len(choices) - len(told)} more" if len(told) < len(choices) else ""
-    return f"known: {', '.join(told) or 'none'}{more}"
+        offered.append(choice or repr(choice))
+    more = f" and {len(choices) - len(offered)} more" if len(offered) < len(choices) else ""
+    return f"known: {', '.join(offered) or 'none'}{more}"
 
 
 def check_known(what: str, name: object, known: Iterable[object], where: str = "") -> None:

@@ -13,19 +13,15 @@ from pathlib import Path
 from stm_lab.util.errors import UserError, WorkFailed
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
-UNFINISHED = ".part"  # how the name of a file ends that is being written, or was when its process was killed
+UNFINISHED = ".part"  # suffix of a file that is being written, or was when its process was killed
 
 
 def write_whole(path: Path, contents: bytes, *, durable: bool = False) -> None:
     """Write a file in one go: a reader finds the old one or the new one, never half of it.
 
-    Args:
-        path: in a folder that is there.
-        contents: of the whole file.
-        durable: wait until they are on the disk, so that this holds even if the machine stops. It takes milliseconds.
+    durable: wait until the contents are on the disk, so that this holds even if the machine stops. Takes milliseconds.
 
-    Raises:
-        OSError: the file cannot be written; the old one is as it was.
+    Raises OSError if the file cannot be written; the old one is unchanged.
     """
     unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
     try:
@@ -48,10 +44,7 @@ def write_whole(path: Path, contents: bytes, *, durable: bool = False) -> None:
 
 
 def replace_bytes(path: Path, contents: bytes) -> None:
-    """`write_whole` for a file that the user named.
-
-    Raises UserError if the place does not allow it, WorkFailed if the disk is full or fails.
-    """
+    """`write_whole` for a file that the user named: UserError if it cannot be there, WorkFailed if the disk fails."""
     try:
         write_whole(path, contents)
     except OSError as error:
@@ -68,9 +61,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, without the byte-order mark that editors on Windows put first.
+    """The text of a UTF-8 file, without the byte-order mark that editors on Windows write.
 
-    Raises UserError of one line that names the file: it is not there, cannot be read or is no UTF-8 text.
+    Raises UserError, which names the file, if it is missing, cannot be read or is not UTF-8 text.
     """
     with told():
         try:
@@ -91,10 +84,15 @@ def told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        raise UserError(f"{where}{error.strerror or error}") from error
+        raise UserError(said_by(error)) from error
+
+
+def said_by(error: OSError) -> str:
+    """The file that an error is about, and what the system says of it."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror or error}"
 
 
 def same_name(name: str) -> str:
-    """The form in which names are compared, Unicode's NFC: macOS writes ä as two characters (NFD), others as one."""
+    """A name in the form in which names are compared, Unicode's NFC: macOS stores ä as two characters (NFD)."""
     return unicodedata.normalize("NFC", name)

@@ -1,8 +1,7 @@
-"""JSON files that may be damaged: what is whole is read, and what is not is left out and named.
+"""JSON files that may be damaged: whole pieces are read, damaged ones are left out and named.
 
-A full disk, a killed process, a copy that broke off or an editor leaves half a line, another encoding or another type.
-One such piece must not stop a command that reads hundreds. So every reader of rows, status and environment goes through
-here; each piece of damage is one sentence that names the file, the line and the reason.
+A full disk, a killed process or an editor leaves half a line, another encoding or another type. One such piece must not
+stop a command that reads hundreds of files. Each piece of damage is one sentence: the file, the line and the reason.
 """
 
 from __future__ import annotations
@@ -12,12 +11,14 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from stm_lab.util.errors import WorkFailed
 from stm_lab.util.files import read_bytes
 
-_NAMED = 3  # lines damaged in the same way, of as many as there may be
+Object = dict[str, Any]
+_NAMED = 3  # lines or files that are damaged in the same way, of as many as there may be
+_KINDS = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
 
 
 class Damaged(WorkFailed):
@@ -25,46 +26,45 @@ class Damaged(WorkFailed):
 
     @classmethod
     def all_of(cls, said: Sequence[str]) -> Damaged:
-        """The error for these pieces, of which there are no others."""
-        more = f"; and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
-        return cls(f"nothing to read: {'; '.join(said[:_NAMED])}{more}")
-
-
-class Line(NamedTuple):
-    """A line of a file: its object, or why it has none."""
-
-    number: int
-    value: dict[str, Any]
-    damage: str
+        """The error for these pieces, if nothing else was found."""
+        return cls(f"nothing to read: {_some(said, '; ')}")
 
 
 def tell(said: Iterable[str]) -> None:
     """Warn of each piece that is left out; Python shows the same warning once."""
     for sentence in said:
-        warnings.warn(f"left out: {sentence}", stacklevel=1)  # of one place, or it would be shown once for each
+        warnings.warn(f"left out: {sentence}", stacklevel=1)  # from one place, or Python would repeat it for each
 
 
-def lines(path: Path, check: Callable[[dict[str, Any]], str] = lambda value: "") -> list[Line]:
-    """The lines of a file of JSON objects, damaged ones too; blank ones hold nothing and are passed over.
+def lines(path: Path, check: Callable[[Object], str] = lambda value: "") -> tuple[list[Object], list[str]]:
+    """The objects in a file of JSON lines, and the damage of the other lines. Blank lines count as neither.
 
-    Args:
-        path: the file.
-        check: what else is wrong with an object; "" if nothing is.
-
-    Raises OSError if the file cannot be read.
+    `check` says what else is wrong with an object, "" for nothing. Raises OSError if the file cannot be read.
     """
-    contents = read_bytes(path).removeprefix(codecs.BOM_UTF8).split(b"\n")
-    return [Line(number, *_object(line, check)) for number, line in enumerate(contents, 1) if line.strip()]
+    values, numbers = [], {}  # numbers: reason -> the lines that it holds for
+    for number, line in enumerate(read_bytes(path).removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
+        if line.strip():
+            value, damage = _object(line, check)
+            if damage:
+                numbers.setdefault(damage, []).append(str(number))
+            else:
+                values.append(value)
+    lines_of = {reason: f"line{'s' * (len(of_it) > 1)} {_some(of_it, ', ')}" for reason, of_it in numbers.items()}
+    return values, [f"{path}, {where}: {reason}" for reason, where in lines_of.items()]
 
 
-def epochs(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of a training's `metrics.jsonl`, one an epoch, and its damage. Raises OSError if it cannot be read."""
-    of_it = lines(path, _no_epoch)
-    return [line.value for line in of_it if not line.damage], damage_of(path, of_it)
+def _some(parts: Sequence[str], between: str) -> str:
+    more = f"{';' * (between == '; ')} and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
+    return between.join(parts[:_NAMED]) + more
 
 
-def all_epochs(path: Path, length: float) -> list[dict[str, Any]]:
-    """The rows of a finished training of so many epochs. Raises Damaged if one of them is damaged or missing."""
+def epochs(path: Path) -> tuple[list[Object], list[str]]:
+    """The rows of a training's `metrics.jsonl`, one per epoch, and its damage. Raises OSError if it cannot be read."""
+    return lines(path, _no_epoch)
+
+
+def all_epochs(path: Path, length: float) -> list[Object]:
+    """The rows of a finished training of `length` epochs. Raises Damaged if one of them is damaged or missing."""
     try:
         rows, damage = epochs(path)
     except OSError as error:
@@ -77,29 +77,15 @@ def all_epochs(path: Path, length: float) -> list[dict[str, Any]]:
     return rows
 
 
-def _no_epoch(value: dict[str, Any]) -> str:
+def _no_epoch(value: Object) -> str:
     if not value:
         return "no numbers"
-    words = ("weights", "health")  # all else of an epoch is numbers
-    wrong = (name for name in value if name not in words and _kind(value[name]) != "a number")
+    wrong = (name for name in value if name not in ("weights", "health") and _kind(value[name]) != "a number")
     return next((f"{name} is {_kind(value[name])}, not a number" for name in wrong), "")
 
 
-def damage_of(path: Path, of_it: Iterable[Line]) -> list[str]:
-    """The damage of a file's lines: a sentence for each reason."""
-    by_reason: dict[str, list[str]] = {}
-    for line in of_it:
-        if line.damage:
-            by_reason.setdefault(line.damage, []).append(str(line.number))
-    said = []
-    for reason, numbers in by_reason.items():
-        more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
-        said.append(f"{path}, line{'s' * (len(numbers) > 1)} {', '.join(numbers[:_NAMED])}{more}: {reason}")
-    return said
-
-
-def mapping(path: Path, parts: Sequence[str] = ()) -> dict[str, Any]:
-    """The JSON object in a file; empty if the file is missing, or damaged, of which a warning is given."""
+def mapping(path: Path, parts: Sequence[str] = ()) -> Object:
+    """As `read`, but empty if the file is missing or damaged; a warning tells of damage."""
     try:
         return read(path, parts)
     except FileNotFoundError:
@@ -109,12 +95,8 @@ def mapping(path: Path, parts: Sequence[str] = ()) -> dict[str, Any]:
         return {}
 
 
-def read(path: Path, parts: Sequence[str] = ()) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Args:
-        path: the file.
-        parts: names of entries that are objects themselves; null counts as missing, and is left out.
+def read(path: Path, parts: Sequence[str] = ()) -> Object:
+    """The JSON object in a file. Entries named in `parts` are objects themselves; null counts as missing there.
 
     Raises OSError if the file cannot be read, Damaged if it holds something else.
     """
@@ -124,8 +106,8 @@ def read(path: Path, parts: Sequence[str] = ()) -> dict[str, Any]:
     return {name: entry for name, entry in value.items() if entry is not None or name not in parts}
 
 
-def not_objects(value: dict[str, Any], parts: Sequence[str], *, needed: bool = False) -> str:
-    """Which of an object's entries should be objects and are not; "" if there is none."""
+def not_objects(value: Object, parts: Sequence[str], *, needed: bool = False) -> str:
+    """Which entry of an object should be an object and is not; "" if there is none."""
     for name in parts:
         entry = value.get(name)
         if not isinstance(entry, dict) and (needed or entry is not None):
@@ -133,7 +115,7 @@ def not_objects(value: dict[str, Any], parts: Sequence[str], *, needed: bool = F
     return ""
 
 
-def _object(contents: bytes, check: Callable[[dict[str, Any]], str]) -> tuple[dict[str, Any], str]:
+def _object(contents: bytes, check: Callable[[Object], str]) -> tuple[Object, str]:
     try:
         value = json.loads(contents.decode("utf-8"))
         if b"\\u" in contents:  # half of a surrogate pair can be escaped, but cannot be printed
@@ -142,13 +124,9 @@ def _object(contents: bytes, check: Callable[[dict[str, Any]], str]) -> tuple[di
         return {}, "not UTF-8 text"
     except (ValueError, RecursionError):
         return {}, "not JSON, perhaps cut off"
-    if not isinstance(value, dict):
-        return {}, f"{_kind(value)}, not an object"
-    damage = check(value)
-    return ({}, damage) if damage else (value, "")
+    return (value, check(value)) if isinstance(value, dict) else ({}, f"{_kind(value)}, not an object")
 
 
 def _kind(value: Any) -> str:
     """A value's type as JSON calls it."""
-    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
-    return kinds.get(type(value), "null")
+    return _KINDS.get(type(value), "null")

@@ -1,4 +1,4 @@
-"""Where things lie: the project's own notebooks and recipes, the user's data, the runs. Nothing is read at import.
+"""Folders of the project's notebooks and recipes, of the user's data, and of runs. Nothing is read at import.
 
 In a checkout the notebooks and data recipes are folders at its root; the wheel carries the same two folders inside the
 package (`stm_lab/_share`), so that an installed copy is a working course.
@@ -26,25 +26,54 @@ def shipped_notebooks_dir() -> Path:
     return _shared_folder("notebooks")
 
 
-def notebooks_dir() -> Path:
-    """The folder of the course that is meant, its notebooks and their cards (`course.yaml`). Always absolute.
-
-    `STM_LAB_NOTEBOOKS`, else the working folder if it holds a `course.yaml` (of a copy, say), else the shipped folder.
-    """
-    value = os.environ.get("STM_LAB_NOTEBOOKS", "")
-    if value:
-        return expanded(value).absolute()
-    here = Path.cwd()
-    return here if (here / "course.yaml").is_file() else shipped_notebooks_dir()
-
-
 def recipes_dir() -> Path:
     """The folder of the shipped data recipes."""
     return _shared_folder("data_recipes")
 
 
+def notebooks_dir() -> Path:
+    """The absolute folder of the current course: its notebooks and their cards (`course.yaml`).
+
+    `STM_LAB_NOTEBOOKS`, else the working folder if it holds a `course.yaml` (of a copy, say), else the shipped folder.
+    """
+    if value := os.environ.get("STM_LAB_NOTEBOOKS", ""):
+        return expanded(value).absolute()
+    here = Path.cwd()
+    return here if (here / "course.yaml").is_file() else shipped_notebooks_dir()
+
+
+def runs_dir() -> Path:
+    """The absolute folder of runs: `STM_LAB_RUNS`, else `runs/` in the project that the working folder belongs to.
+
+    A project is the nearest folder above with a `pyproject.toml` or `.git`; without one it is the working folder.
+    """
+    if value := os.environ.get("STM_LAB_RUNS", ""):
+        return expanded(value).absolute()
+    here = Path.cwd()
+    roots = (f for f in (here, *here.parents) if (f / "pyproject.toml").is_file() or (f / ".git").exists())
+    return next(roots, here) / "runs"
+
+
+def data_roots() -> list[Path]:
+    """The folders of `STM_LAB_DATA` (separated by `os.pathsep`), else one in the user's cache.
+
+    Each holds `raw/<name>`, data as people have it, and `prepared/<name>-<fingerprint>`, data as we make it. Only the
+    first is written to.
+    """
+    folders = [expanded(part) for part in os.environ.get("STM_LAB_DATA", "").split(os.pathsep) if part]
+    return [folder.absolute() for folder in folders] or [_cache_home() / "stm_lab"]
+
+
+def _cache_home() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+
+
 def expanded(path: str | os.PathLike) -> Path:
-    """A path that a user gave, with `~` as their home; `~name` of a user who is not known here is left as it is.
+    """A path that a user gave, with `~` as their home; `~name` of an unknown user is kept.
 
     Raises UserError if no file can have such a name: it is too long, or has a NUL in it.
     """
@@ -57,37 +86,3 @@ def expanded(path: str | os.PathLike) -> Path:
         if error.errno == errno.ENAMETOOLONG:
             raise UserError(f"{shown(str(path))}: no file can have so long a name") from None
     return found
-
-
-def _cache_home() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-
-
-def data_roots() -> list[Path]:
-    """The folders of `STM_LAB_DATA` (separated by `os.pathsep`), else one in the user's cache.
-
-    Only the first is written to. Each holds `raw/<name>`, data as people have it, and `prepared/<name>-<fingerprint>`,
-    data as we make it.
-    """
-    value = os.environ.get("STM_LAB_DATA", "")
-    folders = [expanded(part) for part in value.split(os.pathsep) if part]
-    return [folder.absolute() for folder in folders] or [_cache_home() / "stm_lab"]
-
-
-def project_root(start: Path | None = None) -> Path:
-    """The nearest folder at or above `start` with a `pyproject.toml` or `.git`, else `start` (the working folder)."""
-    start = (start or Path.cwd()).absolute()
-    for folder in (start, *start.parents):
-        if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():
-            return folder
-    return start
-
-
-def runs_dir() -> Path:
-    """Where runs are kept: `STM_LAB_RUNS`, else `runs/` in the project's root. Always absolute."""
-    value = os.environ.get("STM_LAB_RUNS", "")
-    return expanded(value).absolute() if value else project_root() / "runs"

@@ -18,39 +18,31 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-_EVERY = 0.5  # seconds between two looks at the parent of a process that multiprocessing did not start
-_PARENT = "STM_LAB_PARENT"  # how a child started by `run_as_child` tells its own children whose they are
+_EVERY = 0.5  # seconds between two looks at a parent that is not of multiprocessing
+_PARENT = "STM_LAB_PARENT"  # by which a child started by `_run_as_child` tells its own children who their parent is
 
 
 def end_with_parent(_: object = None) -> None:
-    """End this process as soon as its parent has ended, even if that was killed and could tell nobody.
+    """End this process as soon as its parent has ended, even if the parent was killed.
 
-    Every process that the package starts calls this first. A thread waits for the parent: on Linux a signal could do
-    the same, but it is sent when the thread that started the child ends, not the process, and other systems lack it.
-
-    Args:
-        _: not used; data loaders call it with the number of the worker.
+    Every process that the package starts calls this first; data loaders pass it the worker's number. A thread waits for
+    the parent: Linux can send a signal, but sends it when the thread that started the child ends, not the process.
     """
     parent = multiprocessing.parent_process()
-    if parent is not None:  # a pipe or a handle, which holds even if the parent has ended already
-
-        def wait() -> None:
-            multiprocessing.connection.wait([parent.sentinel])
-    else:
-        number = int(os.environ.pop(_PARENT, os.getppid()))
-
-        def wait() -> None:
-            _wait_for(number)
+    number = int(os.environ.pop(_PARENT, os.getppid())) if parent is None else 0
 
     def end() -> None:
-        wait()
+        if parent is not None:  # a pipe or a handle, which holds even if the parent has ended already
+            multiprocessing.connection.wait([parent.sentinel])
+        else:
+            _wait_for(number)
         os._exit(1)
 
     threading.Thread(target=end, name="ends with its parent", daemon=True).start()
 
 
 def _wait_for(parent: int) -> None:
-    """Wait until the parent of this process, whose number that is or was, has ended."""
+    """Wait until the process of this number, the parent of this one, has ended."""
     if os.name == "posix":
         while os.getppid() == parent:  # an orphan gets another
             time.sleep(_EVERY)
@@ -74,9 +66,9 @@ def _run_as_child(parent: str, module: str, *arguments: str) -> None:
 
 @contextmanager
 def without_main() -> Iterator[None]:
-    """Processes that are started meanwhile do not run this program's main file anew.
+    """Processes that are started meanwhile do not run this program's main file again.
 
-    They need nothing of it; and where it has no `if __name__ == "__main__"`, it would do its work in each of them.
+    They need nothing of it; without an `if __name__ == "__main__"` it would do its work in each of them.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")

@@ -1,7 +1,7 @@
-"""Progress that suits the reader: a bar where someone watches, one plain line per interval where output is kept.
+"""Progress that suits the reader: a bar in a terminal or live notebook, one plain line per interval in a log.
 
-A terminal and a live notebook get tqdm's text bar, which leaves no widget state behind. Log files and notebooks
-executed by papermill get lines: the first update, then one per interval, and the last.
+The bar is tqdm's text bar, which leaves no widget state. Log files and notebooks executed by papermill get lines: the
+first update, then one per interval, and the last.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from tqdm.std import tqdm
 
 
 def write_to_any_console() -> None:
-    """Let standard output and error write "?" for a character that their encoding lacks (Windows' cp1252 has no arrow)
-    or that is none (of a file's name that is not UTF-8), where Python would stop with an error."""
+    """Let standard output and error write "?" for what their encoding lacks: an arrow on Windows, a strange file name.
+
+    Python would stop with an error.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # not a notebook's, which writes Unicode
+        if isinstance(stream, TextIOWrapper):  # a notebook's stream writes Unicode
             stream.reconfigure(errors="replace")
 
 
@@ -39,13 +41,12 @@ def is_watched(stream: TextIO) -> bool:
     shell = _kernel_shell()
     if shell is None:
         return stream.isatty()
-    if os.environ.get("JPY_SESSION_NAME"):
-        return True
-    return "__vsc_ipynb_file__" in shell.user_ns or "google.colab" in sys.modules
+    in_vs_code, in_colab = "__vsc_ipynb_file__" in shell.user_ns, "google.colab" in sys.modules
+    return bool(os.environ.get("JPY_SESSION_NAME")) or in_vs_code or in_colab
 
 
 class progress:
-    """Counts to `total`, or through an iterable, and says how far it is.
+    """Counts to a total, or through an iterable, and shows how far it is.
 
         for batch in progress(batches, "reading", unit="batch"): ...
 
@@ -71,11 +72,10 @@ class progress:
         stream: TextIO | None = None,
         watched: bool | None = None,
     ):
-        self._iterable = None if isinstance(iterable_or_total, int) else iterable_or_total
-        if isinstance(iterable_or_total, int):
-            self.total: int | None = iterable_or_total
-        else:
-            self.total = len(iterable_or_total) if isinstance(iterable_or_total, Sized) else None
+        counts = isinstance(iterable_or_total, int)
+        self._iterable = None if counts else iterable_or_total
+        sized = isinstance(iterable_or_total, Sized)
+        self.total: int | None = iterable_or_total if counts else len(iterable_or_total) if sized else None
         self.description, self.unit, self.interval = description, unit, interval
         self.stream = stream or (sys.stdout if _kernel_shell() is not None else sys.stderr)
         self.count, self.note = 0, ""
@@ -85,7 +85,7 @@ class progress:
             self._bar = tqdm(total=self.total, desc=description, unit=unit, file=self.stream, dynamic_ncols=True)
 
     def update(self, n: int = 1, note: str = "") -> None:
-        """`n` more are done; `note` (kept until the next one) is shown behind the count."""
+        """Count `n` more; `note` is shown after the count, until the next one."""
         self.count += n
         self.note = note or self.note
         if self._bar is not None:
@@ -95,14 +95,14 @@ class progress:
             self._print_line()
 
     def say(self, text: str) -> None:
-        """A line of its own, above the bar."""
+        """Print a line of its own, above the bar."""
         if self._bar is not None:
             self._bar.write(text, file=self.stream)
         else:
             print(text, file=self.stream, flush=True)
 
     def close(self) -> None:
-        """The last line, if it has not been written."""
+        """Write the last line, if it has not been written."""
         if self._bar is not None:
             self._bar.close()
         elif self._printed_count != self.count:
@@ -111,8 +111,7 @@ class progress:
     def _print_line(self) -> None:
         self._printed_at, self._printed_count = time.monotonic(), self.count
         share = f"/{self.total} ({100 * self.count / self.total:.0f}%)" if self.total else ""
-        seconds = self._printed_at - self._started
-        parts = [f"{self.count}{share} {self.unit}", f"{seconds:.0f} s", self.note]
+        parts = [f"{self.count}{share} {self.unit}", f"{self._printed_at - self._started:.0f} s", self.note]
         print(f"{self.description}: " + ", ".join(filter(None, parts)), file=self.stream, flush=True)
 
     def __iter__(self) -> Iterator:

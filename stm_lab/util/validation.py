@@ -1,8 +1,9 @@
-"""From pydantic's report to one line that a person can act on."""
+"""Values checked by pydantic, whose report becomes one line that a person can act on."""
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from stm_lab.util.errors import UserError, check_known, nearest, shown
 
 Schema = TypeVar("Schema", bound=BaseModel)
+Details = list[Mapping[str, Any]]  # pydantic's complaints
 
 
 def validated(
@@ -25,8 +27,8 @@ def validated(
     """An instance of `schema` from `values`, which came from `where` (a file, a preset's name, "the command line").
 
     Args:
-        known: fields that are not the user's to give, such as a name that follows from the file's; refused in `values`.
-        also: keys that may stand there beside the schema's fields, such as `extends`; offered for a misspelt one.
+        known: fields that follow from elsewhere, such as a name from the file's; refused in `values`.
+        also: further keys that are allowed there, such as `extends`; offered for a misspelt one.
 
     Raises:
         UserError: one line with `where`, the field, the value and what was expected; for an unknown key the nearest.
@@ -37,21 +39,22 @@ def validated(
     try:
         return schema.model_validate({**known, **values})
     except ValidationError as error:
-        details = _without_consequences(error.errors(include_url=False))
+        details = _causes(error.errors(include_url=False))
         # A misspelt key often causes the other complaints (its right name is "missing"), so it is told first.
         first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
-        alike = "missing" if first["type"] == "missing" else None
         place = _place(values, first)
-        told = [each for each in details if each["type"] == alike or _place(values, each) == place]
-        more = f" (and {len(details) - len(told)} more)" if len(details) > len(told) else ""
-        if alike:
-            sentence = _missing([_place(values, each) for each in told])
-        elif first["type"] == "extra_forbidden":
-            keys = set(_keys_beside(schema, first["loc"]))
+        if first["type"] == "missing":
+            told = [detail for detail in details if detail["type"] == "missing"]
+            *others, last = (repr(_place(values, detail)) for detail in told)
+            sentence = f"{', '.join(others)} and {last} are missing" if others else f"{last} is missing"
+        else:
+            told = [detail for detail in details if _place(values, detail) == place]
+            sentence = _sentence(place, told)
+        if first["type"] == "extra_forbidden":
+            keys = set(_keys(schema, first["loc"][:-1]))
             keys = keys if len(first["loc"]) > 1 else keys - known.keys() | set(also)
             sentence = f"unknown key {shown(place)}; {nearest(first['loc'][-1], keys)}"
-        else:
-            sentence = _sentence(schema, place, told)
+        more = f" (and {len(details) - len(told)} more)" if len(details) > len(told) else ""
         raise UserError(f"{where}: {sentence}{more}") from None
 
 
@@ -67,16 +70,15 @@ def checked(types: Mapping[str, Any], values: Mapping[str, Any], where: str) -> 
         try:
             found[name] = _adapter(types[name]).validate_python(_plain(value))
         except ValidationError as error:
-            details = [{**detail, "loc": (name, *detail["loc"])} for detail in error.errors(include_url=False)]
-            details = _without_consequences(details)
+            details = _causes([{**each, "loc": (name, *each["loc"])} for each in error.errors(include_url=False)])
             place = _place(values, details[0])
-            told = [each for each in details if _place(values, each) == place]
-            raise UserError(f"{where}: {_sentence(types[name], place, told)}") from None
+            told = [detail for detail in details if _place(values, detail) == place]
+            raise UserError(f"{where}: {_sentence(place, told)}") from None
     return found
 
 
 def can_check(annotation: Any) -> bool:
-    """Whether `checked` takes an annotation as a type; Python lets anything stand there."""
+    """Whether `checked` takes an annotation as a type; Python allows any expression as one."""
     try:
         _adapter(annotation)
     except Exception:
@@ -95,10 +97,10 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _without_consequences(details: list[Any]) -> list[Any]:
-    """Complaints without those on a list or mapping of which an item is complained about: it was only left out."""
-    inner = {detail["loc"][:length] for detail in details for length in range(1, len(detail["loc"]))}
-    return [detail for detail in details if detail["loc"] not in inner]
+def _causes(details: Details) -> Details:
+    """Complaints without those about a list or mapping whose item is complained about too."""
+    outer = {detail["loc"][:length] for detail in details for length in range(1, len(detail["loc"]))}
+    return [detail for detail in details if detail["loc"] not in outer]
 
 
 def _place(values: Any, detail: Mapping[str, Any]) -> str:
@@ -114,20 +116,14 @@ def _place(values: Any, detail: Mapping[str, Any]) -> str:
     return ".".join(name if len(name) <= 40 else f"{name[:37]}..." for name in names)
 
 
-def _missing(places: list[str]) -> str:
-    *names, last = map(repr, places)
-    return f"{', '.join(names)} and {last} are missing" if names else f"{last} is missing"
-
-
-def _sentence(schema: type[BaseModel], place: str, told: list[Mapping[str, Any]]) -> str:
-    first = told[0]
+def _sentence(place: str, told: Details) -> str:
+    first, value = told[0], told[0]["input"]
     if first["type"] == "value_error":  # a validator of ours: its own words
         return f"{place}: {first['ctx']['error']}" if place else str(first["ctx"]["error"])
-    wanted = list(dict.fromkeys(_expected(detail) for detail in told))
+    wanted = list(dict.fromkeys(map(_expected, told)))
     message = " or ".join([wanted[0], *(each.removeprefix("should be ") for each in wanted[1:])])
-    value = first["input"]
     if first["type"] == "literal_error" and isinstance(value, str):
-        choices = _choices(schema, first["loc"])
+        choices = re.findall(r"'([^']+)'", first["ctx"]["expected"])
         message = f"{message}; {nearest(value, choices)}" if choices else message
     if any(detail["type"] == "string_type" for detail in told) and isinstance(value, int | float):
         message = f"{message}; write it in quotes: '{value}'"
@@ -135,22 +131,21 @@ def _sentence(schema: type[BaseModel], place: str, told: list[Mapping[str, Any]]
 
 
 def _expected(detail: Mapping[str, Any]) -> str:
-    """Pydantic's words without those that are of use to programmers alone."""
+    """Pydantic's words without those that only programmers use."""
     if detail["type"] == "model_type":
         return "should be a mapping"
     message = detail["msg"].replace(" after validation", "").removeprefix("Input ")
     return message[0].lower() + message[1:]
 
 
-def _field(schema: Any, loc: tuple) -> Any:
-    """The annotation at `loc`: nested models are entered by field name, or by the one value of their tag in a union;
-    all else (places in a list) is passed through."""
-    for part in loc:
+def _keys(schema: Any, loc: tuple) -> list[str]:
+    """The keys of the mapping at `loc`: models are entered by field, or by the value of their tag in a union."""
+    for part in loc:  # all else, such as a place in a list, is passed through
         models = _models(schema)
         fields = {name: field for model in models for name, field in model.model_fields.items()}
         tagged = [m for m in models if any(get_args(field.annotation) == (part,) for field in m.model_fields.values())]
         schema = fields[part].annotation if part in fields else tagged[0] if tagged else schema
-    return schema
+    return [field.alias or name for model in _models(schema) for name, field in model.model_fields.items()]
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -158,12 +153,3 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models(part)]
-
-
-def _keys_beside(schema: type[BaseModel], loc: tuple) -> list[str]:
-    fields = [item for model in _models(_field(schema, loc[:-1])) for item in model.model_fields.items()]
-    return [field.alias or name for name, field in fields]
-
-
-def _choices(schema: type[BaseModel], loc: tuple) -> list[str]:
-    return [choice for choice in get_args(_field(schema, loc)) if isinstance(choice, str)]
