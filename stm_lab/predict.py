@@ -1,4 +1,4 @@
-"""What trained models see in pictures of your own: `predict("photo.jpg", "runs/00_quickstart/1a2b3c")`."""
+"""What trained models see in your own pictures: `predict("photo.jpg", "runs/00_quickstart/1a2b3c")`."""
 
 from __future__ import annotations
 
@@ -28,22 +28,21 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
     """The likeliest classes of each image, by each model.
 
     Columns: `image` (its path), `model` (its folder's name, or its mixer), `mixer`, `seed`, `rank` (1 is the
-    likeliest), `class` (its readable name) and `confidence` (the softmax's, in percent; it says how sure a model is,
-    not how often it is right, and a picture of something else is taken for one of the classes all the same). Images
-    are decoded, resized and cropped as each model is evaluated (`zoo.LoadedModel.view`). `DataFrame.attrs["known"]` has
-    how many classes of which recipe the models know, where that is known.
+    likeliest), `class` (its readable name) and `confidence` (the softmax's, in percent: how sure a model is, not how
+    often it is right; a picture of something else is taken for one of the classes all the same). Images are decoded,
+    resized and cropped as each model is evaluated. `DataFrame.attrs["known"]` has the number of classes by recipe.
 
     Args:
-        images: files, or folders whose image files are taken (hidden ones and those of folders in them are not).
+        images: files, or folders whose image files are taken (neither hidden ones nor those of folders in them).
         weights: the folder of a training, or of a notebook's run, whose finished trainings are all taken; a file of
-            weights, published or ours, that tells its mixer and scale (its classes have names if they are those of a
-            recipe that it names, or ImageNet's 1,000, else numbers); or "pretrained": the weights that come with the
-            package (scale nano, recipe `shapes`).
-        top: how many classes, at least 1; all where there are fewer.
-        device: None is the fastest at hand.
+            weights, published or ours, that tells its model (its classes have names if it names their recipe, or if
+            they are ImageNet's 1,000, else numbers); or "pretrained": the weights that come with the package (scale
+            nano, recipe `shapes`).
+        top: how many classes, at least 1.
+        device: None is the fastest available.
 
     Raises:
-        UserError: an image or folder that is not there or cannot be read, weights that are none, a recipe that does
+        UserError: an image or folder that does not exist or cannot be read, weights that are none, a recipe that does
             not fit them.
     """
     if top < 1:
@@ -52,29 +51,23 @@ def predict(images: Paths, weights: str | os.PathLike, *, top: int = 3, device: 
 
 
 def _predicted(files: list[Path], weights: str | os.PathLike, top: int, device: str | None) -> pd.DataFrame:
-    import pandas as pd  # here, so that an image that is not there is refused at once
+    import pandas as pd  # here, so that a missing image is refused at once
     import torch
 
     from stm_lab import zoo
     from stm_lab.pixels import Normalize
 
     on = resolve_device(device)
-    if str(weights) == "pretrained":
-        subjects: Iterator[zoo.LoadedModel] = zoo.shipped(on)
-    elif (path := paths.expanded(weights)).is_file() and not zoo.is_of_trainings(path):
-        subjects = iter([zoo.of_file(path, on)])
-    else:
-        subjects = zoo.of_trainings(path, on)
     decoded: dict[EvaluationView, torch.Tensor] = {}
     lines, known = [], {}
-    for subject in subjects:
-        if subject.recipe is not None and subject.classes is not None:
-            known[subject.recipe] = len(subject.classes)
-        view = subject.view()
+    for loaded in zoo.load(None, weights, device=on):
+        if loaded.recipe is not None and loaded.classes is not None:
+            known[loaded.recipe] = len(loaded.classes)
+        view = loaded.view()
         if view not in decoded:
             decoded[view] = torch.stack([_decoded(file, view) for file in files])
         with torch.inference_mode():
-            lines += _answers(subject, decoded[view], Normalize(subject.model, on), top)
+            lines += _answers(loaded, decoded[view], Normalize(loaded.model, on), top)
     table = pd.DataFrame(lines).sort_values("image", kind="stable", ignore_index=True)
     table["image"] = [str(files[place]) for place in table["image"]]
     table.attrs["known"] = known
@@ -82,20 +75,20 @@ def _predicted(files: list[Path], weights: str | os.PathLike, top: int, device: 
 
 
 def _answers(
-    subject: zoo.LoadedModel, images: torch.Tensor, normalized: Normalize, top: int
+    loaded: zoo.LoadedModel, images: torch.Tensor, normalized: Normalize, top: int
 ) -> Iterator[dict[str, Any]]:
     """The lines of one model for images (N, 3, S, S), uint8; `image` is the place in them."""
-    names = subject.classes and list(subject.classes.values())
+    names = loaded.classes and list(loaded.classes.values())
     for start in range(0, len(images), _BATCH):
-        logits = subject.model(normalized(images[start : start + _BATCH])).float()
+        logits = loaded.model(normalized(images[start : start + _BATCH])).float()
         shares, labels = logits.softmax(1).topk(min(top, logits.shape[1]))  # (B, top), the largest first
         for place, answers in enumerate(zip(shares.tolist(), labels.tolist(), strict=True), start):
             for rank, (share, label) in enumerate(zip(*answers, strict=True), 1):
                 yield {
                     "image": place,
-                    "model": subject.name if subject.folder is None else subject.folder.name,
-                    "mixer": subject.name,
-                    "seed": subject.seed,
+                    "model": loaded.name if loaded.folder is None else loaded.folder.name,
+                    "mixer": loaded.name,
+                    "seed": loaded.seed,
                     "rank": rank,
                     "class": names[label] if names else f"class {label}",
                     "confidence": 100 * share,
@@ -120,9 +113,8 @@ def _image_files(images: Paths) -> list[Path]:
         elif os.path.lexists(path):  # a link to nowhere, too: opening it tells what is wrong
             files[path] = None
         else:
-            beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-            hint = nearest(path.name, beside)
-            raise UserError(f"{path}: no such image{f'; {hint}' if hint.startswith('did you mean') else ''}")
+            names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise UserError(f"{path}: no such image; {nearest(path.name, names)}")
     if not files:
         raise UserError("no images; give a file or a folder")
     return list(files)

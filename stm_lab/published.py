@@ -10,7 +10,7 @@ import argparse
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -77,34 +77,32 @@ _ALLOWED = [  # besides tensors and plain containers: what trainers save beside 
     *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]},
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # numpy 1 and 2
 ]
-_SAID = 240  # characters of a message that tell the entries
+_LONGEST = 240  # characters of a message that name entries
 
 
 class CheckpointMismatch(UserError):
     """A checkpoint does not fit the model.
 
     Attributes:
-        missing, unexpected, misshapen: every such entry, by our names; the message has the first three,
-            and as many of the other kinds as fit in a short line.
+        missing, unexpected, misshapen: every such entry, by our names; the message names the first three of one kind,
+            and as many of the others as a short line holds.
     """
 
     def __init__(self, what: str, missing: list[str], unexpected: list[str], misshapen: list[str]) -> None:
         self.missing, self.unexpected, self.misshapen = missing, unexpected, misshapen
         kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
         present = [(kind, names) for kind, names in kinds.items() if names]
-        for others in (3, 2, 1, 0):  # entries shown of each kind but the first
-            said = "; ".join(
-                f"{len(names)} {kind}{_some(names, others if place else 3)}"
-                for place, (kind, names) in enumerate(present)
-            )
-            if len(said) <= _SAID:
+        for shown in (3, 2, 1, 0):  # entries of each kind but the first
+            counts = [3, *[shown] * len(present)]
+            said = "; ".join(_counted(*each, count) for each, count in zip(present, counts, strict=False))
+            if len(said) <= _LONGEST:
                 break
         super().__init__(f"{what}: {said}")
 
 
-def _some(names: list[str], count: int) -> str:
-    """The first names in brackets, if any are to be shown."""
-    return f" ({', '.join(names[:count])}{', ...' if len(names) > count else ''})" if count else ""
+def _counted(kind: str, names: list[str], shown: int) -> str:
+    some = f" ({', '.join(names[:shown])}{', ...' if len(names) > shown else ''})" if shown else ""
+    return f"{len(names)} {kind}{some}"
 
 
 def load_published(
@@ -113,11 +111,10 @@ def load_published(
     """Load weights of the published code, or of ours, into one of our models, in place, and return the model.
 
     Args:
-        model: as built by `build_model`; its image size, window or block may differ from the checkpoint's, position
+        model: as built by `build_model`; its image size, window or block may differ from the checkpoint's: position
             embeddings and relative tables are then resized as the published code does. Classes and channels must be
             the checkpoint's; `pretrained=True` adapts them too.
-        source: as for `read_weights`.
-        use_ema: as for `read_weights`.
+        source, use_ema: as for `read_weights`.
 
     Raises UserError as `read_weights` does; CheckpointMismatch (a UserError) with every missing, unexpected and
     misshapen entry if they do not fit. The model is unchanged then.
@@ -128,12 +125,8 @@ def load_published(
 
 
 def load_pretrained(model: UnifiedBackbone, path: str | Path) -> None:
-    """Load a file for `pretrained=True`, in place: as `load_published`, but other classes and channels are adapted.
-
-    Raises UserError as `load_published` does.
-    """
-    weights = _adapted(_as_ours(read_weights(path)), model)
-    model.load_state_dict(fit(weights, model, str(path)))
+    """Load a file as `load_published` does, but adapt it to the model's classes and channels; for `pretrained=True`."""
+    model.load_state_dict(fit(_adapted(_as_ours(read_weights(path)), model), model, str(path)))
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, object], model: UnifiedBackbone) -> dict[str, torch.Tensor]:
@@ -150,44 +143,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, object], model: UnifiedBackbon
     return fitted
 
 
-class Kind(NamedTuple):
-    """What a file's weights are of; None for what neither its metadata nor its names and shapes tell.
-
-    `mixer` is the timm name of the whole model where that is none of the unified design.
-    """
-
-    mixer: str | None
-    scale: str | None
-    classes: int | None
-
-
-def kind_of(path: str | Path) -> Kind:
-    """What model a file is for.
-
-    A file of ours names its architecture. Of others, the names of the mixer's weights and the widths and depths of the
-    stages tell.
-
-    Raises UserError as `read_weights` does.
-    """
-    kind = _kind(_as_ours(read_weights(path)))
-    architecture = read_facts(path).get("architecture")
-    if architecture is None:
-        return kind
-    network, _, name = architecture.partition("_")
-    mixer, _, scale = name.rpartition("_")
-    return Kind(mixer, scale, kind.classes) if network == "unified" else Kind(architecture, None, kind.classes)
-
-
-def sizes_of(path: str | Path) -> str:
-    """In words: the widths and depths of a file's stages, and at which scale its mixer has the nearest.
-
-    Raises UserError as `read_weights` does.
-    """
-    found = _as_ours(read_weights(path))
-    mixer, sizes = _mixer_of(found), _sizes(found)
-    if mixer is None or sizes is None:
-        return "stages unlike ours"
-    return f"widths {sizes[0]} and depths {sizes[1]}, nearest to scale {_nearest_scale(mixer, sizes)!r}"
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 def read_facts(path: str | Path) -> dict[str, str]:
@@ -213,7 +169,7 @@ def read_weights(source: str | Path | Mapping[str, object], *, use_ema: bool = T
             argparse.Namespace only) or a mapping. The weights may stand in it bare, or under "state_dict_ema",
             "model_ema", "state_dict" or "model"; timm's `load_state_dict` chooses in this order too. Prefixes of
             wrappers (torch.compile, DistributedDataParallel, Lightning, mmcv) are removed.
-        use_ema: prefer averaged weights where there are any.
+        use_ema: prefer averaged weights if there are any.
 
     Raises UserError if the file cannot be read without executing something, holds no weights, or weights that are not
     finite.
@@ -227,27 +183,21 @@ def read_weights(source: str | Path | Mapping[str, object], *, use_ema: bool = T
     strange = next((name for name, value in inside.items() if not isinstance(value, torch.Tensor)), None)
     if strange is not None or not inside:
         what = "it is empty" if strange is None else f"{strange!r} is a {type(inside[strange]).__name__}"
-        raise UserError(
-            f"{where} holds no weights, neither bare nor under {', '.join(map(repr, (*_EMA, *_RAW)))}: {what}"
-        )
+        keys = ", ".join(map(repr, (*_EMA, *_RAW)))
+        raise UserError(f"{where} holds no weights, neither bare nor under {keys}: {what}")
     given = {}  # clean name -> name in the source
     for name in map(str, inside):
         clean = _WRAPPERS.sub("", name.replace("_orig_mod.", ""))  # torch.compile wraps parts of a model, too
         if given.setdefault(clean, name) != name:
             raise UserError(f"{where} holds two models, {given[clean]!r} and {name!r}; give the state dict of one")
-    broken = [name for name, tensor in inside.items() if tensor.is_floating_point() and not _is_finite(tensor)]
-    if broken:
-        more = f", and {len(broken) - 1} more of {len(inside)}" if len(broken) > 1 else ""
-        raise UserError(f"{where} holds weights that are NaN or infinite ({broken[0]}{more}); take an earlier one")
+    for name, tensor in inside.items():
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():  # not every 8-bit type can tell
+            raise UserError(f"{where} holds weights that are NaN or infinite ({name}); take an earlier one")
     return {clean: inside[name] for clean, name in given.items()}
 
 
-def _is_finite(tensor: torch.Tensor) -> bool:
-    return bool(tensor.float().isfinite().all())  # float(): not every 8-bit type can tell
-
-
 def _read(path: Path) -> Mapping[str, object]:
-    """The contents of a file. Raises UserError for one that is not there, is no dictionary, or wants to run code."""
+    """The contents of a file. Raises UserError if it does not exist, is no dictionary, or wants to run code."""
     if not path.is_file():
         raise UserError(f"no such checkpoint: {path}; the published ones are at {PUBLISHED_AT}")
     try:
@@ -284,7 +234,72 @@ def _looks(path: Path) -> str:
     return "it does not begin like one, but like a text or something else"
 
 
-# ---- names -----------------------------------------------------------------------------------------------------------
+# ---- what weights are of ---------------------------------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """What weights are of.
+
+    `architecture` is timm's name of the model, None if nothing tells; `classes` is None without a classifier; `looks`
+    says in words what they resemble: a mixer, the widths and depths of their stages, the nearest scale.
+    """
+
+    architecture: str | None
+    classes: int | None
+    looks: str
+
+
+def kind_of(path: str | Path) -> Kind:
+    """What model a file is for: by its metadata if it is ours, else by names and shapes.
+
+    Raises UserError as `read_weights` does.
+    """
+    return _kind(_as_ours(read_weights(path)), read_facts(path).get("architecture"))
+
+
+def _kind(found: Mapping[str, torch.Tensor], named: str | None = None) -> Kind:
+    classes = len(found[_CLASSIFIER]) if _CLASSIFIER in found else None
+    mixer, sizes = _mixer_of(found), _sizes(found)
+    if mixer is None or sizes is None:
+        return Kind(named, classes, "weights of none of the published mixers")
+    scale = _nearest_scale(mixer, sizes)
+    if named is None and _sizes_at(mixer, scale) == sizes:
+        named = f"unified_{mixer}_{scale}"
+    looks = f"weights of {mixer} with widths {sizes[0]} and depths {sizes[1]}, nearest to scale {scale!r}"
+    return Kind(named, classes, looks)
+
+
+def _mixer_of(found: Mapping[str, torch.Tensor]) -> str | None:
+    """The published mixer of weights by our names."""
+    return next((mixer for mixer, sign in _SIGNS.items() if any(sign in name for name in found)), None)
+
+
+def _sizes(found: Mapping[str, torch.Tensor]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Widths and depths of the four stages; None if they are not built like ours."""
+    places = [re.match(r"stages\.(\d)\.blocks\.(\d+)\.", name) for name in found]
+    blocks = Counter(int(stage) for stage, _ in {place.groups() for place in places if place})
+    firsts = [found.get(f"stages.{stage}.blocks.0.norm1.weight") for stage in sorted(blocks)]
+    if len(firsts) != 4 or any(first is None for first in firsts):
+        return None
+    return tuple(map(len, firsts)), tuple(blocks[stage] for stage in sorted(blocks))
+
+
+def _sizes_at(mixer: str, scale: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    design = unified(mixer, scale)
+    return design.dims, design.depths
+
+
+def _nearest_scale(mixer: str, sizes: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
+    """The scale whose widths and depths differ by the smallest factors, all together."""
+
+    def distance(scale: str) -> float:
+        pairs = zip(sum(sizes, ()), sum(_sizes_at(mixer, scale), ()), strict=True)
+        return sum(abs(math.log(one / other)) for one, other in pairs)
+
+    return min(list_scales(mixer), key=distance)
+
+
+# ---- names and shapes ------------------------------------------------------------------------------------------------
 
 
 def _as_ours(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -307,46 +322,6 @@ def _translate(name: str) -> str:
     return name
 
 
-def _kind(found: Mapping[str, torch.Tensor]) -> Kind:
-    classes = len(found[_CLASSIFIER]) if _CLASSIFIER in found else None
-    mixer, sizes = _mixer_of(found), _sizes(found)
-    if mixer is None or sizes is None:
-        return Kind(mixer, None, classes)
-    designs = {scale: unified(mixer, scale) for scale in list_scales(mixer)}
-    scale = next((scale for scale, design in designs.items() if (design.dims, design.depths) == sizes), None)
-    return Kind(mixer, scale, classes)
-
-
-def _mixer_of(found: Iterable[str]) -> str | None:
-    """The published mixer whose names are among ours that were found."""
-    names = list(found)
-    return next((mixer for mixer, sign in _SIGNS.items() if any(sign in name for name in names)), None)
-
-
-def _sizes(found: Mapping[str, torch.Tensor]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Widths and depths of the four stages; None if they are not built like ours."""
-    places = [re.match(r"stages\.(\d)\.blocks\.(\d+)\.", name) for name in found]
-    blocks = Counter(int(stage) for stage, _ in {place.groups() for place in places if place})
-    firsts = [found.get(f"stages.{stage}.blocks.0.norm1.weight") for stage in sorted(blocks)]
-    if len(firsts) != 4 or any(first is None for first in firsts):
-        return None
-    return tuple(map(len, firsts)), tuple(blocks[stage] for stage in sorted(blocks))
-
-
-def _nearest_scale(mixer: str, sizes: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
-    """The scale whose widths and depths differ by the smallest factors, all together."""
-
-    def distance(scale: str) -> float:
-        design = unified(mixer, scale)
-        pairs = zip(sizes[0] + sizes[1], design.dims + design.depths, strict=True)
-        return sum(abs(math.log(one / other)) for one, other in pairs)
-
-    return min(list_scales(mixer), key=distance)
-
-
-# ---- shapes ----------------------------------------------------------------------------------------------------------
-
-
 def fit(weights: Mapping[str, torch.Tensor], model: UnifiedBackbone, where: str) -> dict[str, torch.Tensor]:
     """Weights by the names and in the shapes of the model, all of them, for `model.load_state_dict`.
 
@@ -366,16 +341,16 @@ def fit(weights: Mapping[str, torch.Tensor], model: UnifiedBackbone, where: str)
 
 
 def _resemblance(found: Mapping[str, torch.Tensor], model: UnifiedBackbone) -> str:
-    """What else weights look like, as the end of a sentence; nothing where mixer and sizes are the model's."""
+    """What else weights look like, as the end of a sentence; nothing if mixer and sizes are the model's."""
     mixer, sizes, own = _mixer_of(found), _sizes(found), model.design.mixer
-    of = f"mixer {mixer!r}" if mixer and mixer != own else ""
-    if sizes is not None and (of or sizes != (model.design.dims, model.design.depths)):
-        of += f"{' and ' if of else ''}scale {_nearest_scale(mixer or own, sizes)!r}"
-    return f", it looks like one of {of}" if of else ""
+    signs = [f"mixer {mixer!r}"] if mixer not in (None, own) else []
+    if sizes is not None and (signs or sizes != (model.design.dims, model.design.depths)):
+        signs.append(f"scale {_nearest_scale(mixer or own, sizes)!r}")
+    return f", it looks like one of {' and '.join(signs)}" if signs else ""
 
 
 def _adapted(found: Mapping[str, torch.Tensor], model: UnifiedBackbone) -> dict[str, torch.Tensor]:
-    """Weights with the model's own classifier where the classes differ, and the stem for its channels, as timm does."""
+    """Weights with the model's own classifier if the classes differ, and the stem for its channels, as timm does."""
     found = dict(found)
     if _CLASSIFIER in found and len(found[_CLASSIFIER]) != model.num_classes:
         found = {name: tensor for name, tensor in found.items() if not name.startswith("head.fc.")}

@@ -82,15 +82,15 @@ def _register(name: str) -> None:
     """Register a model with timm. A name registered again needs nothing: mixers are looked up when built."""
     if timm.is_model(name):
         return
-    network, mixer, scale = _parts(name)
+    network, mixer, scale = parts(name)
     tag, cfg = _pretrained_cfg(network, mixer, scale)
     default_cfgs.update(generate_default_cfgs({f"{name}.{tag}" if tag else name: cfg}))
     globals()[name] = entrypoint = _entrypoint(name, network, mixer, scale)
     register_model(entrypoint)
 
 
-def _parts(name: str) -> tuple[str, str, str]:
-    """Network, mixer and scale of a model's name."""
+def parts(name: str) -> tuple[str, str, str]:
+    """Network, mixer and scale of a model's name, "unified_pvt_v2_nano"; empty strings for what it lacks."""
     network, _, rest = name.partition("_")
     mixer, _, scale = rest.rpartition("_")
     return network, mixer, scale
@@ -115,13 +115,13 @@ def _register_own(mixer: str) -> None:
 
     Raises UserError for an option of the mixer that already means something else.
     """
-    if mixer in {_parts(name)[1] for name in NAMES}:
+    if mixer in {parts(name)[1] for name in NAMES}:
         return
     from .models import check_option_names
 
     check_option_names(mixer)
     for name in NAMES:
-        network, other, scale = _parts(name)
+        network, other, scale = parts(name)
         if other == "swin":
             _register(f"{network}_{mixer}_{scale}")
 

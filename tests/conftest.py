@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-for folder in ("golden", "unit"):
+for folder in ("golden", "tools", "unit"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 

@@ -1,4 +1,4 @@
-"""Training all models alike: `fit("quick", mixer="swin")`, `load_run(folder)`; `python -m stm_lab.train` too."""
+"""Training all models alike: `fit("quick", mixer="swin")`, `fit_all(configs)`, `load_run(folder)`."""
 
 from stm_lab.util.lazy import lazily
 
@@ -11,8 +11,7 @@ __getattr__, __dir__ = lazily(
         "config": ("TrainConfig", "list_presets", "load_config"),
         "evaluation": ("evaluate",),
         "folder": ("load_run",),
-        "pool": ("fit_all",),
-        "runs": ("fit",),
+        "runs": ("fit", "fit_all"),
         "trainer": ("Result",),
     },
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch.distributed import is_torchelastic_launched
 
 from stm_lab.train import fit, list_presets, load_config
-from stm_lab.train.isolation import is_child
+from stm_lab.train.processes import is_child
 from stm_lab.util.errors import UserError, one_line
 from stm_lab.util.overrides import parse_overrides
 from stm_lab.util.processes import end_with_parent
@@ -32,45 +32,39 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(config: str, assignments: Iterable[str], *, force: bool) -> int:
-    """Train what a preset or file says, with these `key=value` on top; the exit status, as of `main`."""
-    main_process = _is_main()
+    """Train a preset or file with these `key=value` on top; returns the exit status, as `main` does."""
     if is_child() and is_torchelastic_launched():
         end_with_parent()
     try:
         result = fit(load_config(config, **parse_overrides(assignments)), force=force)
     except UserError as error:
-        _complain(f"error: {error}", main_process)
-        return 2
+        return _ended(f"error: {error}", 2)
     except RuntimeError as error:
-        _complain(f"failed: {error}", main_process)
-        return 1
+        return _ended(f"failed: {error}", 1)
     except KeyboardInterrupt:
         return 130
     metrics = result.metrics
-    if main_process:
+    if _speaks():
         print(f"top1 {metrics['top1']:.2f}% ({metrics['weights']}) in {metrics['seconds']:.1f} s: {result.run_dir}")
     return 0
 
 
-def _is_main() -> bool:
+def _speaks() -> bool:
+    """Whether this process speaks for all of a run's."""
     return not is_child() or os.environ["RANK"] == "0"
 
 
-def _complain(text: str, main_process: bool) -> None:
-    """Say why it ends; under torchrun also in the report that it closes with, a page after whatever we say."""
-    _say(text, main_process)
+def _ended(text: str, status: int) -> int:
+    """Say why the run ends, under torchrun in its report too, which comes after any output of ours."""
+    if _speaks():
+        print(one_line(text), file=sys.stderr, flush=True)
     if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         Path(report).write_text(json.dumps({"message": text, "timestamp": int(time.time())}), encoding="utf-8")
-
-
-def _say(text: str, main_process: bool) -> None:
-    """One process of several speaks for all."""
-    if main_process:
-        print(one_line(text), file=sys.stderr, flush=True)
+    return status
 
 
 if __name__ == "__main__":
     status = main()
-    if status == 130:
-        _say("interrupted", _is_main())
+    if status == 130 and _speaks():
+        print("interrupted", file=sys.stderr, flush=True)
     sys.exit(status)

@@ -24,12 +24,12 @@ class Batches(Sampler[list[int]]):
     """Each epoch all rows in an order that depends on (seed, epoch) alone; an incomplete last step is left out.
 
     A step's images are dealt to `parts` (processes times accumulation); this sampler yields those of the `count` parts
-    from `first` on, one after the other. A part has pairs of the i-th image from the front and the i-th from the back:
-    mixing pairs a batch with its mirror image, so the pairs are the same however the step is dealt out.
+    from `first` on. A part has pairs of the i-th image from the front and the i-th from the back: mixing pairs a batch
+    with its mirror image, so the pairs are the same however the step is dealt out.
 
     Attributes:
         steps: in an epoch.
-        epoch, start: the epoch, and the step in it that comes first; set them before iterating.
+        epoch, start: the epoch, and its first step; set them before iterating.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, *, parts: int = 1, first: int = 0, count: int = 1):
@@ -76,9 +76,8 @@ def load_splits(
 
 
 def _share(dataset: Dataset, view: EvaluationView, rank: int, world: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every `world`-th image from `rank` on. Shares are equally long, as collective operations in a model's forward
-    pass need: a short one ends in an image whose label is -1, which does not count.
-    """
+    """Every `world`-th image from `rank` on. Collective operations need shares of equal length: a short one ends in an
+    image whose label is -1, which does not count."""
     rows = list(range(rank, len(dataset), world))
     missing = -(-len(dataset) // world) - len(rows)
     images, labels = data.to_tensors(dataset.select(rows + [0] * missing), view)

@@ -63,9 +63,7 @@ class Outcome(BaseModel):
 
     # how
     epochs: Positive = 10  # may be a fraction
-    batch_size: Annotated[int, Field(ge=2)] = (
-        128  # images per step, of all processes; an incomplete last one is left out
-    )
+    batch_size: Annotated[int, Field(ge=2)] = 128  # per step, of all processes; an incomplete last one is left out
     accumulate: Count = 1  # parts of a step for each process; each has its own statistics in batch norm
     lr: Positive = 1e-3  # at the peak
     warmup_epochs: NotNegative = 1
@@ -79,9 +77,7 @@ class Outcome(BaseModel):
 
 
 class TrainConfig(Outcome):
-    """One run, completely. The defaults are the plainest training there is; the presets hold the recipes.
-
-    Types are strict: a number in quotes or a count with a decimal point is an error, not converted.
+    """One run, completely. The defaults are the plainest training; the presets hold the recipes. Types are strict.
 
     The fields of this class itself say where and how the outcome is computed. They may change while a run is
     interrupted: they change the order of sums, and so rounding, and with several processes which draws drop path makes.
@@ -106,13 +102,17 @@ class TrainConfig(Outcome):
         for name in ("warmup_lr", "min_lr"):
             if getattr(self, name) > self.lr:
                 raise ValueError(f"{name} = {getattr(self, name)} must not be above lr = {self.lr}")
-        paired = 2 if self.mixup or self.cutmix else 1
-        if self.batch_size % (paired * self.accumulate):
-            raise ValueError(
-                f"batch_size = {self.batch_size} must be a multiple of {paired * self.accumulate}: accumulate = "
-                f"{self.accumulate} parts" + (" of pairs, which mixup and cutmix mix" if paired == 2 else "")
-            )
+        self.check_parts(processes=1)
         return self
+
+    def check_parts(self, processes: int) -> None:
+        """Raise ValueError unless a step can be dealt out to so many processes, their parts, and pairs to mix."""
+        paired = bool(self.mixup or self.cutmix)
+        if self.batch_size % (parts := processes * self.accumulate * (1 + paired)):
+            raise ValueError(
+                f"batch_size = {self.batch_size} must be a multiple of {parts}: {processes} process(es), accumulate = "
+                f"{self.accumulate}{', and pairs to mix' if paired else ''}"
+            )
 
     def run_dir(self) -> Path:
         """The absolute folder of this run: `out`, or `runs_dir()/train/<recipe>-<mixer>-<scale>-s<seed>-<hash>`."""
@@ -123,20 +123,18 @@ class TrainConfig(Outcome):
 
     @property
     def model_name(self) -> str:
-        """What tables call the model: its mixer or, where the design is not the unified one, timm's name of it."""
+        """What tables call the model: its mixer or, unless the design is the unified one, timm's name of it."""
         design = self.model_options.get("design", "unified")
         return self.mixer if design == "unified" else f"{design}_{self.mixer}_{self.scale}"
 
     def design(self) -> Design:
-        """The network's design, by `model_options`. Raises UserError for what it does not take, such as `num_classes`.
+        """The network's design, by `model_options`. The mixer must be registered: `plugins` are loaded before.
 
-        The mixer must be registered: `plugins` are loaded before.
+        Raises UserError for an option that is none of the design, such as `num_classes`, which the run decides.
         """
         options = dict(self.model_options)
         network = options.pop("design", "unified")
         check_known("design", network, NETWORKS, "model_options: ")
-        if of_run := sorted({"num_classes", "in_chans", "pretrained", "scale", "device", "dtype"} & options.keys()):
-            raise UserError(f"model_options: {of_run[0]!r} is no option of a design: the run itself decides it")
         design = NETWORKS[network](self.mixer, self.scale)
         try:
             return design.override(**options)
@@ -144,7 +142,7 @@ class TrainConfig(Outcome):
             raise UserError(f"model_options: {error}") from None
 
     def result_fields(self) -> dict[str, Any]:
-        """The fields of `Outcome`, which decide what comes out."""
+        """The fields of `Outcome`, which decide the outcome."""
         return self.model_dump(mode="json", include=set(Outcome.model_fields))
 
     def to_yaml(self) -> str:
@@ -158,7 +156,7 @@ def list_presets() -> list[str]:
 
 
 def load_config(source: str | Path | Mapping[str, Any] | TrainConfig, /, **overrides: Any) -> TrainConfig:
-    """A configuration from a preset's name, a YAML file, a mapping, or another configuration; `overrides` come on top.
+    """A configuration from a preset's name, a YAML file, a mapping, or another configuration, with `overrides` on top.
 
     A file or mapping may say `extends:` with a preset's name, or a file's path relative to its own.
 

@@ -1,4 +1,4 @@
-"""How good a model's weights are on a whole validation split, each image counted once."""
+"""Accuracy and loss on a whole validation split."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A training run's folder: `config.yaml  environment.json  metrics.jsonl  checkpoints/  model.safetensors`.
 
-What runs is written first, the weights last and in one go: a folder with weights is a finished run. One with
-checkpoints and no weights was interrupted, and goes on.
+The weights are written last and in one go: a folder with weights is a finished run, and one with checkpoints alone was
+interrupted and goes on.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from stm_lab.util.environment import code_fingerprint, describe_environment
 from stm_lab.util.errors import UserError
 
 CONFIG, ENVIRONMENT, METRICS, WEIGHTS = "config.yaml", "environment.json", "metrics.jsonl", "model.safetensors"
+_REPLACE = "--force (in Python force=True)"
 
 
 class RunFolder:
@@ -40,69 +41,67 @@ class RunFolder:
     Attributes:
         path: absolute.
         checkpoints: the folder of the checkpoints.
-        repeatable: whether the run can be taken up, or made, by another process: its mixer stands in a file.
-        identity: what decides the run's outcome: its configuration, its data, its plugins, and the file that its mixer
-            is written in. A folder that holds a run of another identity is refused; but one that differs in the
-            mixer's file alone is this run before somebody worked on the mixer, and is made anew.
+        repeatable: whether another process can make the run: its mixer stands in a file. A mixer of a notebook's cell
+            may have changed since, so that such a run neither goes on nor counts as finished.
+        identity: what decides the run's outcome: its configuration, its data, its plugins, and its mixer's file. A
+            folder with a run of another identity is refused. If only the mixer's file differs, it is this run before
+            somebody worked on the mixer, and is made anew.
     """
 
     def __init__(self, config: TrainConfig):
         self.config = config
         self.path = config.run_dir()
         self.checkpoints = self.path / "checkpoints"
-        start = _weights_file(config)
+        self.repeatable = get_mixer(config.mixer).__module__ != "__main__"
+        start, size = _weights_file(config), view_of(config).resized_side
         data.load_recipe(config.recipe).check_sizes(config.model_dump())
         self.identity = config.result_fields() | {
             "data": data.fingerprint(config.recipe, data_root=config.data_root),
-            "pixels": data.pixels_of(
-                config.recipe, data_root=config.data_root, image_size=view_of(config).resized_side
-            ),
+            "pixels": data.pixels_of(config.recipe, data_root=config.data_root, image_size=size),
             "plugins": [_sha256(paths.expanded(file)) for file in config.plugins],
             "weights": config.weights if start is None else _sha256(start),
             "mixer_source": _source_of(get_mixer(config.mixer)),
         }
         self._held: AcquireReturnProxy | None = None
-        # what a notebook's cell defines may have changed since: such a run neither goes on nor counts as done
-        self.repeatable = get_mixer(config.mixer).__module__ != "__main__"
 
     def is_finished(self) -> bool:
-        """Whether this very run is there, with its weights and all its rows.
+        """Whether the folder holds this very run, with its weights and all its rows.
 
-        The last checkpoint has the rows too: a finished run with damaged ones goes on from there, at its end.
+        A finished run with damaged rows goes on from its last checkpoint, which has the rows too, at its end.
 
-        Raises UserError if another run is there, or if this one is finished but the rows are nowhere.
+        Raises UserError if another run is there, or if this one is finished but its rows are lost.
         """
         self._check_identity()
-        there = self.repeatable and (self.path / WEIGHTS).is_file() and self._identity_there() is not None
-        if not there or self.is_outdated():
+        exists = self.repeatable and (self.path / WEIGHTS).is_file() and self._found() is not None
+        if not exists or self.outdated():
             return False
         try:
             self.read_rows()
         except jsonfiles.Damaged as error:
             if not any(self.checkpoints.glob("*.safetensors")):
                 raise UserError(
-                    f"{error}; the run is finished and no checkpoint has its rows; bring the file back, or --force (in "
-                    "Python force=True) to train again"
+                    f"{error}; the run is finished and no checkpoint has its rows; bring the file back, or {_REPLACE} "
+                    "to train again"
                 ) from None
             jsonfiles.tell([f"{error}; made again from the last checkpoint"])
             return False
         return True
 
-    def is_outdated(self) -> bool:
-        """Whether this very run is there, whole or in part, but its mixer's source has changed since."""
-        there = self._identity_there()
+    def outdated(self) -> str:
+        """What to say if the folder holds this very run, but its mixer's source has changed since; else ""."""
+        found = self._found()
         # a field that decided the outcome once, and does so no longer, makes no other run
-        return (
-            there is not None and there["mixer_source"] != self.identity["mixer_source"] and not self._differing(there)
-        )
+        if found is None or found["mixer_source"] == self.identity["mixer_source"] or self._differing(found):
+            return ""
+        return f"{self.path}: the source of mixer {self.config.mixer!r} has changed since; training afresh"
 
     def other_code(self) -> str | None:
-        """The fingerprint of the code that the run there was made with, if it is not this one."""
-        made_with = self._environment_there().get("code")
+        """The fingerprint of the code that made the run in the folder, if it is not this one."""
+        made_with = self._environment().get("code")
         return made_with if made_with != code_fingerprint() else None
 
     def begin(self, device: torch.device, *, processes: int, afresh: bool) -> None:
-        """Make the folder, or go on in it, and hold it until `release`; `afresh`: whatever run is there goes.
+        """Make the folder, or go on in it, and hold it until `release`; with `afresh` any run there is removed.
 
         Raises UserError if the folder cannot be made or written, holds another run, or is held by another process.
         """
@@ -110,26 +109,40 @@ class RunFolder:
             if not afresh:
                 self._check_identity()
             self._held = folders.hold(self.path, "training")
-            outdated = self.is_outdated()
+            outdated = self.outdated()
             if outdated and not afresh:
-                print(self.outdated(), flush=True)
+                print(outdated, flush=True)
             if afresh or outdated or not self.repeatable:
                 self._clear()
             made_with = {"code": code_fingerprint(), "processes": processes, "run": self.identity}
             environment = describe_environment(device) | made_with
-            _replace(self.path / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
-            _replace(self.path / CONFIG, self.config.to_yaml())
+            self._write(ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
+            self._write(CONFIG, self.config.to_yaml())
         except OSError as error:
             raise UserError(f"out = {str(self.path)!r}: {error.strerror}") from None
 
-    def outdated(self) -> str:
-        """What is said of a run that `is_outdated`."""
-        return f"{self.path}: the source of mixer {self.config.mixer!r} has changed since; training afresh"
-
     def release(self) -> None:
-        """Let others train here. Else the system does so when the process ends, however it does."""
+        """Let others train here; the system does so when the process ends."""
         if self._held is not None:
             self._held.lock.release()
+
+    def write_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """All lines of `metrics.jsonl`, in one go."""
+        self._write(METRICS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+    def read_rows(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`, one mapping an epoch. Raises Damaged if one is damaged or missing."""
+        return jsonfiles.all_epochs(self.path / METRICS, self.config.epochs)
+
+    def save_weights(self, state: Mapping[str, torch.Tensor], **facts: Any) -> None:
+        """Write a model's state in one go, with `facts` and what else identifies its model."""
+        contents = weights_with_facts(state, facts_of(self.config) | facts)
+        files.write_whole(self.path / WEIGHTS, contents, durable=True)
+        for unfinished in self.path.glob(f"{WEIGHTS}.*{files.UNFINISHED}"):  # of a process that was killed
+            unfinished.unlink(missing_ok=True)
+
+    def _write(self, name: str, text: str) -> None:
+        files.write_whole(self.path / name, text.encode(), durable=True)
 
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else."""
@@ -140,69 +153,54 @@ class RunFolder:
         if self.checkpoints.exists():
             shutil.rmtree(self.checkpoints)
 
-    def _environment_there(self) -> dict[str, Any]:
+    def _environment(self) -> dict[str, Any]:
         return jsonfiles.mapping(self.path / ENVIRONMENT, ("run",))
 
-    def _identity_there(self) -> dict[str, Any] | None:
-        there = self._environment_there().get("run")
-        # of a run from before the source was noted nothing is known, and what took hours is not thrown away for that
-        return None if there is None else {"mixer_source": self.identity["mixer_source"]} | there
+    def _found(self) -> dict[str, Any] | None:
+        """The identity of the run in the folder, if there is one."""
+        found = self._environment().get("run")
+        # nothing is known of a run from before the source was noted, and hours of work are not thrown away for that
+        return None if found is None else {"mixer_source": self.identity["mixer_source"]} | found
 
-    def _differing(self, there: dict[str, Any]) -> list[str]:
+    def _differing(self, found: dict[str, Any]) -> list[str]:
         """The names in which another identity differs from ours, but for the mixer's source."""
-        return [name for name in self.identity if name != "mixer_source" and there.get(name) != self.identity[name]]
+        return [name for name in self.identity if name != "mixer_source" and found.get(name) != self.identity[name]]
 
     def _check_identity(self) -> None:
-        there = self._identity_there()
-        if there is None:
-            strange = [
-                path.name for path in (self.path / WEIGHTS, self.path / METRICS, self.checkpoints) if path.exists()
-            ]
-            if strange:
-                raise UserError(
-                    f"out = {str(self.path)!r} holds {strange[0]}, and nothing says of which run; choose another "
-                    "folder, or --force (in Python force=True) to replace it"
-                )
-            return
-        names = self._differing(there)
-        if names:
+        found = self._found()
+        where, way_out = f"out = {str(self.path)!r}", f"choose another folder, or {_REPLACE} to replace it"
+        if found is None:
+            for path in (self.path / WEIGHTS, self.path / METRICS, self.checkpoints):
+                if path.exists():
+                    raise UserError(f"{where} holds {path.name}, and nothing says of which run; {way_out}")
+        elif names := self._differing(found):
             more = f", and {len(names) - 1} more" if len(names) > 1 else ""
-            raise UserError(
-                f"out = {str(self.path)!r} holds another run ({self._difference(names[0], there)}{more}); choose "
-                "another folder, or --force (in Python force=True) to replace it"
-            )
+            raise UserError(f"{where} holds another run ({self._difference(names[0], found)}{more}); {way_out}")
 
-    def _difference(self, name: str, there: dict[str, Any]) -> str:
-        """One thing in which the run there is another, in words."""
-        then, now = there.get(name), self.identity[name]
+    def _difference(self, name: str, found: dict[str, Any]) -> str:
+        """One thing in which the run in the folder is another, in words."""
+        then, now = found.get(name), self.identity[name]
         if name == "plugins" and isinstance(then, list) and len(then) == len(now):
             changed = [repr(file) for file, a, b in zip(self.config.plugins, then, now, strict=True) if a != b]
             return f"plugin {' and '.join(changed)} has changed since"
         return f"{name} = {then!r} there, {now!r} here"
 
-    def write_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """All lines of `metrics.jsonl`, in one go."""
-        _replace(self.path / METRICS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-
-    def read_rows(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`, one mapping an epoch. Raises Damaged if one is damaged or missing."""
-        return jsonfiles.all_epochs(self.path / METRICS, self.config.epochs)
-
-    def save_weights(self, state: Mapping[str, torch.Tensor], **facts: Any) -> None:
-        """Write a model's state in one go, with `facts` and what else says of which model it is."""
-        contents = weights_with_facts(state, facts_of(self.config) | facts)
-        files.write_whole(self.path / WEIGHTS, contents, durable=True)
-        for unfinished in self.path.glob(f"{WEIGHTS}.*{files.UNFINISHED}"):  # of a process that was killed
-            unfinished.unlink(missing_ok=True)
-
-
-def _replace(path: Path, text: str) -> None:
-    files.write_whole(path, text.encode(), durable=True)
-
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache  # an imported class stays what it was while its file is edited; imported anew it is another class
+def _source_of(mixer: type[nn.Module]) -> str | None:
+    """The sha256 of the file in which a mixer is defined; None if it is in none, as in a notebook's cell."""
+    try:
+        return _sha256(Path(inspect.getsourcefile(mixer)))
+    except (TypeError, OSError):
+        return None
+
+
+# ---- weights and models ----------------------------------------------------------------------------------------------
 
 
 def facts_of(config: TrainConfig) -> dict[str, Any]:
@@ -221,42 +219,17 @@ def weights_with_facts(state: Mapping[str, torch.Tensor], facts: Mapping[str, An
     """A .safetensors file of a model's state, with facts as its metadata; the same bytes whenever it is made."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     # not save_file, whose files nobody else may read
-    return _in_order(safetensors.torch.save(state, {name: str(fact) for name, fact in facts.items()}))
-
-
-def _in_order(contents: bytes) -> bytes:
-    """A safetensors file with its metadata in alphabetical order: the library's own is another in every process."""
+    contents = safetensors.torch.save(state, {name: str(fact) for name, fact in facts.items()})
     length = int.from_bytes(contents[:8], "little")
     header = json.loads(contents[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # the library's order differs by process
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + contents[8 + length :]
 
 
-@functools.cache  # an imported class stays what it was while its file is edited; imported anew it is another class
-def _source_of(mixer: type[nn.Module]) -> str | None:
-    """The sha256 of the file in which a mixer is defined; None if it is in none, as in a notebook's cell."""
-    try:
-        return _sha256(Path(inspect.getsourcefile(mixer)))
-    except (TypeError, OSError):
-        return None
-
-
-def _check_plugins(folder: Path, config: TrainConfig) -> None:
-    """Raise UserError if a file of the run's plugins is not what it was then."""
-    then = jsonfiles.mapping(folder / ENVIRONMENT, ("run",)).get("run", {}).get("plugins")
-    then = then if isinstance(then, list) else []  # else nobody knows
-    for file, digest in zip(config.plugins, then, strict=False):
-        path = paths.expanded(file)
-        if path.is_file() and _sha256(path) != digest:
-            raise UserError(
-                f"plugin {file!r} has changed since the run in {folder}; bring back the file that it ran with"
-            )
-
-
 def _weights_file(config: TrainConfig) -> Path | None:
-    """The file that a run starts from, if that is a path. Raises UserError if there is none."""
+    """The file that a run starts from, if that is a path. Raises UserError if it does not exist."""
     if config.weights in ("none", "pretrained"):
         return None
     path = paths.expanded(config.weights)
@@ -275,7 +248,7 @@ def view_of(config: TrainConfig) -> EvaluationView:
 
 
 def model_of(config: TrainConfig, num_classes: int, image_size: int) -> nn.Module:
-    """The model that a run starts from. Raises UserError for a mixer, scale, option or weights that are not there."""
+    """The model that a run starts from. Raises UserError for an unknown mixer, scale or option, or unfit weights."""
     options = {"img_size": image_size, **config.model_options}
     if config.drop_path_rate is not None:
         options["drop_path_rate"] = config.drop_path_rate
@@ -295,7 +268,8 @@ def load_run(folder: str | Path, *, device: str | torch.device = "cpu") -> nn.Mo
     If its mixer is not registered, the run's plugins are loaded.
 
     Raises:
-        UserError: no such folder, no training run in it, an unfinished one, or weights of another model.
+        UserError: no such folder, no training run in it, an unfinished one, a changed plugin, or weights of another
+            model.
     """
     folder = paths.expanded(folder)
     for name, meaning in ((CONFIG, "it is no training folder"), (WEIGHTS, "the run is not finished")):
@@ -314,3 +288,14 @@ def load_run(folder: str | Path, *, device: str | torch.device = "cpu") -> nn.Mo
     untrained = config.model_copy(update={"weights": "none"})
     model = load_published(model_of(untrained, num_classes, image_size), path)
     return model.eval().to(resolve_device(device))
+
+
+def _check_plugins(folder: Path, config: TrainConfig) -> None:
+    """Raise UserError if a file of the run's plugins has changed since."""
+    then = jsonfiles.mapping(folder / ENVIRONMENT, ("run",)).get("run", {}).get("plugins")
+    for file, digest in zip(config.plugins, then if isinstance(then, list) else [], strict=False):
+        path = paths.expanded(file)
+        if path.is_file() and _sha256(path) != digest:
+            raise UserError(
+                f"plugin {file!r} has changed since the run in {folder}; bring back the file that it ran with"
+            )

@@ -1,7 +1,6 @@
-"""A run watches itself: pure functions of its configuration and rows, which say what is wrong and what to try.
+"""A run watches itself: pure functions of its configuration and rows say what is wrong and what to try.
 
-The thresholds are rules of thumb. Those of the last check are measured: `bands.yaml` holds the accuracies of earlier
-runs, and is made from their folders by `bands.py`.
+The thresholds are rules of thumb; those of the last check are measured accuracies of earlier runs, in `bands.yaml`.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ ODD_LR = 25  # times, or one part in, the published learning rate scaled to the 
 TRIED_LR = 5  # the same, for what is advised: quick's 2e-3, 11 times, has ended every nano in one answer for all
 TOO_SHORT = 1000  # steps: on `shapes` and at quick's batch nothing is learnt in the first 600
 NARROWEST_BAND = 3.0  # points of accuracy to either side, for machines and versions differ
-# beyond this nothing is said: three times halo's spread of 25 points reaches from below chance to above 100%, so that
-# no outcome could be far from such a band, and silence would look like an assurance where it is nothing
+# a wider band is not judged by: three times halo's spread of 25 points reaches from below chance to above 100%
 WIDEST_BAND = 20.0
 
 Row = Mapping[str, Any]
@@ -51,7 +49,7 @@ def _usual_lr(config: TrainConfig) -> float:
 
 
 def _lr_to_try(config: TrainConfig) -> str:
-    """The usual rate instead of an odd one; else a lower and a higher one, as far as they lead not away from it."""
+    """The usual rate instead of an odd one; else a lower and a higher one, unless that moves further from it."""
     usual = _usual_lr(config)
     near = [lr for lr in (config.lr / 5, config.lr * 3) if usual / TRIED_LR <= lr <= usual * TRIED_LR]
     return " and ".join(f"lr={lr:.1g}" for lr in near or [usual])
@@ -59,16 +57,15 @@ def _lr_to_try(config: TrainConfig) -> str:
 
 def during(config: TrainConfig, rows: Sequence[Row], *, steps: int, classes: int, images: int) -> list[str]:
     """What looks wrong after an epoch. `steps`: of the whole run; `images`: of the validation split."""
-    return [*_no_better_than_chance(config, rows, steps, classes, images), *_exploding(rows)]
+    return [*_no_better_than_chance(config, rows, steps, 1 / classes, images), *_exploding(rows)]
 
 
 def _no_better_than_chance(
-    config: TrainConfig, rows: Sequence[Row], steps: int, classes: int, images: int
+    config: TrainConfig, rows: Sequence[Row], steps: int, chance: float, images: int
 ) -> list[str]:
-    last, before_last = rows[-1], rows[-2] if len(rows) > 1 else None
-    if last["step"] < PATIENCE * steps or (before_last and before_last["step"] >= PATIENCE * steps):
+    last, due = rows[-1], [row for row in rows if row["step"] >= PATIENCE * steps]
+    if len(due) != 1:
         return []  # said once, when the time comes
-    chance = 1 / classes
     limit = 100 * (chance + SURE * math.sqrt(chance * (1 - chance) / images))
     best = max(last["top1"], last["top1_raw"])
     if best > limit:
@@ -99,7 +96,7 @@ def _exploding(rows: Sequence[Row]) -> list[str]:
 
 
 def diverged(what: str, value: float, step: int, steps: int, lr: float, kept: int | None) -> str:
-    """What is said when the loss, or such, is not finite at `step`; `kept`: the step of the last good checkpoint."""
+    """What to say if the loss, say, is not finite at `step`; `kept`: the step of the last good checkpoint."""
     rest = "there is no checkpoint yet" if kept is None else f"the checkpoint of step {kept} is good, and kept"
     return (
         f"the {what} is {value} at step {step} of {steps}, learning rate {lr:.3g}; a lower lr, a longer warm-up or a "
@@ -108,10 +105,9 @@ def diverged(what: str, value: float, step: int, steps: int, lr: float, kept: in
 
 
 def after(config: TrainConfig, top1: float) -> list[str]:
-    """What looks odd about the outcome, where earlier runs of this configuration are on record and agree.
+    """What looks odd about the outcome, if earlier runs of this configuration are on record and agree.
 
-    Top-1 is in percent. A band is mean +- max(3 standard deviations, NARROWEST_BAND); one that is wider than
-    WIDEST_BAND to either side is left out, because its seeds differ too much to judge by.
+    Top-1 is in percent. A band is mean +- max(3 standard deviations, NARROWEST_BAND), and not wider than WIDEST_BAND.
     """
     band = yaml12.read_mapping(BANDS).get(band_key(config))
     if band is None:
@@ -127,7 +123,7 @@ def after(config: TrainConfig, top1: float) -> list[str]:
 
 
 def band_key(config: TrainConfig) -> str:
-    """What earlier runs are found by: everything that decides the outcome, but the seed."""
+    """The key of earlier runs: everything that decides the outcome, but the seed."""
     fields = {name: value for name, value in config.result_fields().items() if name != "seed"}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
     return f"{Path(config.recipe).stem}-{config.mixer}-{config.scale}-{digest}"

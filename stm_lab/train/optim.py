@@ -1,4 +1,4 @@
-"""Which parameters decay, and how fast all of them move at each step."""
+"""The optimizer and its learning rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stm_lab.train.config import TrainConfig
 
 
 def make_optimizer(model: nn.Module, lr: float, weight_decay: float, *, fused: bool = True) -> torch.optim.Optimizer:
-    """AdamW (betas .9 and .999, eps 1e-8). Fused: one pass over all parameters, not a dozen small operations for each.
+    """AdamW (betas .9 and .999, eps 1e-8); `fused` updates all parameters in one kernel.
 
     timm's factory makes two groups: 1-D parameters, biases and what `model.no_weight_decay()` names do not decay.
     """
@@ -32,7 +32,7 @@ class WarmupCosine:
     """The published learning rate, a function of the step alone: linear warm-up, then half a cosine.
 
     The warm-up includes its end point, so that the peak comes twice; of the n steps after it, step i < n has
-    cos(pi * i / n), so that `final` itself is approached, never reached (STM-Evaluation's schedule, per iteration).
+    cos(pi * i / n), so that `final` is never reached (STM-Evaluation's schedule, per iteration).
 
     Args:
         steps: length of the run; `warmup_steps` of them warm up, fewer than all.

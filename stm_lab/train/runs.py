@@ -1,20 +1,41 @@
-"""One training from a configuration: `fit("quick", mixer="swin")` trains, goes on, or finds what is finished."""
+"""One training, `fit("quick", mixer="swin")`, or several at a time, `fit_all([...])`.
+
+Networks as small as `nano` leave most of a processor idle between their many small operations: two runs on one thread
+each finish sooner than one after the other on two. Worker processes are spawned, never forked from a process that has
+touched CUDA, and end with the one that started them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import io
+import math
+import multiprocessing
+import pickle
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from stm_lab.mixers.plugins import load_plugins
+import torch
+
+from stm_lab import register_mixer
+from stm_lab.mixers import get_mixer, list_mixers
+from stm_lab.mixers.plugins import MODULE_PREFIX, load_plugins
 from stm_lab.train.config import TrainConfig, load_config
 from stm_lab.train.folder import RunFolder, load_run
-from stm_lab.train.isolation import is_child, isolated
-from stm_lab.train.launch import launch
+from stm_lab.train.processes import is_child, isolated, launch
 from stm_lab.train.trainer import OnRow, Result, Trainer
-from stm_lab.util.devices import resolve_device
+from stm_lab.util.devices import cores, resolve_device
 from stm_lab.util.environment import code_fingerprint
 from stm_lab.util.errors import UserError
+from stm_lab.util.processes import end_with_parent, without_main
+from stm_lab.util.progress import progress
+
+_WORTH_A_PROCESS = 300  # steps in all; of `nano` at 32x32 a process does about as many while another one starts
 
 
 def fit(
@@ -26,22 +47,22 @@ def fit(
 ) -> Result:
     """Train one model: `fit("quick", mixer="swin", seed=1)`.
 
-    If the run's folder holds this very run, finished, that is the answer, and nothing is trained; if it holds a part of
-    it, the run goes on from the last checkpoint. If the file in which its mixer is written has changed since, it starts
-    afresh, and says so. (So does a mixer of a notebook's cell every time, which may have changed.)
+    A folder that holds this very run finished gives the result, and nothing is trained; an interrupted run goes on from
+    its last checkpoint. If the file in which its mixer is written has changed since, training starts afresh and says
+    so; a mixer of a notebook's cell may have changed, so it starts afresh every time.
 
     Afterwards the process is as it was: random numbers, Accelerate's state, environment variables, warnings' filters.
 
     Args:
         config: a preset's name, a YAML file, a mapping or a `TrainConfig`.
-        force: start afresh, whatever is there.
-        on_row: called with all rows so far after each epoch, once its checkpoint is written, and at the start if some
-            are there: the run goes on, or is finished. On the main process only.
-        **overrides: fields of `TrainConfig`, which come on top.
+        force: start afresh, whatever the folder holds.
+        on_row: called with all rows so far, on the main process: after each epoch, once its checkpoint is written, and
+            at the start if the run goes on or is finished.
+        **overrides: fields of `TrainConfig`, on top of `config`.
 
     Raises:
-        UserError: what is asked for does not exist or does not fit, or the folder holds another run, or another process
-            trains there; nothing has been trained then.
+        UserError: the configuration does not fit, the folder holds another run, or another process trains there;
+            nothing has been trained then.
         RuntimeError: the loss is not finite any more, or a checkpoint cannot be written.
     """
     config = load_config(config, **overrides)
@@ -66,5 +87,112 @@ def fit(
 
 
 def finished(folder: RunFolder) -> Result:
-    """What a folder holds whose run came to its end."""
+    """The result that the folder of a finished run holds."""
     return Result.of(load_run(folder.path, device=folder.config.device), folder.read_rows(), folder.path)
+
+
+# ---- several at a time -----------------------------------------------------------------------------------------------
+
+
+def fit_all(
+    configs: Iterable[str | Path | Mapping[str, Any] | TrainConfig], *, processes: int | None = None
+) -> list[Result]:
+    """Train one model for each configuration, several at a time; the results are the same as of `fit`, in that order.
+
+    Finished runs are not trained again and interrupted ones go on, so this may be called again after anything.
+
+    Args:
+        configs: what `fit` takes.
+        processes: how many train at once; default: one a core on CPUs, one in all on GPUs or if the runs are done
+            sooner than processes start. With one, this process trains; so it does if a mixer is defined where no other
+            process finds it, as in a notebook's cell. Mixers of an imported module, or of `plugins`, are found.
+
+    Raises:
+        UserError: a configuration does not fit, or two would write to one folder; nothing has been trained then.
+        RuntimeError: a training failed, or its process died. Those that were finished are kept.
+    """
+    configs = [load_config(config) for config in configs]
+    load_plugins(dict.fromkeys(file for config in configs for file in config.plugins))
+    folders = [RunFolder(config) for config in configs]
+    twice = [path for path, times in Counter(folder.path for folder in folders).items() if times > 1]
+    if twice:
+        raise UserError(f"fit_all: {twice[0]} is the folder of two runs; give each its own `out`")
+    todo = [folder for folder in folders if not folder.is_finished()]
+    on_cpu = all(resolve_device(folder.config.device).type == "cpu" for folder in todo)
+    if processes is None:
+        processes = cores() if on_cpu and sum(map(_steps, todo)) > _WORTH_A_PROCESS else 1
+    processes = min(processes, len(todo))
+    jobs = [(folder.config, _sent(folder.config)) for folder in todo]
+    if processes > 1 and all(sent for _, sent in jobs):
+        for said in filter(None, map(RunFolder.outdated, todo)):
+            print(said)  # the workers' output is not seen
+        _train_elsewhere(jobs, processes, threads=max(1, cores() // processes))
+        return [finished(folder) for folder in folders]
+    here = {folder.path: fit(folder.config) for folder in todo}
+    return [here.get(folder.path) or finished(folder) for folder in folders]
+
+
+def _steps(folder: RunFolder) -> float:
+    """How many steps a run takes, or infinity if only its data tell."""
+    config = folder.config
+    return math.inf if config.train_size is None else config.epochs * config.train_size / config.batch_size
+
+
+def _sent(config: TrainConfig) -> bytes | None:
+    """The class of a run's mixer, pickled by module and name; None if another process would not find it."""
+    mixer = get_mixer(config.mixer)
+    module = mixer.__module__
+    if module == "__main__" or not (module.startswith(MODULE_PREFIX) or PathFinder.find_spec(module.split(".")[0])):
+        return None
+    try:
+        return pickle.dumps(mixer)
+    except (pickle.PicklingError, AttributeError):  # defined in a function
+        return None
+
+
+def _train_elsewhere(jobs: list[tuple[TrainConfig, bytes]], processes: int, threads: int) -> None:
+    before = set(multiprocessing.active_children())
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        progress(len(jobs), f"training, {processes} at once", unit="runs") as bar,
+        ProcessPoolExecutor(processes, spawn, initializer=_begin, initargs=(threads,)) as pool,
+    ):
+        try:
+            with without_main():  # the first submissions start the processes
+                running = {pool.submit(_train, *job): job[0] for job in jobs}
+            for run in as_completed(running):
+                config, row = running[run], run.result()
+                name = f"{config.mixer} {config.scale}, seed {config.seed}"
+                for sentence in row.get("health", []):
+                    bar.say(f"{name}: health: {sentence}")
+                bar.update(note=f"{name}: top1 {row['top1']:.1f}%")
+        except BaseException as error:  # Ctrl-C too: what runs has its checkpoints
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()) - before:
+                child.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise RuntimeError(
+                    f"a training process died, perhaps for want of memory; with fewer than {processes} processes each "
+                    "has more, and what was done is kept"
+                ) from None
+            raise
+
+
+def _begin(threads: int) -> None:
+    end_with_parent()
+    torch.set_num_threads(threads)
+
+
+def _train(config: TrainConfig, sent: bytes) -> dict[str, Any]:
+    """Train in a worker, with the mixer that was `_sent`; the last row. Nothing is printed: bars would mix."""
+    load_plugins(config.plugins)
+    try:
+        mixer = pickle.loads(sent)  # from the parent process; imports its module
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"mixer {config.mixer!r}: another process does not find it ({error}); with processes=1 this one trains"
+        ) from None
+    if config.mixer not in list_mixers() or get_mixer(config.mixer) is not mixer:
+        register_mixer(config.mixer)(mixer)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return fit(config).rows[-1]

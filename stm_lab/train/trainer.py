@@ -1,8 +1,8 @@
 """Training: one run is one `Trainer`, whose state is the model, its average, the optimizer and the steps done.
 
 Nothing random is carried from step to step: the order of the images, their views, mixing and drop path are functions
-of the seed and of the epoch or step. So a checkpoint is that state, and a run that was killed goes on as if it had not
-been; and a step may be dealt out to any number of processes.
+of the seed and of the epoch or step. So a checkpoint is that state, a run that was killed goes on as if it had not
+been, and a step may be dealt out to any number of processes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -32,12 +32,12 @@ from stm_lab.data.views import TrainingViews, seeded
 from stm_lab.pixels import Normalize
 from stm_lab.train import checkpoints, health
 from stm_lab.train.batches import Batches, load_splits, mixing
-from stm_lab.train.batchnorm import make_global
+from stm_lab.train.checkpoints import pack, unpack, weights_of
 from stm_lab.train.config import TrainConfig
 from stm_lab.train.evaluation import count
 from stm_lab.train.folder import RunFolder, model_of, view_of
 from stm_lab.train.optim import make_optimizer, schedule
-from stm_lab.train.state import pack, unpack, weights_of
+from stm_lab.train.processes import make_batch_norms_global
 from stm_lab.util.devices import resolve_device
 from stm_lab.util.errors import UserError
 from stm_lab.util.processes import end_with_parent
@@ -45,7 +45,7 @@ from stm_lab.util.progress import progress
 
 _STEP = 2**32  # sets these random numbers apart from those of orders and views, whose keys are smaller
 
-OnRow = Callable[[list[dict[str, Any]]], object]  # what follows a run: called with its rows so far
+OnRow = Callable[[list[dict[str, Any]]], object]  # called with a run's rows so far
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Result:
         rows: one mapping an epoch, the lines of `metrics.jsonl`:
             `epoch`, `step`: how many are done; the last epoch may be a part of one.
             `loss`, `grad_norm` (before clipping): means over the epoch's steps; `grad_norm_max`; `lr`: the last step's.
-            `images_per_second`, `data_wait`: of training; the latter is the share (0 to 1) of its time that went by
-            waiting for the next batch.
+            `images_per_second`, `data_wait`: of training; the latter is the share (0 to 1) of its time spent waiting
+            for the next batch.
             `weights`: "ema" or "raw", those that the run saves; `top1` (percent of the whole validation split) and
             `validation_loss` are theirs. `top1_raw` is that of the weights that the optimizer moves.
             `seconds`: wall time of the epoch and its evaluation.
@@ -81,7 +81,7 @@ class Result:
 
 
 class Trainer:
-    """Everything that one run needs, ready to `run`: from its start, or from its last checkpoint.
+    """One run, ready to start or to go on from its last checkpoint.
 
     Raises UserError if the configuration does not fit its data, the processes or the folder.
     """
@@ -118,19 +118,16 @@ class Trainer:
             raise UserError(
                 f"num_processes = {config.num_processes}, but a launcher started {world}; leave it out there"
             )
-        parts = world * config.accumulate
-        paired = 2 if config.mixup or config.cutmix else 1
-        if config.batch_size % (parts * paired):
-            raise UserError(
-                f"batch_size = {config.batch_size} must be a multiple of {parts * paired}: {world} process(es), "
-                f"accumulate = {config.accumulate}" + (", and pairs to mix" if paired == 2 else "")
-            )
+        try:
+            config.check_parts(world)
+        except ValueError as error:
+            raise UserError(error) from None
         views, self.validation = load_splits(config, self.view, rank, world)
         self.batches = Batches(
             len(views),
             config.batch_size,
             config.seed,
-            parts=parts,
+            parts=world * config.accumulate,
             first=rank * config.accumulate,
             count=config.accumulate,
         )
@@ -151,8 +148,8 @@ class Trainer:
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(memory_format=self.memory_format)
         if self.accelerator.num_processes > 1:
-            make_global(model)
-            # of the head's 1x1 convolution: its strides differ where its sizes are 1, so the memory is laid out alike
+            make_batch_norms_global(model)
+            # of the head's 1x1 convolution, whose strides differ only where its sizes are 1
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         sharded = self.accelerator.distributed_type == DistributedType.FSDP
         if sharded and config.ema_decay:
@@ -167,7 +164,7 @@ class Trainer:
         self.raw = self.model if sharded else self.accelerator.unwrap_model(self.model)
 
     def run(self, *, on_row: OnRow | None = None) -> Result:
-        """Train to the end, one row an epoch; the weights are saved, and returned, once. `on_row`: as for `fit`."""
+        """Train to the end, one row an epoch, then save the weights. `on_row`: as for `fit`."""
         try:
             return self._run(on_row)
         finally:
@@ -181,7 +178,7 @@ class Trainer:
                 bar.say(f"{self.folder.path}: going on at step {self.step} of {self.steps}")
                 bar.update(self.step)
             else:
-                self._tell(bar, health.before(self.config))
+                _tell(bar, health.before(self.config))
             if self.rows:
                 follow(list(self.rows))
             while self.step < self.steps:
@@ -214,20 +211,14 @@ class Trainer:
         )
         if self.step == self.steps:
             said += health.after(self.config, row["top1"])
-        self._tell(bar, said)
+        _tell(bar, said)
         self.rows.append(row | ({"health": said} if said else {}))
         self.losses = self.norms = torch.zeros(0, device=self.device)
-        if self.accelerator.is_main_process:
-            with _writing(self.folder.path):
-                self.folder.write_rows(self.rows)
+        self._write_rows()
         with _writing(self.folder.path):
             self.accelerator.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=self.step)
         self._save()
         bar.note = f"loss {row['loss']:.3f}, top1 {row['top1']:.1f}%"
-
-    def _tell(self, bar: progress, said: list[str]) -> None:
-        for sentence in said:
-            bar.say(f"health: {sentence}")
 
     @property
     def weights(self) -> str:
@@ -242,7 +233,7 @@ class Trainer:
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 
     def _begin(self, force: bool) -> None:
-        """Open the folder, and take up the state of its last checkpoint if there is one."""
+        """Open the folder, and restore the state of its last checkpoint if there is one."""
         if self.accelerator.is_main_process:
             self.folder.begin(self.device, processes=self.accelerator.num_processes, afresh=force)
         self.accelerator.wait_for_everyone()
@@ -255,6 +246,9 @@ class Trainer:
             raise UserError(f"out = {str(self.folder.path)!r} must be one folder that all processes share")
         if checkpoint is not None:
             self._restore(checkpoint)
+        self._write_rows()
+
+    def _write_rows(self) -> None:
         if self.accelerator.is_main_process:
             with _writing(self.folder.path):
                 self.folder.write_rows(self.rows)
@@ -286,7 +280,7 @@ class Trainer:
     # ---- one epoch --------------------------------------------------------------------------------------------------
 
     def train_epoch(self, bar: progress) -> dict[str, Any]:
-        """Train to the end of the epoch or of the run; the part of the row that tells how it went."""
+        """Train to the end of the epoch or of the run; returns the row's part about training."""
         per_epoch = self.batches.steps
         epoch, start = divmod(self.step, per_epoch)
         length = min(per_epoch, self.steps - epoch * per_epoch)
@@ -345,10 +339,7 @@ class Trainer:
         losses = []
         for k, (images, labels) in enumerate(parts):
             torch.manual_seed(seed + self.batches.first + k)  # for drop path, which draws for each image
-            if k + 1 < len(parts):
-                with self.accelerator.no_sync(self.model):
-                    losses.append(self._backward(images, labels, seed, len(parts)))
-            else:
+            with self.accelerator.no_sync(self.model) if k + 1 < len(parts) else nullcontext():
                 losses.append(self._backward(images, labels, seed, len(parts)))
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_grad or math.inf)
         self.optimizer.step()
@@ -372,10 +363,10 @@ class Trainer:
         return loss.detach()
 
     def _check_finite(self, losses: torch.Tensor, norms: torch.Tensor, start: int, stop: int) -> None:
-        """Make this epoch's losses [start, stop) those of all processes.
+        """Average this epoch's losses [start, stop) over all processes, in place.
 
-        Raise RuntimeError if one is not finite, or a gradient is not: the weights are spoilt then, too. (But for fp16,
-        whose scaler leaves out such a step.)
+        Raises RuntimeError if one is not finite, or a gradient is not: the weights are spoilt then, too. (With fp16 the
+        scaler leaves out a step whose gradient is not finite.)
         """
         losses[start:stop] = self.accelerator.reduce(losses[start:stop], "mean")
         checked = {"loss": losses[start:stop]}
@@ -384,30 +375,37 @@ class Trainer:
         for what, values in checked.items():
             wrong = (~values.isfinite()).nonzero()
             if len(wrong):
-                self._diverged(
-                    what, values[wrong[0]].item(), self.batches.epoch * self.batches.steps + start + int(wrong[0])
+                first = int(wrong[0])
+                raise self._diverged(
+                    what, values[first].item(), self.batches.epoch * self.batches.steps + start + first
                 )
 
-    def _diverged(self, what: str, value: float, step: int) -> NoReturn:
-        raise RuntimeError(health.diverged(what, value, step, self.steps, self.learning_rate(step), self._saved_at))
+    def _diverged(self, what: str, value: float, step: int) -> RuntimeError:
+        lr = self.learning_rate(step)
+        return RuntimeError(health.diverged(what, value, step, self.steps, lr, self._saved_at))
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, Any]:
-        """The part of the row that tells how good the weights are, on the whole validation split."""
+        """The row's part about the weights, on the whole validation split."""
         models = [self.raw] if self.ema is None else [self.ema.module, self.raw]
         with self.accelerator.autocast():
             counts = torch.stack([count(model, *self.validation, self.normalized, 256) for model in models])
         counts = self.accelerator.reduce(counts, "sum")  # (models, 3): correct answers, loss, images
         top1, loss = (counts[:, 0] / counts[:, 2] * 100).tolist(), (counts[:, 1] / counts[:, 2]).tolist()
         if not math.isfinite(loss[0]):
-            self._diverged("validation loss", loss[0], self.step - 1)
+            raise self._diverged("validation loss", loss[0], self.step - 1)
         return {"weights": self.weights, "top1": top1[0], "validation_loss": loss[0], "top1_raw": top1[-1]}
+
+
+def _tell(bar: progress, said: list[str]) -> None:
+    for sentence in said:
+        bar.say(f"health: {sentence}")
 
 
 @contextmanager
 def _writing(what: object) -> Iterator[None]:
-    """Say what could not be written, where that is so: RuntimeError, for the training had begun."""
+    """Turn an OSError into a RuntimeError that says what could not be written: the training had begun."""
     try:
         yield
     except OSError as error:

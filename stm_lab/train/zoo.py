@@ -10,7 +10,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,12 +18,12 @@ import timm
 import torch
 from torch import nn
 
-from stm_lab import build_model, data, list_mixers
+from stm_lab import data, list_mixers
 from stm_lab.backbone import UnifiedBackbone
-from stm_lab.designs import Design
-from stm_lab.mixers import option_names
+from stm_lab.designs import NETWORKS
 from stm_lab.pixels import EvaluationView
-from stm_lab.published import Kind, kind_of, read_facts, read_weights, sizes_of
+from stm_lab.published import Kind, kind_of, read_facts, read_weights
+from stm_lab.registry import parts
 from stm_lab.train.config import load_config
 from stm_lab.train.folder import CONFIG, load_run
 from stm_lab.train.folder import WEIGHTS as MODEL_FILE
@@ -44,10 +44,10 @@ class LoadedModel:
 
     Attributes:
         name: as it was asked for; a trained folder's model has that of its mixer, or "original_swin_nano".
-        seed: of its training, or of its random weights; None where nobody knows.
-        classes: identifier -> readable name, in the order of the labels; None where nobody knows.
+        seed: of its training, or of its random weights; None if unknown.
+        classes: identifier -> readable name, in the order of the labels; None if unknown.
         folder: of its training, if it comes from one.
-        recipe: the one that `classes` are of, by name or path; None where nobody knows.
+        recipe: that of `classes`, by name or path; None if unknown.
     """
 
     name: str
@@ -72,7 +72,7 @@ class LoadedModel:
 
 
 def load(
-    names: Sequence[str],
+    names: Sequence[str] | None,
     weights: str | Path = "pretrained",
     *,
     scale: str = "nano",
@@ -83,29 +83,39 @@ def load(
     """The models of these names, in their order; of a folder with several seeds each of them, the lowest first.
 
     Args:
-        names: mixers, or models of timm.
+        names: mixers, or models of timm; None takes all models that the weights hold.
         weights: "pretrained": ours of `shapes` at scale nano, the paper's from micro to base, timm's own; "none":
             random ones; the folder of a training, of a notebook's run, or one that holds folders of trainings; a file
             of weights for one model, published or ours, or a folder of such files, each known by what it holds.
         scale: of the mixers; a folder's trainings have their own.
         recipe: whose classes a model without trained weights is given.
         seed: of random weights.
-        device: None is the fastest at hand.
+        device: None is the fastest available.
 
     Raises:
-        UserError: a name that is neither mixer nor timm's, weights that are not there, do not fit, or are none of a
-            name that is asked for (those that are there are listed).
+        UserError: a name that is neither mixer nor timm's, weights that do not exist, do not fit, or are none of a
+            name that is asked for (those that exist are listed); Damaged if all trainings are.
     """
-    check_models(names)
-    on, source = resolve_device(device), check_source(str(weights), "weights")
-    if source not in WORDS and (files := _weight_files(Path(source))):
-        kinds = {path: kind_of(path) for path in files}  # each file is read once, whatever is asked for
-        return [_built(name, str(_file_of(name, scale, kinds)), scale, recipe, seed, on) for name in names]
-    if source not in WORDS and is_of_trainings(Path(source)):
-        return _of_folders(names, Path(source), on)
-    if source not in WORDS and len(names) > 1:
+    if names is not None:
+        check_models(names)
+    source, on = check_source(str(weights), "weights"), resolve_device(device)
+    if source == "none":
+        return [_random(name, scale, recipe, seed, on) for name in names or ()]
+    if source == "pretrained":
+        return [_pretrained(name, scale, on) for name in (names if names is not None else _shipped())]
+    path = Path(source)
+    if names is None and not is_of_trainings(path):
+        return [_of_file(path, on)]
+    if names is None:
+        return list(_whole(training_folders(path), lambda folder: of_training(folder, on)))
+    if files := _weight_files(path):
+        kinds = {file: kind_of(file) for file in files}
+        return [_with_weights(name, _file_of(name, scale, kinds), scale, on) for name in names]
+    if is_of_trainings(path):
+        return _of_trainings(names, path, on)
+    if len(names) > 1:
         raise UserError(f"weights = {source!r}: a file holds one model, but {len(names)} are asked for")
-    return [_built(name, source, scale, recipe, seed, on) for name in names]
+    return [_with_weights(name, path, scale, on) for name in names]
 
 
 def check_models(names: Iterable[str], where: str = "") -> None:
@@ -114,38 +124,13 @@ def check_models(names: Iterable[str], where: str = "") -> None:
     for name in names:
         architecture, _, tag = name.partition(".")
         check_known("model", architecture, known, where)
-        tags = {pretrained.partition(".")[2] for pretrained in timm.list_pretrained(architecture)} if tag else ()
-        if tag and tag not in tags:
-            raise UserError(f"{where}unknown weights {tag!r} of {architecture}; {nearest(tag, tags)}")
-
-
-def is_of_trainings(source: Path) -> bool:
-    """Whether `source` is a folder, or the weights' file of one training; other files are weights without facts."""
-    return source.is_dir() or (source.name == MODEL_FILE and (source.parent / CONFIG).is_file())
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The files of weights in a folder that holds nothing but such, as the published ones after a download."""
-    if not folder.is_dir() or (folder / CONFIG).is_file():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
-
-
-def _file_of(name: str, scale: str, kinds: Mapping[Path, Kind]) -> Path:
-    """The one whose weights are those of that mixer at that scale. Raises UserError that lists what is there."""
-    for path, kind in kinds.items():
-        if kind.mixer is not None and _architecture(kind.mixer, kind.scale) == _architecture(name, scale):
-            return path
-    there = ", ".join(
-        f"{path.name} ({' '.join(filter(None, kind[:2])) or 'no mixer of ours'})" for path, kind in kinds.items()
-    )
-    raise UserError(
-        f"weights = {str(next(iter(kinds)).parent)!r}: no file for {name!r} at scale {scale!r} there; {there}"
-    )
+        if tag:
+            tags = [pretrained.partition(".")[2] for pretrained in timm.list_pretrained(architecture)]
+            check_known("weights", tag, tags, f"{where}{architecture}: ")
 
 
 def check_source(weights: str, where: str) -> str:
-    """`weights` as `load` takes it, a path made absolute. Raises UserError for what is no word and not there."""
+    """`weights` as `load` takes it, a path made absolute. Raises UserError for what is no word and does not exist."""
     if weights in WORDS:
         return weights
     path = paths.expanded(weights).absolute()
@@ -161,38 +146,80 @@ def _architecture(name: str, scale: str | None) -> str:
     return f"unified_{name}_{scale}" if name in list_mixers() else name.partition(".")[0]
 
 
-def _built(name: str, source: str, scale: str, recipe: str, seed: int, device: torch.device) -> LoadedModel:
-    is_ours = name in list_mixers()
-    if source == "none":
-        classes = data.load_recipe(recipe).classes
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(seed)
-            count = len(classes)
-            if is_ours:
-                model = build_model(name, scale, num_classes=count)
-            else:
-                model = timm.create_model(name, num_classes=count)
-        return LoadedModel(name, seed, model.eval().to(device), classes, recipe=recipe)
-    if source != "pretrained":
-        return _with_weights(name, Path(source), scale, device)
-    model = build_model(name, scale, pretrained=True) if is_ours else _pretrained_of_timm(name)
+# ---- words -----------------------------------------------------------------------------------------------------------
+
+
+def _random(name: str, scale: str, recipe: str, seed: int, device: torch.device) -> LoadedModel:
+    classes = data.load_recipe(recipe).classes
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        model = timm.create_model(_architecture(name, scale), num_classes=len(classes))
+    return LoadedModel(name, seed, model.eval().to(device), classes, recipe=recipe)
+
+
+def _pretrained(name: str, scale: str, device: torch.device) -> LoadedModel:
+    try:
+        model = timm.create_model(_architecture(name, scale) if name in list_mixers() else name, pretrained=True)
+    except UserError:  # of our models
+        raise
+    except Exception as error:  # the hub's client raises a dozen types if there is no network
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"{name}: timm's weights cannot be fetched ({said}); weights = 'none', or a file") from error
     ships = model.pretrained_cfg.get("tag") == "shapes"
-    return _subject(name, 0 if ships else None, model, "shapes" if ships else "imagenet-1k", device)
+    return _trained(name, 0 if ships else None, model, "shapes" if ships else "imagenet-1k", device)
 
 
-def _subject(name: str, seed: int | None, model: nn.Module, recipe: str, device: torch.device) -> LoadedModel:
+def _shipped() -> list[str]:
+    """The mixers whose weights come with the package, at scale nano."""
+    return [parts(name.partition(".")[0])[1] for name in timm.list_pretrained("unified_*_nano.shapes")]
+
+
+def _trained(name: str, seed: int | None, model: nn.Module, recipe: str, device: torch.device) -> LoadedModel:
     """A model with trained weights; its classes are the recipe's if it has as many."""
     classes = data.load_recipe(recipe).classes
     known, of = (classes, recipe) if len(classes) == model.num_classes else (None, None)
     return LoadedModel(name, seed, model.eval().to(device), known, recipe=of)
 
 
-def _pretrained_of_timm(name: str) -> nn.Module:
-    try:
-        return timm.create_model(name, pretrained=True)
-    except Exception as error:  # the hub's client raises a dozen types where there is no network
-        said = " ".join(str(error).split())[:200]
-        raise UserError(f"{name}: timm's weights cannot be fetched ({said}); weights = 'none', or a file") from error
+# ---- files of weights ------------------------------------------------------------------------------------------------
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files of weights in a folder of such files alone, as the published ones after a download."""
+    if not folder.is_dir() or (folder / CONFIG).is_file():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+
+
+def _file_of(name: str, scale: str, kinds: Mapping[Path, Kind]) -> Path:
+    """The file whose weights are those of a mixer at a scale. Raises UserError that lists the files."""
+    for path, kind in kinds.items():
+        if kind.architecture == _architecture(name, scale):
+            return path
+    found = ", ".join(f"{path.name} ({kind.architecture or kind.looks})" for path, kind in kinds.items())
+    folder = str(next(iter(kinds)).parent)
+    raise UserError(f"weights = {folder!r}: no file for {_architecture(name, scale)}; found: {found}")
+
+
+def _of_file(path: Path, device: torch.device) -> LoadedModel:
+    """The model of a file of weights, which its metadata name or, of a published one, names and shapes tell."""
+    if path.parent.name == "checkpoints" and (path.parents[1] / CONFIG).is_file():
+        raise UserError(f"{path}: a checkpoint of a training that goes on from it; give the folder {path.parents[1]}")
+    kind = kind_of(path)
+    if kind.architecture is None:
+        raise UserError(
+            f"{path}: {kind.looks}; give the folder of its training, load it by name: "
+            "stm_lab.zoo.load([name], file), or into a model of its sizes: stm_lab.load_published(model, file)"
+        )
+    if not timm.is_model(kind.architecture):
+        raise UserError(
+            f"{path}: weights of {kind.architecture!r}, which is not registered here; load the plugin of its mixer "
+            "first, or give the folder of its training"
+        )
+    network, mixer, scale = parts(kind.architecture)
+    if network == "unified" and mixer in list_mixers():
+        return _with_weights(mixer, path, scale, device)
+    return _with_weights(kind.architecture, path, None, device)
 
 
 def _with_weights(name: str, path: Path, scale: str | None, device: torch.device) -> LoadedModel:
@@ -205,9 +232,9 @@ def _with_weights(name: str, path: Path, scale: str | None, device: torch.device
     if of != architecture:
         raise UserError(f"{path}: weights of {of}, not of {architecture}")
     check_known("model", architecture, timm.list_models(), f"{path}: ")
-    options, view = _built_with(path, facts) if "architecture" in facts else ({}, {})
+    options, cfg = _built_with(path, facts) if "architecture" in facts else ({}, {})
     model = timm.create_model(architecture, num_classes=kind_of(path).classes, **options)
-    model.pretrained_cfg |= view
+    model.pretrained_cfg |= cfg
     if isinstance(model, UnifiedBackbone):
         model.load_pretrained(path)
     else:
@@ -216,11 +243,11 @@ def _with_weights(name: str, path: Path, scale: str | None, device: torch.device
         except RuntimeError as error:
             raise UserError(f"{path}: not weights of {name} ({' '.join(str(error).split())[:200]})") from None
     recipe = facts.get("recipe", "imagenet-1k")
-    return _subject(name, None, model, recipe if recipe in data.list_recipes() else "imagenet-1k", device)
+    return _trained(name, None, model, recipe if recipe in data.list_recipes() else "imagenet-1k", device)
 
 
 def _built_with(path: Path, facts: Mapping[str, str]) -> tuple[dict[str, object], dict[str, object]]:
-    """The options of the model that a file of ours says it is of, and its entries of a pretrained cfg.
+    """The design's options and the entries of a pretrained cfg in the metadata of a file of ours.
 
     Raises UserError for metadata that a training does not write; a file may come from anywhere.
     """
@@ -233,29 +260,21 @@ def _built_with(path: Path, facts: Mapping[str, str]) -> tuple[dict[str, object]
             cfg["crop_pct"] = float(facts["crop_pct"])
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: metadata that cannot be read ({error})") from None
-    mixer = facts["architecture"].partition("_")[2].rpartition("_")[0]
     if options:
-        known = [*(field.name for field in fields(Design)), *option_names(mixer)]
-        for option in options:
-            check_known("option", option, known, f"{path}: ")
+        network, mixer, scale = parts(facts["architecture"])
+        try:
+            NETWORKS[network](mixer, scale).override(**options)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
     return options, cfg
 
 
-def _of_folders(names: Sequence[str], source: Path, device: torch.device) -> list[LoadedModel]:
-    found: dict[str, list[LoadedModel]] = {name: [] for name in names}
-    there: set[str] = set()
+# ---- folders of trainings --------------------------------------------------------------------------------------------
 
-    def wanted(folder: Path) -> LoadedModel | None:
-        there.add(name := load_config(folder / CONFIG).model_name)
-        return of_training(folder, device) if name in found else None
 
-    for subject in _whole(training_folders(source), wanted):
-        if subject is not None:
-            found[subject.name].append(subject)
-    for name in names:
-        if not found[name]:
-            raise UserError(f"weights = {str(source)!r}: no training of {name!r} there; of {', '.join(sorted(there))}")
-    return [subject for name in names for subject in sorted(found[name], key=lambda s: s.seed)]
+def is_of_trainings(source: Path) -> bool:
+    """Whether `source` is a folder, or the weights' file of one training; other files are weights without facts."""
+    return source.is_dir() or (source.name == MODEL_FILE and (source.parent / CONFIG).is_file())
 
 
 def training_folders(weights: Path) -> list[Path]:
@@ -266,94 +285,65 @@ def training_folders(weights: Path) -> list[Path]:
     if weights.name == MODEL_FILE and weights.is_file():
         return [weights.parent]
     if not weights.is_dir():
-        hint = nearest(weights, ["pretrained"])
-        hint = (
-            hint if hint.startswith("did you mean") else "give that of a training or a notebook's run, or 'pretrained'"
-        )
-        raise UserError(f"weights = {str(weights)!r}: no such folder; {hint}")
+        raise UserError(f"{weights}: no such folder; give that of a training or of a notebook's run")
     if (weights / CONFIG).is_file():
         return [weights]
     below = (file for pattern in (f"train/*/{CONFIG}", f"*/{CONFIG}") for file in weights.glob(pattern))
     trainings = sorted(file.parent for file in below)
     finished = [folder for folder in trainings if (folder / MODEL_FILE).is_file()]
     if not finished:
-        unfinished = f"; {len(trainings)} there are not finished" if trainings else ""
+        unfinished = f"; {len(trainings)} below it are not finished" if trainings else ""
         raise UserError(f"{weights}: holds no trained model ({CONFIG} with {MODEL_FILE}, or train/*/){unfinished}")
     return finished
 
 
-def of_trainings(weights: Path, device: torch.device) -> Iterator[LoadedModel]:
-    """The models of the finished trainings in or below `weights`, one after the other.
+def of_training(folder: Path, device: torch.device) -> LoadedModel:
+    """The model of one finished training. Raises UserError if its recipe is gone, or has other classes by now."""
+    model, config = load_run(folder, device=device), load_config(folder / CONFIG)
+    try:
+        classes = data.load_recipe(config.recipe).classes
+    except UserError as error:
+        raise UserError(f"{folder}: the names of its classes are in its recipe: {error}") from None
+    if len(classes) != model.num_classes:
+        raise UserError(
+            f"{folder}: {model.num_classes} classes, but its recipe {config.recipe!r} has {len(classes)} by now"
+        )
+    return LoadedModel(config.model_name, config.seed, model, classes, folder.resolve(), str(config.recipe))
 
-    One of several that is damaged is left out, and a warning names it. Raises UserError if there is none, and for what
-    `of_training` refuses of a single one; Damaged if all are damaged.
-    """
-    return _whole(training_folders(weights), lambda folder: of_training(folder, device))
+
+def _of_trainings(names: Sequence[str], source: Path, device: torch.device) -> list[LoadedModel]:
+    """The models of these names among the trainings of a folder."""
+    found: dict[str, list[LoadedModel]] = {}
+
+    def load_wanted(folder: Path) -> None:
+        name = load_config(folder / CONFIG).model_name
+        of_name = found.setdefault(name, [])
+        if name in names:
+            of_name.append(of_training(folder, device))
+
+    list(_whole(training_folders(source), load_wanted))
+    for name in names:
+        if not found.get(name):
+            raise UserError(f"weights = {str(source)!r}: no training of {name!r}; found: {', '.join(sorted(found))}")
+    return [loaded for name in names for loaded in sorted(found[name], key=lambda one: one.seed)]
 
 
 def _whole(folders: Sequence[Path], load_one: Callable[[Path], T]) -> Iterator[T]:
-    """What `load_one` makes of each folder that it does not refuse."""
+    """What `load_one` makes of each folder. One of several that it refuses is left out, and a warning names it.
+
+    Raises UserError for a single folder that is refused, Damaged if all are.
+    """
     refused = []
     for folder in folders:
         try:
-            made = load_one(folder)
+            yield load_one(folder)
         except UserError as error:
             if len(folders) == 1:
                 raise
             refused.append(str(error))
             jsonfiles.tell(refused[-1:])
-        else:
-            yield made
     if len(refused) == len(folders):
         raise jsonfiles.Damaged.all_of(refused)
-
-
-def of_training(folder: Path, device: torch.device) -> LoadedModel:
-    """The model of one finished training. Raises UserError where its recipe is gone, or has other classes by now."""
-    model, config = load_run(folder, device=device), load_config(folder / CONFIG)
-    facts = read_facts(folder / MODEL_FILE)
-    try:
-        classes = data.load_recipe(config.recipe).classes
-    except UserError as error:
-        raise UserError(f"{folder}: the names of its classes are in its recipe: {error}") from None
-    if len(classes) != int(facts["num_classes"]):
-        raise UserError(
-            f"{folder}: {facts['num_classes']} classes, but its recipe {config.recipe!r} has {len(classes)} by now"
-        )
-    return LoadedModel(config.model_name, config.seed, model, classes, folder.resolve(), str(config.recipe))
-
-
-def of_file(path: Path, device: torch.device) -> LoadedModel:
-    """The model of a file of weights: what its metadata name or, of a published one, what names and shapes tell.
-
-    Raises UserError for a file that is no such one; it says what to give instead.
-    """
-    if path.parent.name == "checkpoints" and (path.parents[1] / CONFIG).is_file():
-        raise UserError(f"{path}: a checkpoint of a training that goes on from it; give the folder {path.parents[1]}")
-    kind = kind_of(path)
-    if kind.mixer is None:
-        raise UserError(
-            f"{path}: weights of none of the published mixers, so nothing there says which model they are of; give the "
-            "folder of its training, or load it by name: stm_lab.train.zoo.load([name], file)"
-        )
-    if kind.mixer not in list_mixers() and not timm.is_model(kind.mixer):
-        raise UserError(
-            f"{path}: weights of {kind.mixer!r}, which is not registered here; load the plugin of its mixer first, or "
-            "give the folder of its training"
-        )
-    if kind.scale is None and kind.mixer in list_mixers():
-        raise UserError(
-            f"{path}: weights of {kind.mixer}, at no scale of ours: {sizes_of(path)}; build a model of these sizes by "
-            "build_model(mixer, scale, dims=..., depths=...), and load it by model.load_pretrained(file)"
-        )
-    return _with_weights(kind.mixer, path, kind.scale, device)
-
-
-def shipped(device: torch.device) -> Iterator[LoadedModel]:
-    """The models whose weights come with the package: every mixer of them, at scale nano."""
-    for name in timm.list_pretrained("unified_*_nano.shapes"):
-        mixer = name.removeprefix("unified_").removesuffix("_nano.shapes")
-        yield _built(mixer, "pretrained", "nano", "shapes", 0, device)
 
 
 @torch.no_grad()

@@ -144,13 +144,13 @@ def test_any_kind_of_picture_will_do(run, tmp_path):
         (["000.png", "--top", "0"], "top = 0: must be at least 1"),
         (["000.png", "--device", "gpu"], "unknown device 'gpu'"),
         (["000.png", "--weights", "pretraned"], "did you mean 'pretrained'?"),
-        (["000.png", "--weights", "nowhere/run"], "'nowhere/run': no such folder"),
+        (["000.png", "--weights", "nowhere/run"], "'nowhere/run': no such file or folder"),
         (["000.png", "--weights", "."], "holds no trained model"),
         (
             ["000.png", "--weights", "notes.txt"],
             "notes.txt is refused: it is no .safetensors file and no plain file of",
         ),
-        (["000.png", "--weights", "other.pth"], "other.pth: weights of none of the published mixers, so nothing there"),
+        (["000.png", "--weights", "other.pth"], "other.pth: weights of none of the published mixers; give"),
         (
             ["000.png", "--weights", "{run}/train/identity-s3/checkpoints/step-1.safetensors"],
             "a checkpoint of a training",

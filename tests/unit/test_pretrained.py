@@ -7,10 +7,12 @@ import shlex
 import urllib.error
 from pathlib import Path
 
+import publish_weights
 import pytest
 import timm
 import torch
 from filler import fill
+from publish_weights import ROWS, command_of
 from timm.models import PretrainedCfg
 from timm.models._hub import save_for_hf
 
@@ -18,8 +20,7 @@ import stm_lab
 from stm_lab import UserError, build_model, data, load_published
 from stm_lab.mixers import list_mixers
 from stm_lab.registry import PUBLISHED, WEIGHTS
-from stm_lab.train import evaluate, fit, load_config, weights
-from stm_lab.train.weights import ROWS, command_of
+from stm_lab.train import evaluate, fit, load_config
 from stm_lab.util.environment import code_fingerprint
 from stm_lab.util.overrides import parse_overrides
 
@@ -96,10 +97,10 @@ def test_a_published_row_says_what_made_it(tmp_path, monkeypatch):
     sizes = {"train_size": 64, "validation_size": 20, "epochs": 0.5, "warmup_epochs": 0, "device": "cpu"}
     run = fit("quick", mixer="pooling", out=tmp_path / "run", **sizes).run_dir
     made_with = json.loads((run / "environment.json").read_text())
-    monkeypatch.setattr(weights, "WEIGHTS", tmp_path / "weights")
-    monkeypatch.setattr(weights, "ROWS", tmp_path / "weights" / "rows.jsonl")
-    row = weights.publish(run)
-    assert [json.loads(line) for line in weights.ROWS.read_text().splitlines()] == [row]
+    monkeypatch.setattr(publish_weights, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(publish_weights, "ROWS", tmp_path / "weights" / "rows.jsonl")
+    row = publish_weights.publish(run)
+    assert [json.loads(line) for line in publish_weights.ROWS.read_text().splitlines()] == [row]
     assert (row["revision"], row["code"]) == (made_with["git_revision"], made_with["code"])
     assert (row["device"], row["environment"]) == (made_with["device_name"], made_with["packages"])
     assert row["code"] == code_fingerprint()

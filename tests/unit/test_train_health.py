@@ -4,9 +4,10 @@ import json
 import re
 
 import pytest
+from record_bands import record
 
 from stm_lab.registry import WEIGHTS
-from stm_lab.train import bands, health, list_presets, load_config
+from stm_lab.train import health, list_presets, load_config
 from stm_lab.util import yaml12
 
 
@@ -89,10 +90,10 @@ def test_the_band_of_earlier_runs(tmp_path, monkeypatch):
         folder.mkdir()
         (folder / "config.yaml").write_text(load_config(config, seed=seed).to_yaml())
         (folder / "metrics.jsonl").write_text(json.dumps({"top1": 0.0}) + "\n" + json.dumps({"top1": top1}) + "\n")
-    (band,) = bands.record([tmp_path / str(seed) for seed in range(3)]).values()
+    (band,) = record([tmp_path / str(seed) for seed in range(3)]).values()
     assert band == {"mean": 42.0, "spread": 2.0, "runs": 3}
     recorded = tmp_path / "bands.yaml"
-    recorded.write_text(json.dumps(bands.record([tmp_path / str(seed) for seed in range(3)])))
+    recorded.write_text(json.dumps(record([tmp_path / str(seed) for seed in range(3)])))
     monkeypatch.setattr(health, "BANDS", recorded)
     assert health.after(config, 47.0) == []
     (said,) = health.after(load_config(config, seed=9), 30.0)
@@ -103,7 +104,7 @@ def test_the_band_of_earlier_runs(tmp_path, monkeypatch):
 def test_one_run_makes_no_band(tmp_path):
     (tmp_path / "config.yaml").write_text(load_config("quick", mixer="swin").to_yaml())
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"top1": 40.0}) + "\n")
-    assert bands.record([tmp_path]) == {}
+    assert record([tmp_path]) == {}
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.0, 6.6, 6.7, 25.0, 60.0])

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState, is_initialized
 
-from stm_lab.train import fit, isolation, launch, load_config
+from stm_lab.train import fit, load_config, processes
 from stm_lab.train.trainer import Trainer
 from stm_lab.util.errors import UserError
 
@@ -145,14 +145,14 @@ def test_variables_that_a_container_or_batch_system_left_behind_change_no_run(
 ):
     for name, value in left.items():
         monkeypatch.setenv(name, value)
-    assert not isolation.is_child()
+    assert not processes.is_child()
     result = fit(short, out=str(tmp_path / "run"))
     for name, tensor in result.model.state_dict().items():
         assert torch.equal(tensor, plain[name]), name
     assert left.items() <= os.environ.items()
 
     environments = []
-    monkeypatch.setattr(launch, "_run", lambda command, environment: environments.append((command, environment)) or [])
+    monkeypatch.setattr(processes, "_run", lambda *started: environments.append(started) or "")
     with pytest.raises(UserError, match="no such folder"):  # nobody has trained
         fit(short, out=str(tmp_path / "two"), num_processes=2)
     ((command, environment),) = environments
@@ -165,9 +165,9 @@ def test_the_place_that_torchrun_gives_is_kept(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    assert isolation.is_child()
+    assert processes.is_child()
     before = dict(os.environ)
-    with isolation.isolated(torch.device("cpu")):
+    with processes.isolated(torch.device("cpu")):
         assert dict(os.environ) == {n: v for n, v in before.items() if n != "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"}
     assert dict(os.environ) == before
 

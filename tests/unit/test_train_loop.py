@@ -326,7 +326,7 @@ WRONG = {
     "scale": ({"scale": "nanno"}, "did you mean 'nano'?"),
     "option": ({"mixer": "swin", "model_options": {"windwo": 4}}, "did you mean 'window'?"),
     "window": ({"mixer": "swin", "model_options": {"window": 0}}, "window=0 must be at least 1"),
-    "argument": ({"model_options": {"num_classes": 5}}, "'num_classes' is no option of a design"),
+    "argument": ({"model_options": {"num_classes": 5}}, "unknown option 'num_classes'"),
     "recipe": ({"recipe": "shape"}, "did you mean 'shapes'?"),
     "train_size": ({"train_size": 1000}, "train_size = 1000: few has 48 train images"),
     "batch_size": ({"batch_size": 64}, "batch_size = 64 is more than the 40 training images"),

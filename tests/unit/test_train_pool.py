@@ -15,7 +15,7 @@ import torch
 
 import stm_lab
 from stm_lab.train import fit, fit_all, load_config
-from stm_lab.train import pool as pool_module
+from stm_lab.train import runs as pool_module
 from stm_lab.util.errors import UserError
 from stm_lab.util.processes import without_main
 

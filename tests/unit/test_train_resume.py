@@ -327,7 +327,7 @@ def test_a_run_of_an_older_version_goes_on_if_a_field_of_then_decides_no_longer(
     (folder / "environment.json").write_text(json.dumps(facts))
     run = RunFolder(load_config(short, out=str(folder)))
     assert not run.is_finished()
-    assert not run.is_outdated()
+    assert not run.outdated()
 
 
 # ---- real kills ------------------------------------------------------------------------------------------------------

@@ -186,7 +186,7 @@ def test_a_file_of_no_scale_says_which_is_nearest(tmp_path):
         dims = build_model("swin", nearest).design.dims
         torch.save(build_model("swin", nearest, depths=depths).state_dict(), tmp_path / "own.pth")
         with pytest.raises(UserError, match=rf"widths \({dims[0]}, .*depths \(2, 2, .* nearest to scale '{nearest}'"):
-            zoo.of_file(tmp_path / "own.pth", torch.device("cpu"))
+            zoo.load(None, tmp_path / "own.pth", device="cpu")[0]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -220,7 +220,7 @@ def _image(folder):
 def test_a_pointer_of_git_lfs_is_called_that(tmp_path, suffix):
     path = tmp_path / f"model.{suffix}"  # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
     path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d' * 32}\nsize 12345\n")
-    for load in (lambda: overlaid(str(path)), lambda: zoo.load([NAME], path), lambda: zoo.of_file(path, "cpu")):
+    for load in (lambda: overlaid(str(path)), lambda: zoo.load([NAME], path), lambda: zoo.load(None, path)):
         with pytest.raises(UserError, match=r"is a pointer of git-LFS .* by 'git lfs pull'$"):
             load()
 
@@ -261,7 +261,7 @@ def test_the_package_knows_its_own_files():
     assert [subject.name for subject in zoo.load(pair, WEIGHTS, device="cpu")] == pair
     for mixer in SHIPPED:
         path = WEIGHTS / f"unified_{mixer}_nano.shapes.safetensors"
-        subject = zoo.of_file(path, torch.device("cpu"))
+        subject = zoo.load(None, path, device="cpu")[0]
         assert subject.model.design.mixer == subject.name == mixer
         assert subject.knows("shapes")
         state = safetensors.torch.load_file(path).items()
@@ -281,7 +281,7 @@ def test_a_trained_file_needs_no_folder(few, tmp_path, mixer, options):
     run = fit({"recipe": few, "epochs": 1, "batch_size": 16, "warmup_epochs": 0, "device": "cpu", "image_size": 32},
               mixer=mixer, model_options=options, crop_pct=0.75, out=str(tmp_path / "run")).run_dir  # fmt: skip
     (tmp_path / "mine.safetensors").write_bytes((run / "model.safetensors").read_bytes())
-    subject, trained = zoo.of_file(tmp_path / "mine.safetensors", torch.device("cpu")), load_run(run)
+    subject, trained = zoo.load(None, tmp_path / "mine.safetensors", device="cpu")[0], load_run(run)
     assert (subject.view().image_size, subject.view().crop_pct) == (32, 0.75)
     assert subject.model.design == trained.design
     assert_same(subject.model, trained.state_dict())
@@ -292,8 +292,8 @@ def test_a_trained_file_needs_no_folder(few, tmp_path, mixer, options):
 def test_a_file_of_a_mixer_that_is_not_registered_says_so(tmp_path):
     state = build_model("identity", "nano").state_dict()
     safetensors.torch.save_file(state, tmp_path / "x.safetensors", {"architecture": "unified_shift_nano"})
-    with pytest.raises(UserError, match="weights of 'shift', which is not registered here"):
-        zoo.of_file(tmp_path / "x.safetensors", torch.device("cpu"))
+    with pytest.raises(UserError, match="weights of 'unified_shift_nano', which is not registered here"):
+        zoo.load(None, tmp_path / "x.safetensors", device="cpu")[0]
 
 
 @pytest.mark.parametrize(("facts", "says"), [
@@ -301,14 +301,14 @@ def test_a_file_of_a_mixer_that_is_not_registered_says_so(tmp_path):
     ({"model_args": '{"pretrained_cfg_overlay": {"url": "http://a.test/x"}}'}, "unknown option 'pretrained_cfg_over"),
     ({"model_args": "[3]"}, "metadata that cannot be read"), ({"model_args": "{"}, "metadata that cannot be read"),
     ({"image_size": "large"}, "metadata that cannot be read"),
-    ({"architecture": "unified_identity_huge"}, "unknown model"),
+    ({"architecture": "unified_identity_huge"}, "is not registered here"),
     ({"model_args": '{"depths": [3, 2, 4, 2]}'}, "does not fit"),
 ])  # fmt: skip
 def test_metadata_of_a_file_build_a_model_of_ours_or_are_refused(tmp_path, facts, says):
     state, path = build_model("identity", "nano").state_dict(), tmp_path / "x.safetensors"
     safetensors.torch.save_file(state, path, {"architecture": NAME} | facts)
     with pytest.raises(UserError, match=says) as error:
-        zoo.of_file(path, torch.device("cpu"))
+        zoo.load(None, path, device="cpu")[0]
     assert "\n" not in str(error.value)
 
 

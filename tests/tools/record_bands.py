@@ -1,6 +1,6 @@
-"""The accuracies of earlier runs, on record for the health check of later ones.
+"""Record the accuracies of earlier runs, by which the health check judges later ones.
 
-python -m stm_lab.train.bands RUN...  >  stm_lab/train/bands.yaml
+python tests/tools/record_bands.py RUN...  >  stm_lab/train/bands.yaml
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from stm_lab.util import jsonfiles
 
 
 def record(folders: Sequence[str | Path]) -> dict[str, dict[str, float]]:
-    """The bands of finished runs: mean and standard deviation of top-1, percent; none of a single run.
+    """The bands of finished runs: mean and standard deviation of top-1, percent; a single run makes none.
 
-    What spreads widely is recorded too, for it says how far seeds differ; `health.after` does not judge by it.
+    Wide spreads are recorded too, since they tell how much seeds differ; `health.after` does not judge by them.
     """
     reached = defaultdict(list)
     for folder in map(Path, folders):
@@ -34,10 +34,10 @@ def record(folders: Sequence[str | Path]) -> dict[str, dict[str, float]]:
             "runs": len(values),
         }
         for key, values in sorted(reached.items())
-        if len(values) > 1  # one run says nothing of where the next will end
+        if len(values) > 1
     }
 
 
 if __name__ == "__main__":
-    print("# top-1 (percent) of earlier runs by configuration: see bands.py")
+    print("# top-1 (percent) of earlier runs by configuration: see tests/tools/record_bands.py")
     print(yaml.safe_dump(record(sys.argv[1:])), end="")

@@ -1,7 +1,7 @@
-"""From runs to the weights that come with the package: float16, measured again after the cast.
+"""Make the weights that come with the package from runs: float16, measured again after the cast.
 
 stm-lab train nano-weights -p mixer=swin
-python -m stm_lab.train.weights RUN...
+python tests/tools/publish_weights.py RUN...
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def publish(run: str | Path) -> dict:
     """Write a finished run's weights, in float16, to the package's folder, and its row to the `rows.jsonl` there.
 
     The row has the run's configuration, its last metrics, top-1 (percent of the validation split) of the weights as
-    they are written, and what made them: a command that trains the same, the revision and fingerprint of the code, the
-    device, the versions of packages. Raises UserError if there is no finished run.
+    they are written, and their provenance: a command that trains the same, the revision and fingerprint of the code,
+    the device, the versions of packages. Raises UserError if there is no finished run.
     """
     run = Path(run)
     config, model = load_config(run / "config.yaml"), load_run(run)
@@ -64,7 +64,7 @@ def publish(run: str | Path) -> dict:
 
 
 def command_of(config: TrainConfig) -> str:
-    """The shortest command that trains what decides this configuration's outcome: a preset, its mixer, what differs."""
+    """The shortest command that trains this outcome: a preset, its mixer, and the fields that differ."""
     wanted = config.result_fields()
 
     def differing(preset: str) -> dict:
