@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from stm_lab.cli.console import DataRoot, RecipeName, print_table
-from stm_lab.util.errors import UserError
 
 app = typer.Typer(help="Data recipes.")
 bench = typer.Typer(help="How fast things are here.")
@@ -44,16 +43,7 @@ def data_show(
 
     loaded = data.load_recipe(recipe)
     fields = loaded.model_dump(mode="json", exclude_none=True, exclude={"source": {"__all__": {"labels"}}})
-    state, command = data.state(loaded, data_root=data_root), data.command(loaded)
-    found = {"fingerprint": fields.get("fingerprint", "known when the images are there")}
-    try:
-        found = {"fingerprint": data.fingerprint(loaded, data_root=data_root)}
-        if per_class := data.images_per_class(loaded, data_root=data_root):
-            found["images_per_class"] = per_class
-    except UserError as error:
-        if state.startswith(("prepared", "raw in")):  # else they are only not here
-            found["fault"] = str(error)
-    first = {"name": fields.pop("name"), "state": state, "command": command, **found}
+    first = {"name": fields.pop("name"), **data.describe(loaded, data_root=data_root)}
     of_all = fields.pop("classes")  # the last, since they are many
     if fields["subset"].get("classes"):
         fields["subset"]["classes"] = f"the {len(of_all)} below"

@@ -5,9 +5,8 @@ from stm_lab.util.lazy import lazily
 __all__ = [
     "PHOTOGRAPHS",
     "Recipe",
-    "command",
+    "describe",
     "fingerprint",
-    "images_per_class",
     "list_recipes",
     "load",
     "load_recipe",
@@ -22,9 +21,9 @@ __all__ = [
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "loading": ("command", "fingerprint", "images_per_class", "load", "pixels_of", "state", "take"),
-        "photographs": ("PHOTOGRAPHS", "photograph"),
+        "found": ("take",),
+        "loading": ("describe", "fingerprint", "load", "pixels_of", "state"),
         "recipe": ("Recipe", "list_recipes", "load_recipe"),
-        "views": ("to_tensors",),
+        "views": ("PHOTOGRAPHS", "photograph", "to_tensors"),
     },
 )

@@ -1,6 +1,6 @@
 """Webdataset shards: tar files in which KEY.jpg stands beside KEY.cls, or else KEY.json with a `label`.
 
-Only headers and labels are read to list the images; an image is then read from its place in the file, so the file must
+Only headers and labels are read to list the images; an image is later read from its place in the file, so the file must
 not be compressed.
 """
 
@@ -31,26 +31,26 @@ def expanded(pattern: str) -> list[str]:
         raise UserError(f"{pattern!r} is not a file name with at most one range such as {{000..012}}")
     if not match[2]:
         return [pattern]
-    first, last = int(match[2]), int(match[3])
-    if last - first >= MAX_SHARDS:
-        raise UserError(f"{pattern!r} stands for {last - first + 1:,} shards, more than {MAX_SHARDS:,}")
-    return [f"{match[1]}{i:0{len(match[2])}d}{match[4]}" for i in range(first, last + 1)]
+    numbers = range(int(match[2]), int(match[3]) + 1)
+    if len(numbers) > MAX_SHARDS:
+        raise UserError(f"{pattern!r} stands for {len(numbers):,} shards, more than {MAX_SHARDS:,}")
+    return [f"{match[1]}{number:0{len(match[2])}d}{match[4]}" for number in numbers]
 
 
-def images(path: Path, labels: Sequence[str] | None) -> tuple[list[tuple[str, str, int, int]], list[str]]:
-    """(identifier, class, offset, bytes) of every image in a shard, and the members that were passed over.
+def images(path: Path, labels: Sequence[str] | None) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """(identifier, class, place) of every image in a shard, and the members that were passed over.
 
-    A member that is a link, a folder or sparse is passed over like a file of another ending: only what lies in the
-    shard itself is read. What systems leave behind is not counted among them.
+    A place is `PATH#OFFSET+BYTES`, as `sources.stored_bytes` reads it. Members that are links, folders or sparse are
+    passed over, like files of another ending: only what lies in the shard itself is read.
 
     Args:
-        labels: the class that a number stands for; None: labels are the classes' identifiers themselves.
+        labels: the classes that the numbers 0, 1, ... stand for; None: labels are the identifiers of classes.
 
     Raises UserError naming file and key: a file that cannot be opened or is no tar file, an image without a label, a
     label that means nothing.
     """
     pictures: dict[str, tarfile.TarInfo] = {}
-    told: dict[str, dict[str, bytes]] = {}  # key -> ending -> content
+    labelled: dict[str, tuple[str, bytes]] = {}  # key -> name and content of the member with its label
     others: list[str] = []
     try:
         with tarfile.open(path, "r:") as tar:
@@ -64,26 +64,24 @@ def images(path: Path, labels: Sequence[str] | None) -> tuple[list[tuple[str, st
                     if key in pictures:
                         raise UserError(f"{path}: two images are called {key!r}")
                     pictures[key] = member
-                elif ending in ("cls", "json"):
-                    if member.size > _LABEL_UP_TO:
-                        raise UserError(f"{path}: {member.name} has {member.size:,} bytes, too many for a label")
-                    told.setdefault(key, {})[ending] = tar.extractfile(member).read()
-                else:
+                elif ending not in ("cls", "json"):
                     others.append(f"{path}: {member.name}")
+                elif member.size > _LABEL_UP_TO:
+                    raise UserError(f"{path}: {member.name} has {member.size:,} bytes, too many for a label")
+                elif ending == "cls" or key not in labelled:
+                    labelled[key] = member.name, tar.extractfile(member).read()
     except tarfile.TarError as error:
         why = str(error).splitlines()[0]
         raise UserError(f"{path}: not a tar file that can be read in place, and uncompressed ({why})") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    classes = {}
-    for key, contents in told.items():
-        ending = "cls" if "cls" in contents else "json"
-        classes[key] = _label(contents[ending], f"{path}: {key}.{ending}", labels)
+    classes = {key: _label(content, f"{path}: {name}", labels) for key, (name, content) in labelled.items()}
     for key in pictures:
         if key not in classes:
             raise UserError(f"{path}: {key!r} has no label: neither {key}.cls nor {key}.json")
     return [
-        (identifier(member.name), classes[key], member.offset_data, member.size) for key, member in pictures.items()
+        (identifier(member.name), classes[key], f"{path}#{member.offset_data}+{member.size}")
+        for key, member in pictures.items()
     ], others
 
 
@@ -95,13 +93,11 @@ def _label(content: bytes, where: str, labels: Sequence[str] | None) -> str:
         raise UserError(f"{where}: not UTF-8 text") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{where}: expected a JSON object with a 'label'") from None
-    if labels is None:
-        if value.isdecimal():
-            raise UserError(f"{where}: the label is the number {value}; the recipe's source must list `labels`")
+    if not value.isdecimal():
+        check_known("label", value, [value] if labels is None else labels, where=f"{where}: ")
         return value
-    if value.isdecimal():
-        if len(value) > 18 or int(value) >= len(labels):
-            raise UserError(f"{where}: label {value[:18]}, but the recipe's source lists {len(labels)} labels")
-        return labels[int(value)]
-    check_known("label", value, labels, where=f"{where}: ")
-    return value
+    if labels is None:
+        raise UserError(f"{where}: the label is the number {value}; the recipe's source must list `labels`")
+    if len(value) > 18 or int(value) >= len(labels):
+        raise UserError(f"{where}: label {value[:18]}, but the recipe's source lists {len(labels)} labels")
+    return labels[int(value)]

@@ -20,29 +20,26 @@ from timm.data.random_erasing import RandomErasing
 
 from stm_lab.data import rng
 from stm_lab.data.augmentation import Augmentation
-from stm_lab.data.image_files import open_image
+from stm_lab.data.image_files import open_image, to_rgb
+from stm_lab.data.sources import stored_bytes, stored_images, stored_labels
 from stm_lab.pixels import EvaluationView, mirrored
-from stm_lab.util.errors import UserError
+from stm_lab.util.errors import UserError, check_known
 
 # ---- decoding -------------------------------------------------------------------------------------------------------
 
 
-def decoded_images(dataset: Dataset, rows: Sequence[int] | None = None, chunk: int = 1000) -> Iterator[PIL.Image.Image]:
+def decoded_images(dataset: Dataset, rows: Sequence[int] | None = None) -> Iterator[PIL.Image.Image]:
     """The images of a data set (or of some of its rows, in that order), one by one, as `open_image` has them: RGB.
 
     Raises UserError that names the image's row and file if one cannot be opened.
     """
-    stored = dataset.select_columns("image").with_format("arrow")
     rows = range(len(dataset)) if rows is None else rows
-    for start in range(0, len(rows), chunk):
-        part = rows[start : start + chunk]
-        for row, value in zip(part, stored[part]["image"].to_pylist(), strict=True):
-            encoded, path = (value["bytes"], value["path"]) if value else (None, None)
-            try:
-                yield open_image(encoded if encoded is not None else path or b"")
-            except UserError as error:
-                name = path or "without a file name"
-                raise UserError(f"broken image in row {row} ({name}): {error}") from error
+    for row, image in zip(rows, stored_images(dataset, rows), strict=True):
+        try:
+            yield open_image(stored_bytes(image))
+        except (OSError, UserError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise UserError(f"broken image in row {row} ({image['path'] or 'without a file name'}): {why}") from error
 
 
 def check_image_size(image_size: int) -> None:
@@ -73,7 +70,31 @@ def to_tensors(dataset: Dataset, view: EvaluationView | int) -> tuple[torch.Tens
 
 def labels(dataset: Dataset) -> torch.Tensor:
     """The classes of all images of a data set, (N,) int64, in its order; no image is decoded."""
-    return torch.tensor(dataset.with_format("arrow")[:]["label"].to_numpy(), dtype=torch.int64)
+    return torch.tensor(stored_labels(dataset), dtype=torch.int64)
+
+
+PHOTOGRAPHS = {  # free to use, and in scikit-image's wheel, so they need no network
+    "chelsea": "a cat's face (Stefan van der Walt, CC0)",
+    "astronaut": "Eileen Collins in front of a model (NASA, public domain)",
+    "coffee": "a cup on a table (Rachel Michetti, CC0)",
+    "rocket": "a rocket that starts (SpaceX, public domain)",
+    "camera": "a man with a camera, grey (Lav Varshney, CC0)",
+}
+
+
+def photograph(name: str = "chelsea", image_size: int = 224) -> torch.Tensor:
+    """(1, 3, S, S) uint8: one of `PHOTOGRAPHS`; its shorter side is resized, and the centre is cropped.
+
+    Raises UserError for an unknown name, for a size below 1, and without scikit-image.
+    """
+    check_known("photograph", name, PHOTOGRAPHS)
+    check_image_size(image_size)
+    try:
+        from skimage import data
+    except ImportError:
+        raise UserError("photographs need scikit-image: pip install 'stm-lab[lab]'") from None
+    pixels = getattr(data, name)()
+    return EvaluationView(image_size)(to_rgb(PIL.Image.fromarray(pixels)))[None]
 
 
 # ---- augmentation ---------------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_what_is_no_image_is_named_and_what_systems_leave_is_not(tmp_path, layou
     write(place / "old" / "n02_77.JPEG", jpeg(3))
     write(raw / "train" / "n99" / "n99_1.JPEG", jpeg(4))  # the folder of a class that the recipe does not have
     assert data.fingerprint(path, data_root=raw) == before
-    shown = data.images_per_class(loaded, data_root=raw)
+    shown = data.describe(loaded, data_root=raw)["images_per_class"]
     assert "passed over: 1 .txt, 2 folders (such as " in shown["train"]
     assert "passed over" not in shown["validation"]
     with pytest.warns(UserWarning, match=r"mine: train: passed over: 1 \.txt, 2 folders \(such as .*notes\.txt\)"):

@@ -221,14 +221,14 @@ def test_large_sets_are_known_by_sizes_without_being_read(tmp_path, monkeypatch)
     make(tmp_path / "raw")
     path = recipe(tmp_path, source)
     hashed = data.fingerprint(path, data_root=tmp_path / "raw")
-    monkeypatch.setattr("stm_lab.data.loading.HASHED_UP_TO", 1000)
-    monkeypatch.setattr("stm_lab.data.loading._digests_of", {})
+    monkeypatch.setattr("stm_lab.data.found.HASHED_UP_TO", 1000)
+    monkeypatch.setattr("stm_lab.data.found._digests_of", {})
     monkeypatch.setattr(sources, "stored_bytes", None)  # reading would fail
     sized = data.fingerprint(path, data_root=tmp_path / "raw")
     assert sized != hashed
     with (tmp_path / "raw" / "train" / "n01" / "n01_9.JPEG").open("ab") as file:
         file.write(b"more")
-    monkeypatch.setattr("stm_lab.data.loading._digests_of", {})
+    monkeypatch.setattr("stm_lab.data.found._digests_of", {})
     assert data.fingerprint(path, data_root=tmp_path / "raw") != sized
 
 
@@ -374,7 +374,7 @@ def test_images_without_names_are_not_chosen_by_their_rows(tmp_path, subset):
         ("tiny-imagenet", lambda root: shutil.rmtree(root / "train" / "n02" / "images"), ["n02", "'images'"]),
         ("tiny-imagenet", lambda root: (root / "train" / "n02" / "images" / "n02_1.JPEG").unlink(), ["11", "has 12"]),
         ("ilsvrc", lambda root: (root / "train" / "n02" / "n02_1.JPEG").unlink(), ["11 images", "has 12"]),
-        ("ilsvrc", lambda root: write(root / "train" / "n02" / "n01_1.JPEG", b""), ["n01_1", "twice"]),
+        ("ilsvrc", lambda root: write(root / "train" / "n02" / "n01_1.JPEG", b""), ["n01_1", "another image"]),
         ("ilsvrc", lambda root: shutil.rmtree(root / "train"), ["no folder train"]),
         ("webdataset", lambda root: write(root / "train-09.tar", b"no tar" * 200), ["train-09.tar", "not a tar file"]),
         ("webdataset", lambda root: (root / "train-10.tar").unlink(), ["train-10.tar", "No such file"]),

@@ -26,8 +26,8 @@ classes: {a: a, b: b}
 PREPARE = """\
 import sys
 from stm_lab import cli
-from stm_lab.data import parts
-parts.PART = 2
+from stm_lab.data import prepare
+prepare.PART = 2
 if __name__ == "__main__":
     cli.main(["data", "prepare", sys.argv[1], "--data-root", sys.argv[2], "--workers", "2"])
 """
