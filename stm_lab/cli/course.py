@@ -13,7 +13,7 @@ from stm_lab.cli.console import print_table
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stm_lab.course.cards import Card, Needs, Parameter
+    from stm_lab.course.cards import Card, Parameter
 
 app = typer.Typer(help="The course's notebooks.")
 
@@ -38,13 +38,12 @@ def course_list(
             card.title,
             card.minutes,
             dots(card.difficulty),
-            _needs(card.needs),
             ", ".join(card.resources),
         )
         for card in cards
         if card.path.is_file()
     ]
-    columns = ("no.", "title", "minutes", "difficulty", "needs", "profiles")
+    columns = ("no.", "title", "minutes", "difficulty", "profiles")
     print_table(f"notebooks in {paths.notebooks_dir()}", columns, lines)
     print("stm-lab course show NUMBER: what one asks, and its parameters")
     missing = [card.name for card in cards if not card.path.is_file()]
@@ -60,7 +59,7 @@ def course_show(notebook: Annotated[str, typer.Argument(help="Name, number or pa
     card = load_card(notebook)
     print(f"{card.number} {card.title}\n{card.path}\n\n{card.question}\n")
     print("\n".join(f"- {goal}" for goal in card.goals))
-    print(f"\n{card.minutes} minutes to read, difficulty {dots(card.difficulty)}, needs {_needs(card.needs)}\n")
+    print(f"\n{card.minutes} minutes to read, difficulty {dots(card.difficulty)}\n")
     parameters = [
         (name, parameter.type, literal(parameter.default), _allowed(parameter), parameter.help)
         for name, parameter in card.parameters.items()
@@ -100,10 +99,6 @@ def _markdown(cards: Iterable[Card]) -> str:
         exercises = f"{len(card.exercises)}, {minutes} min" if card.exercises else ""
         lines.append(f"| {card.number} | {link} | {card.question} | {card.minutes} min | {seconds} | {exercises} |")
     return "\n".join(lines)
-
-
-def _needs(needs: Needs) -> str:
-    return ", ".join(filter(None, ["GPU" if needs.gpu else "CPU", needs.network and "network", needs.data]))
 
 
 @app.command("copy")

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from stm_lab.course.cards import find_card, load_cards
-from stm_lab.course.exercises import BEGIN, END
-from stm_lab.course.notebooks import GOES_ON, notebook_bytes, read_notebook, tags
+from stm_lab.course.notebooks import BEGIN, END, GOES_ON, notebook_bytes, read_notebook, tags
 from stm_lab.util import paths
 from stm_lab.util.errors import UserError
-from stm_lab.util.files import replace_bytes
+from stm_lab.util.files import replace_bytes, told
 
 _STUBS = {"code": 'raise NotImplementedError("your turn")', "markdown": "*Your turn.*", "raw": "Your turn."}
+_SOLUTION = re.compile(rf"^([ \t]*){BEGIN}[ \t]*\n.*?^[ \t]*{END}[ \t]*$", re.MULTILINE | re.DOTALL)
 _TEACHERS = ("assignments", "exercises")  # folders that learners do not get: they hold answers
 
 
 def copy_course(target: Path, notebooks: Iterable[str | int] = (), *, force: bool = False) -> list[Path]:
-    """Write the shipped course to a folder, to learn in: notebooks without solutions, cards, what lies beside them.
+    """Write the shipped course to a folder, to learn in: notebooks without solutions, cards, and the other files.
 
-    Files that are there already with the same contents are left; whatever else the folder holds is not touched.
+    Files that exist with the same contents are left; nothing else in the folder is touched.
 
     Args:
-        target: the folder; made if it is not there.
+        target: the folder; made if it does not exist.
         notebooks: names or numbers of those to copy; default: all.
         force: overwrite files that differ.
 
@@ -31,8 +32,8 @@ def copy_course(target: Path, notebooks: Iterable[str | int] = (), *, force: boo
         The files that were written.
 
     Raises:
-        UserError: an unknown notebook, a marker of a solution without its partner (notebook and cell), files that are
-            there and differ (all are named): nothing is written. Or a folder that cannot be written to.
+        UserError: an unknown notebook, a marker of a solution without its partner (notebook and cell), files that
+            exist and differ (all are named): nothing is written. Or a folder that cannot be written to.
     """
     source, target = paths.shipped_notebooks_dir(), paths.expanded(target).absolute()
     if target.resolve().is_relative_to(source.resolve()):
@@ -40,16 +41,14 @@ def copy_course(target: Path, notebooks: Iterable[str | int] = (), *, force: boo
     cards = load_cards(source)
     chosen = {find_card(cards, notebook).name for notebook in notebooks} or None
     contents = {path.relative_to(source): _content(path) for path in _files(source, chosen)}
-    try:
+    with told():
         new = {name: content for name, content in contents.items() if _read(target / name) != content}
         differ = [name.as_posix() for name in new if (target / name).exists()]
         if differ and not force:
-            raise UserError(f"{target}: these files are there and differ; --force overwrites them: {', '.join(differ)}")
+            raise UserError(f"{target}: these files exist and differ; --force overwrites them: {', '.join(differ)}")
         for name, content in new.items():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             replace_bytes(target / name, content)
-    except OSError as error:
-        raise UserError(f"{error.filename or target}: {error.strerror}") from None
     return [target / name for name in new]
 
 
@@ -80,47 +79,28 @@ def _content(path: Path) -> bytes:
     for cell in notebook["cells"][changed.index(True) :]:
         at_once = any(line == _STUBS["code"] for line in cell["source"].splitlines())  # not in a function
         if cell["cell_type"] == "code" and ("check" in tags(cell) or at_once):
-            cell["metadata"]["tags"] = [*tags(cell), GOES_ON]  # "Run All" goes on beyond what is not written yet
+            cell["metadata"]["tags"] = [*tags(cell), GOES_ON]  # "Run All" goes on after what is not written yet
     return notebook_bytes(notebook)
 
 
 def _without_solution(cell: dict[str, Any], where: str) -> bool:
-    """Put a stub in place of each solution in the cell, and open it to be written in; whether there was one.
+    """Replace each solution in the cell by a stub, and unfold the cell; whether there was one.
 
-    The tag `solution` stays: it says that the cell makes no rows, so that whoever works on it goes on in the same run.
+    The tag `solution` stays: it says that the cell makes no rows, so that working on it does not make another run.
 
     Raises:
         UserError: a marker without its partner, or one that shares its line.
     """
-    lines: list[str] = []
-    begun = False
-    for line in cell["source"].splitlines(keepends=True):
-        text = line.strip()
-        if (BEGIN in text or END in text) and text not in (BEGIN, END):
-            raise UserError(f"{where}: a solution's marker must stand alone on its line, found {text!r}")
-        if text == (BEGIN if begun else END):
-            raise UserError(f"{where}: `{text}` without its partner")
-        if text == BEGIN:
-            indent = line[: len(line) - len(line.lstrip())]
-            lines.append(f"{indent}{_STUBS[cell['cell_type']]}\n")
-        if text in (BEGIN, END):
-            begun = text == BEGIN
-        elif not begun:
-            lines.append(line)
-    if begun:
-        raise UserError(f"{where}: `{BEGIN}` without its partner")
-    source = "".join(lines)
+    stub = _STUBS[cell["cell_type"]]
+    source = _SOLUTION.sub(lambda found: found[1] + stub, cell["source"])
+    if BEGIN in source or END in source or cell["source"].count(BEGIN) != cell["source"].count(END):
+        raise UserError(f"{where}: `{BEGIN}` and `{END}` must come in pairs, each alone on its line")
     if source == cell["source"]:
         return False
-    cell["source"] = source if cell["source"].endswith("\n") else source.rstrip("\n")
-    _unfold(cell.get("metadata", {}))
-    return True
-
-
-def _unfold(metadata: dict[str, Any]) -> None:
-    """Remove what makes Jupyter show a cell folded."""
+    cell["source"] = source
+    metadata = cell.get("metadata", {})
     metadata.pop("collapsed", None)
-    jupyter = metadata.get("jupyter", {})
-    jupyter.pop("source_hidden", None)
-    if not jupyter:
-        metadata.pop("jupyter", None)
+    metadata.get("jupyter", {}).pop("source_hidden", None)
+    if metadata.get("jupyter") == {}:
+        del metadata["jupyter"]
+    return True

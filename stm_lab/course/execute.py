@@ -23,10 +23,8 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError, strip_color
 
-from stm_lab.course.exercises import unsolved
 from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder
-from stm_lab.course.notebooks import GOES_ON, read_notebook, tags
-from stm_lab.course.still import TEMPLATES, with_still_pictures
+from stm_lab.course.notebooks import GOES_ON, TEMPLATES, read_notebook, tags, unsolved, with_still_pictures
 from stm_lab.course.watch import Watch, how_it_ended, kill_tree, terminated_as_interrupted
 from stm_lab.util import paths
 from stm_lab.util.files import write_whole

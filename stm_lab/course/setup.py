@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import errno
 import json
-import math
 import os
 import random
 import re
@@ -17,16 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stm_lab.course.cards import Card, check_values, load_card
-from stm_lab.course.folder import (
-    FOLDER_VARIABLE,
-    RunFolder,
-    data_fingerprint,
-    keyed_parameters,
-    run_folder,
-)
+from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder, data_fingerprint, keyed_parameters, run_folder
 from stm_lab.util.devices import resolve_device
 from stm_lab.util.environment import code_fingerprint, describe_environment
-from stm_lab.util.errors import UserError, check_known
+from stm_lab.util.errors import UserError, shown
 from stm_lab.util.files import write_whole
 from stm_lab.util.progress import progress
 
@@ -41,19 +33,17 @@ def setup(name: str, namespace: MutableMapping[str, Any]) -> Lab:
 
     The values are put back into the namespace with their types: papermill's `-p` passes lists as strings. `random`,
     NumPy and torch are seeded with the parameter `seed`, or the first of `seeds`. The folder is the parameter `out`,
-    else the one that the runner made, else `runs_dir()/<notebook>/<key>`, or `<key>-interactive` where that holds a run
-    of the runner; its `rows.jsonl` starts anew.
+    else the runner's, else `runs_dir()/<notebook>/<key>`, or `<key>-interactive` where that holds a run of the runner;
+    its `rows.jsonl` starts anew.
 
     Args:
         name: the notebook, as in `course.yaml`.
         namespace: the notebook's `globals()`.
 
     Raises:
-        UserError: a wrong value, a parameter that the card does not know or that is not set, an unusable folder.
+        UserError: a wrong value, a parameter that is not set, an unusable folder.
     """
     card = load_card(name)
-    for assigned in _assigned_before_setup(card, namespace):
-        check_known("parameter", assigned, card.parameters, f"{card.name}: ")
     for parameter in card.parameters:
         if parameter not in namespace:
             raise UserError(f"{card.name}: {parameter} is not set; run the cell tagged 'parameters' first")
@@ -85,7 +75,7 @@ class Lab:
         environment = describe_environment(self.device)
         self._row = {
             "notebook": card.name,
-            "parameters": {name: _plain(name, value) for name, value in keyed_parameters(card, values).items()},
+            "parameters": _plain("parameters", keyed_parameters(card, values)),
             "data": fingerprint,
             "revision": environment["git_revision"],
             "code": code_fingerprint(),
@@ -95,18 +85,18 @@ class Lab:
         write_whole(self._folder.rows, b"")  # a notebook that is run again does not double its rows
 
     def record(self, *, seed: int | None = None, **metrics: Any) -> None:
-        """Append one row to `rows.jsonl`: `metrics`, and what they were measured with.
+        """Append one row to `rows.jsonl`: `metrics`, with parameters, seed, data, code and device.
 
         Args:
-            seed: of the run that these metrics are of; default: the parameter `seed`, if there is one.
-            **metrics: names, numbers, and lists or mappings of these. Scalars of NumPy and torch become Python's.
+            seed: of the training that was measured; default: the parameter `seed`, if there is one.
+            **metrics: text, numbers, and lists or mappings of these. Scalars of NumPy and torch become Python's.
 
         Raises:
-            UserError: a metric that is NaN, infinite or of another type, or whose name is a column of every row.
+            UserError: a metric that is NaN, infinite or of another type, or that has the name of a column of every row.
         """
         for name in _OWN_COLUMNS:
             if name in metrics:
-                raise UserError(f"record: every row has a column {name!r} already; give the metric another name")
+                raise UserError(f"record: every row has a column {name!r}; give the metric another name")
         row = {
             **self._row,
             "seed": _plain("seed", self._seed if seed is None else seed),
@@ -116,27 +106,27 @@ class Lab:
         line = json.dumps(row, allow_nan=False) + "\n"
         descriptor = os.open(self._folder.rows, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            written = os.write(descriptor, line.encode())  # one call: lines of two writers never mix
-            if written < len(line.encode()):  # a disk that has just become full: half a row would spoil the others
+            written = os.write(descriptor, line.encode())  # in one call, so that lines of two writers never mix
+            if written < len(line.encode()):  # the disk is full: half a row would damage the file
                 os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder.rows))
         finally:
             os.close(descriptor)
 
     def save(self, figure: Figure, name: str) -> Path:
-        """Write a matplotlib figure to `figures/<name>.png`, 150 dots per inch, and return the path. It stays open.
+        """Write a matplotlib figure to `figures/<name>.png` at 150 dots per inch, and return the path.
 
         Raises:
             UserError: a name that is not made of letters, digits, `-`, `_` and `.`.
         """
         if not re.fullmatch(r"[\w-][\w.-]*", name):
-            raise UserError(f"save: {name!r} is no name for a figure; use letters, digits, '-', '_' and '.'")
+            raise UserError(f"save: {name!r} cannot name a figure; use letters, digits, '-', '_' and '.'")
         path = self._folder.figures / f"{name.removesuffix('.png')}.png"
         figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Description": figure.get_label()})
         return path
 
     def progress(self, iterable: Iterable, description: str) -> Iterator:
-        """Go through `iterable`, showing how far it is: a bar for someone who watches, plain lines in a log."""
+        """Iterate, and show the progress: a bar on a screen, plain lines in a log."""
         return iter(progress(iterable, description))
 
     def __repr__(self) -> str:
@@ -144,7 +134,7 @@ class Lab:
 
 
 def _open_folder(card: Card, values: Mapping[str, Any], fingerprint: str | None) -> RunFolder:
-    """The run's folder: the runner's, else the key's, or one beside it where a run of the runner would be spoilt."""
+    """The run's folder: the runner's, else the key's, or one beside it to save a run of the runner."""
     given = os.environ.get(FOLDER_VARIABLE)
     if given and not values.get("out"):
         return RunFolder(Path(given)).create()
@@ -154,13 +144,13 @@ def _open_folder(card: Card, values: Mapping[str, Any], fingerprint: str | None)
             raise UserError(f"out = {str(folder.path)!r} holds a run of `stm-lab run`; choose another folder")
         folder = RunFolder(folder.path.with_name(f"{folder.path.name}-interactive"))
     folder.create()
-    if not given:  # nobody else will say what became of it
+    if not given:  # no runner writes its status
         folder.write_json(folder.status, {"state": "interactive", "notebook": card.name, "parameters": values})
     return folder
 
 
 def _show_figures() -> None:
-    """Let a cell that ends in one of our figures, which no pyplot has made, show it, with its alternative text."""
+    """Show a figure that a cell ends in, though pyplot did not make it, with its alternative text."""
     from IPython import get_ipython
     from IPython.core.pylabtools import select_figure_formats
     from matplotlib.figure import Figure
@@ -174,7 +164,7 @@ def _show_figures() -> None:
 
 
 def _with_text(png: Any, figure: Figure) -> Any:
-    """A picture with its metadata, as a formatter may give it: the page reads `alt` to whoever cannot see it."""
+    """A picture with its metadata, as a formatter may give it; pages take `alt` from there."""
     picture, metadata = png if isinstance(png, tuple) else (png, {})
     return picture, {**metadata, "alt": figure.get_label()}
 
@@ -189,63 +179,22 @@ def _seed_everything(seed: int | None) -> None:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """`value` as JSON has it, with Python's types."""
+    """`value` as a row has it: what JSON holds, with Python's types."""
+    try:
+        return json.loads(json.dumps(value, default=_scalar, allow_nan=False))
+    except TypeError as error:
+        raise UserError(f"record: {name}: {error}") from None
+    except ValueError:
+        raise UserError(f"record: {name} = {shown(value)}: a row holds finite numbers; leave the metric out") from None
+
+
+def _scalar(value: Any) -> Any:
+    """A scalar of NumPy or torch, or a path, for JSON. Raises TypeError for anything else."""
     import torch
 
     if isinstance(value, (np.generic, np.ndarray, torch.Tensor)) and value.ndim == 0:
-        value = value.item()
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise UserError(f"record: {name} = {value}: a row holds finite numbers; leave the metric out, or say why")
-        return value
+        return value.item()
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(f"{name}[{i}]", item) for i, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(f"{name}.{key}", item) for key, item in value.items()}
-    hint = "; give .tolist(), or what sums it up" if isinstance(value, (np.ndarray, torch.Tensor)) else ""
-    raise UserError(f"record: {name} is a {type(value).__name__}, which a row cannot hold{hint}")
-
-
-# ---- misspelt names -------------------------------------------------------------------------------------------------
-
-
-def _assigned_before_setup(card: Card, namespace: Mapping[str, Any]) -> list[str]:
-    """The names that the parameters' cells assigned: the one tagged so, and the one that papermill injects after it.
-
-    IPython keeps the sources of the cells that were run in `In`. Going back from the running cell, cells that only
-    assign (and import) are the parameters' if papermill wrote them or if they assign a parameter; the newest of each
-    kind counts. Calls of `setup` are passed over, so that a wrong name stays refused when only this cell is run again.
-    Any other cell ends the search, and outside IPython nothing is known: no name that serves something else is refused.
-    """
-    injected: list[str] | None = None
-    for source in reversed(namespace.get("In", [])[:-1]):
-        if "course.setup(" in source:
-            continue
-        names = _names_assigned(source)
-        if names is not None and source.startswith("# Parameters"):  # papermill's first line
-            injected = names if injected is None else injected
-            continue
-        own = names if names is not None and card.parameters.keys() & names else []
-        return [*own, *(injected or [])]
-    return injected or []
-
-
-def _names_assigned(source: str) -> list[str] | None:
-    """The names that a cell assigns; None if it does anything else, besides importing."""
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError:  # a cell with a magic
-        return None
-    names = []
-    for statement in statements:
-        if isinstance(statement, ast.Assign):
-            names += [target.id for target in statement.targets if isinstance(target, ast.Name)]
-        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            names.append(statement.target.id)
-        elif not isinstance(statement, (ast.Import, ast.ImportFrom)):
-            return None
-    return names
+    hint = "; give .tolist(), or a summary" if isinstance(value, (np.ndarray, torch.Tensor)) else ""
+    raise TypeError(f"a row cannot hold a {type(value).__name__}{hint}")

@@ -6,10 +6,11 @@ import exercises
 import pytest
 
 from stm_lab.course import load_card, load_cards, rows, run
-from stm_lab.course.notebooks import check_notebook, read_notebook
+from stm_lab.course.notebooks import GOES_ON, differences, read_notebook
 from stm_lab.util.paths import notebooks_dir
 
 NOTEBOOKS = sorted(notebooks_dir().glob("*.ipynb"))
+TAGS = {"parameters", "by-hand", "template", "solution", "check", "explorer", GOES_ON}
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -19,7 +20,16 @@ def test_every_card_has_its_notebook_and_every_notebook_its_card():
 
 @each_notebook
 def test_agrees_with_its_card_and_is_stored_clean(path):
-    assert check_notebook(path, load_card(path)) == []
+    card, notebook = load_card(path), read_notebook(path)
+    assert differences(card) == [], "`stm-lab course sync` writes these parts"
+    assert [found.title for found in exercises.in_notebook(path)] == [one.title for one in card.exercises]
+    tags = [cell["metadata"].get("tags", []) for cell in notebook["cells"]]
+    assert {tag for of_cell in tags for tag in of_cell} <= TAGS
+    after = notebook["cells"][tags.index(["parameters"]) + 1]["source"]
+    assert f'lab = stm_lab.course.setup("{card.name}", globals())' in after
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook["cells"])
+    assert "widgets" not in notebook["metadata"]
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
 
 
 PARTS = ("Before you run", "The idea|One learning rate|Two recipes", "not (say|show)|not show", "Where next")

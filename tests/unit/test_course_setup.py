@@ -24,7 +24,6 @@ PARAMETERS = {
     "device": {"type": "str", "default": "cpu", "choices": ["auto", "cpu"], "in_key": False, "help": "where"},
     "out": {"type": "path | None", "default": None, "in_key": False, "help": "folder of this run"},
 }
-CALL = 'lab = stm_lab.course.setup("01_small", globals())'
 
 
 def write_notebook(folder, *cells):
@@ -65,7 +64,7 @@ def test_values_come_back_with_their_types(card, tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [({"epochs": "many"}, "01_small: epochs: expected int"), ({"device": "cup"}, "did you mean 'cpu'?")],
+    [({"epochs": "many"}, "01_small: epochs = 'many': should be a"), ({"device": "cup"}, "did you mean 'cpu'?")],
 )
 def test_wrong_values_are_refused(card, values, expected):
     with pytest.raises(UserError) as caught:
@@ -76,37 +75,6 @@ def test_wrong_values_are_refused(card, values, expected):
 def test_a_parameter_that_is_not_set(card):
     with pytest.raises(UserError, match="epochs is not set; run the cell tagged 'parameters' first"):
         setup("01_small", {})
-
-
-PARAMETERS_CELL = "from typing import Optional\n\nepochs: int = 2  # passes\nseeds: list[int] = [3, 4]"
-
-
-@pytest.mark.parametrize(
-    ("cells", "wrong"),
-    [
-        ([PARAMETERS_CELL, CALL], None),
-        ([PARAMETERS_CELL, "# Parameters\nepochs = 3\n", CALL], None),
-        ([PARAMETERS_CELL, "# Parameters\nepoch = 3\n", CALL], "epoch"),  # papermill -p epoch 3
-        ([PARAMETERS_CELL + "\nepoch: int = 3", CALL], "epoch"),  # misspelt in the cell itself
-        ([PARAMETERS_CELL + "\nepoch = 3", "# Parameters\nseeds = [0]\n", CALL], "epoch"),
-        # run again: still wrong if only this cell is, right if the parameters are, and never for what came long ago
-        ([PARAMETERS_CELL, "# Parameters\nepoch = 3\n", CALL, CALL], "epoch"),
-        ([PARAMETERS_CELL, "# Parameters\nepoch = 3\n", CALL, "# Parameters\nepochs = 3\n", CALL], None),
-        ([PARAMETERS_CELL + "\nepoch = 3", CALL, PARAMETERS_CELL, CALL], None),
-        # what is not the parameters' business
-        (["note = 'mine'", CALL], None),
-        (["epoch = 1", "print(1)", PARAMETERS_CELL, CALL], None),
-        ([PARAMETERS_CELL, CALL, "epoch = 3", "for i in range(3): pass", CALL], None),
-        ([PARAMETERS_CELL, "%time 1", CALL], None),
-    ],
-)
-def test_misspelt_names_are_refused_and_no_others(card, cells, wrong):
-    history = ["", *cells]
-    if wrong is None:
-        setup("01_small", namespace(In=history, note="mine", epoch=3))
-    else:
-        with pytest.raises(UserError, match=f"unknown parameter '{wrong}'; did you mean 'epochs'"):
-            setup("01_small", namespace(In=history))
 
 
 def test_seeds_are_set(card):
@@ -196,10 +164,10 @@ def test_rows_are_appended_and_start_anew(card):
     ("metrics", "expected"),
     [
         ({"top1": float("nan")}, "top1 = nan"),
-        ({"top1": torch.tensor(float("inf"))}, "top1 = inf"),
-        ({"curve": [1.0, float("nan")]}, r"curve\[1\] = nan"),
-        ({"image": np.zeros(3)}, "image is a ndarray.*tolist"),
-        ({"model": object()}, "model is a object"),
+        ({"top1": torch.tensor(float("inf"))}, r"top1 = tensor\(inf\)"),
+        ({"curve": [1.0, float("nan")]}, r"curve = \[1.0, nan\]"),
+        ({"image": np.zeros(3)}, "image: a row cannot hold a ndarray; give .tolist"),
+        ({"model": object()}, "model: a row cannot hold a object"),
         ({"device": "cpu"}, "'device'"),
     ],
 )
@@ -217,7 +185,7 @@ def test_figures_are_saved_and_stay_open(card):
     assert path == lab.out / "figures" / "curve.png"
     assert path.read_bytes().startswith(b"\x89PNG")
     assert lab.save(figure, "curve.png") == path
-    with pytest.raises(UserError, match="is no name for a figure"):
+    with pytest.raises(UserError, match="cannot name a figure"):
         lab.save(figure, "../curve")
 
 

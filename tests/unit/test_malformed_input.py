@@ -293,6 +293,7 @@ DOCUMENTS = {
     ],
     "card": [
         {
+            "common": {"flip": {"type": "bool", "default": False}},
             "01_small": small_course.CARD,
             "12_other": {
                 "title": "Other",
@@ -300,7 +301,6 @@ DOCUMENTS = {
                 "goals": ["see"],
                 "minutes": 10,
                 "difficulty": 2,
-                "needs": {"gpu": True, "network": False, "data": "shapes"},
                 "parameters": {
                     "epochs": {"type": "int", "default": 2, "range": [1, None], "help": "passes"},
                     "lr": {"type": "float | None", "default": 0.1, "range": [None, 1.5], "help": "step"},
@@ -311,7 +311,7 @@ DOCUMENTS = {
                     "models": {"type": "list[str] | None", "default": None, "choices": "models", "help": "which"},
                     "weights": {"type": "str | None", "default": "none", "choices": "weights", "help": "which"},
                     "plugins": {"type": "list[path] | None", "default": None, "help": "mixers"},
-                    "flip": {"type": "bool", "default": False, "help": "mirrored"},
+                    "flip": {"help": "mirrored"},
                 },
                 "profiles": {"demo": {"epochs": 5}},
                 "resources": {

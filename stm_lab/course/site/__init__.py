@@ -1,8 +1,7 @@
-"""The executed course as a static site: a page a notebook, and a first page with the cards and a search by heading.
+"""The executed course as a static site: a page for each notebook, and a first page with the cards and a heading search.
 
-By nbconvert, which already makes the page of each run: Jupyter Book's present line brings a JavaScript tool chain with
-it. Pages need nothing but each other: widgets are shown by their still pictures, and no script is fetched but
-MathJax's, without which formulas stay as they are typed.
+nbconvert makes the pages. Widgets are shown by their still pictures, and the only script that is fetched is MathJax;
+without it, formulas stay as they are typed.
 """
 
 from __future__ import annotations
@@ -18,11 +17,10 @@ import jinja2
 import nbconvert
 
 from stm_lab.course.cards import Card, dots, find_card, load_cards
+from stm_lab.course.notebooks import TEMPLATES, tags, with_still_pictures
 from stm_lab.course.run import Job, perform, plan
-from stm_lab.course.still import TEMPLATES, with_still_pictures
 from stm_lab.util import paths
-from stm_lab.util.errors import UserError
-from stm_lab.util.files import replace_bytes
+from stm_lab.util.files import replace_bytes, told
 
 _HEADING = re.compile(r'<h([1-4]) id="([^"]*)">(.*?)<a class="anchor-link"', re.DOTALL)
 _LINK = re.compile(r"\[([^\]]+)\]\((?:\./)?(\d\d_[a-z0-9_]+)\.ipynb(#[^)]*)?\)")
@@ -39,7 +37,7 @@ def write_site(
     """Run what has not been run, and write the pages; returns them, the first page first.
 
     Args:
-        target: the folder; made if it is not there. Pages in it of the same names are replaced.
+        target: the folder; made if it does not exist. Pages of the same names are replaced.
         notebooks: names or numbers; default: all of the course.
         profile: of the runs that are shown.
         solutions: show the solutions of exercises, folded; else leave them out.
@@ -47,16 +45,14 @@ def write_site(
 
     Raises:
         UserError: an unknown notebook or profile, a folder that cannot be written to.
-        RunFailed: a notebook did not come to its end.
+        RunFailed: a notebook failed.
     """
     cards = load_cards()
     chosen = {find_card(cards, notebook).name for notebook in notebooks} or set(cards)
     jobs = {name: plan(card, profile=profile) for name, card in cards.items() if name in chosen}
     target = paths.expanded(target).absolute()
-    try:
+    with told():
         target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{target}: {error.strerror}") from None
     for job in jobs.values():
         perform(job, echo=echo)
 
@@ -76,7 +72,7 @@ def write_site(
 def _page(job: Job, beside: Mapping[str, Card | None], of_site: Mapping[str, Any], solutions: bool) -> str:
     """The executed notebook, with the site's bar above it."""
     notebook = with_still_pictures(job.folder.notebook)
-    notebook.cells = [cell for cell in notebook.cells if solutions or not _tagged(cell, "solution")]
+    notebook.cells = [cell for cell in notebook.cells if solutions or "solution" not in tags(cell)]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _linked(cell.source, of_site)
@@ -92,10 +88,6 @@ def _page(job: Job, beside: Mapping[str, Card | None], of_site: Mapping[str, Any
         "course": {side: card and {"page": f"{card.name}.html", "title": card.title} for side, card in beside.items()},
     }
     return exporter.from_notebook_node(notebook, resources)[0]
-
-
-def _tagged(cell: Mapping[str, Any], tag: str) -> bool:
-    return tag in cell.get("metadata", {}).get("tags", [])
 
 
 def _linked(source: str, of_site: Mapping[str, Any]) -> str:
