@@ -18,7 +18,7 @@ VALUES = {"mean_error": "error (%)", "ce": "CE (% of the baseline's error)", "re
 def severity_curves(results: Mapping[str, object]) -> Figure:
     """Error by severity, a panel a corruption; severity 0 is the clean picture.
 
-    results: for each mixer a result of `corruption_error`, or a list of its seeds', of which the mean is drawn and,
+    results: for each mixer a result of `corruption_errors`, or a list of its seeds', of which the mean is drawn and,
     shaded, the range. Raises UserError for no results and for some that were not measured alike.
     """
     runs = _runs("severity_curves", results)

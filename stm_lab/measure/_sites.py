@@ -1,4 +1,4 @@
-"""Where a model's token mixers stand, and each of them as a function of the tokens that reach it."""
+"""The token mixers of a model, and each of them as a function of the tokens that reach it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from stm_lab.measure._batches import Data, as_images, model_name
 from stm_lab.util.errors import UserError, check_known
 
-MIXER_NAMES = ("mixer", "token_mixer", "attn", "conv_dw")  # how our blocks and those of timm call theirs
+MIXER_NAMES = ("mixer", "token_mixer", "attn", "conv_dw")  # names of mixers in our blocks and in those of timm
 LAYOUTS = ("NHWC", "NCHW", "NLC")
 
 
 @dataclass(frozen=True)
 class MixerLayer:
-    """A token mixer inside a model: its module's `name`, and `block` of `stage` where it stands, both from 0, or None
-    where nobody knows."""
+    """A token mixer inside a model: its module's `name`, and its `stage` and `block`, both from 0, or None if
+    unknown."""
 
     name: str
     stage: int | None
@@ -31,19 +32,18 @@ class MixerLayer:
 
 def mixer_layers(model: nn.Module) -> list[MixerLayer]:
     """The token mixers of a model, in its order: those of our blocks, and modules that timm calls `token_mixer`, `attn`
-    or `conv_dw`. Stages are those of `feature_info`; without that there is one.
+    or `conv_dw`. Stages are those of `feature_info`; a model without it has one.
 
-    Raises UserError for a model that has none.
+    Raises UserError for a model without mixers.
     """
     stages = [info["module"] for info in getattr(model, "feature_info", ())]
     layers, blocks = [], {}
     for name, module in model.named_modules():
         parent, _, last = name.rpartition(".")
-        if last not in MIXER_NAMES or any(parent.startswith(f"{layer.name}.") for layer in layers):
+        is_inside = any(parent.startswith(f"{layer.name}.") for layer in layers)
+        if last not in MIXER_NAMES or is_inside or isinstance(module, nn.Identity):
             continue
-        if isinstance(module, nn.Identity):
-            continue
-        stage = next((i for i, prefix in enumerate(stages) if parent == prefix or parent.startswith(f"{prefix}.")), 0)
+        stage = next((i for i, prefix in enumerate(stages) if f"{parent}.".startswith(f"{prefix}.")), 0)
         blocks[stage] = blocks.get(stage, -1) + 1
         layers.append(MixerLayer(name, stage, blocks[stage]))
     if not layers:
@@ -55,18 +55,17 @@ class Site:
     """A mixer as a function of tokens, and the tokens that reached it.
 
     tokens: (N, P, C), detached. size: (H, W). channels: of its output. Called with (B, P, C) and, for each of them, the
-    index of the image whose other arguments (class tokens, masks) go with it, it gives (B, P, C').
+    index of the image whose other arguments (class tokens, masks) belong to it, it gives (B, P, C').
     """
 
     def __init__(
         self, function: Callable, args: tuple, kwargs: dict, layout: str, size: tuple[int, int] | None, prefix: int
     ) -> None:
-        self._function, self._args, self._kwargs, self._layout = function, args[1:], kwargs, layout
+        self._function, self._rest, self._layout = function, (args[1:], kwargs), layout
         tokens = args[0].detach()
-        self._prefix = tokens[:, :0]
+        self._prefix, self.size = tokens[:, :0], size
         if layout == "NLC":
             self._prefix, tokens = tokens[:, :prefix], tokens[:, prefix:]
-            self.size = size
         else:
             tokens = tokens.permute(0, 2, 3, 1) if layout == "NCHW" else tokens  # -> (N, H, W, C)
             self.size = tuple(tokens.shape[1:3])
@@ -76,12 +75,12 @@ class Site:
 
     @property
     def heads(self) -> int:
-        """How many heads hear for themselves before a last projection mixes them; 0 if there are none."""
+        """The number of heads whose outputs a last projection mixes; 0 for a mixer without heads."""
         return 0 if self._headed is None else _heads(self._headed)
 
     @contextmanager
     def without_projection(self) -> Iterator[None]:
-        """Meanwhile it gives the heads' own outputs, channels (head, d). For a mixer with heads only."""
+        """Within, it gives the heads' own outputs, channels (head, d). For a mixer with heads only."""
         handle = self._headed.proj.register_forward_hook(lambda module, args, output: args[0])
         try:
             yield
@@ -99,7 +98,8 @@ class Site:
         else:
             x = tokens.view(len(tokens), height, width, -1)
             x = x.permute(0, 3, 1, 2) if self._layout == "NCHW" else x
-        out = self._function(x, *map(chosen, self._args), **{key: chosen(v) for key, v in self._kwargs.items()})
+        args, kwargs = self._rest
+        out = self._function(x, *map(chosen, args), **{key: chosen(value) for key, value in kwargs.items()})
         if not isinstance(out, Tensor) or out.shape != x.shape:
             shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise UserError(f"the mixer gives {shape} for tokens {tuple(x.shape)}; it must keep their shape")
@@ -110,7 +110,7 @@ class Site:
 
 
 def _headed(function: Callable) -> nn.Module | None:
-    """The module with heads and a linear projection behind them, by the names that we and timm give them."""
+    """The module with heads and a linear projection after them, by the names that we and timm give them."""
     module = getattr(function, "__self__", function)  # timm's Swin: a block's method
     modules = module.modules() if isinstance(module, nn.Module) else ()
     return next((m for m in modules if _heads(m) and isinstance(getattr(m, "proj", None), nn.Linear)), None)
@@ -121,9 +121,10 @@ def _heads(module: nn.Module) -> int:
 
 
 def mixer_sites(model: nn.Module, images: Tensor, layers: Sequence[MixerLayer]) -> dict[str, Site]:
-    """The mixers of these layers with the tokens that reach them from `images`, (N, 3, H, W), normalised, on the
-    model's device. One pass through the model, which must be in eval mode. By the layers' names."""
-    return {layer.name: _as_site(model, layer.name, call, None) for layer, call in _calls(model, images, layers)}
+    """The mixers of these layers, by name, with the tokens that reach them from `images`, (N, 3, H, W), normalised, on
+    the model's device. One pass through the model, which must be in eval mode."""
+    calls = _calls(model, images, layers)
+    return {layer.name: _as_site(model, layer.name, calls[layer.name], None) for layer in layers}
 
 
 def site_in(
@@ -142,11 +143,9 @@ def site_in(
         return MixerLayer("", None, None), _bare_site(model, data, layout, device), None
     found = _named_layer(model, layer) if layer is not None else _placed_layer(model, stage, block)
     images = as_images(data, model, image_size)
-    calls = []
-    for batch, _ in images.batches(model, device, batch_size):
-        ((_, call),) = _calls(model, batch, [found])
-        calls.append(call)
-    return found, _as_site(model, found.name, _joined(calls), layout), tuple(images.pixels.shape[-2:])
+    batches = images.batches(model, device, batch_size)
+    call = _joined([_calls(model, batch, [found])[found.name] for batch, _ in batches])
+    return found, _as_site(model, found.name, call, layout), tuple(images.pixels.shape[-2:])
 
 
 def _bare_site(model: nn.Module, data: Data, layout: str | None, device: torch.device) -> Site:
@@ -164,11 +163,10 @@ def _bare_site(model: nn.Module, data: Data, layout: str | None, device: torch.d
 
 
 def _named_layer(model: nn.Module, name: str) -> MixerLayer:
-    known = [known for known, _ in model.named_modules() if known]
-    check_known("layer", name, known, f"{model_name(model)}: ")
+    check_known("layer", name, [known for known, _ in model.named_modules() if known], f"{model_name(model)}: ")
     try:
         return next((layer for layer in mixer_layers(model) if layer.name == name), MixerLayer(name, None, None))
-    except UserError:  # no mixers known by name: any module may be asked for
+    except UserError:  # a model without known mixers: any module may be asked for
         return MixerLayer(name, None, None)
 
 
@@ -184,23 +182,22 @@ def _placed_layer(model: nn.Module, stage: int, block: int) -> MixerLayer:
     return here[block]
 
 
-def _calls(model: nn.Module, images: Tensor, layers: Sequence[MixerLayer]) -> list[tuple[MixerLayer, tuple]]:
-    """Each layer with (function, args, kwargs) of the call that one pass through the model makes."""
+def _calls(model: nn.Module, images: Tensor, layers: Sequence[MixerLayer]) -> dict[str, tuple[Callable, tuple, dict]]:
+    """By layer (function, args, kwargs) of the call that one pass through the model makes."""
     calls, undo = {}, []
 
-    def recorded(name: str, function: Callable, args: tuple, kwargs: dict) -> None:
+    def record(name: str, function: Callable, args: tuple, kwargs: dict) -> None:
         if name in calls:
             raise UserError(f"{model_name(model)}: {name} is called more than once for an image")
         calls[name] = (function, args, kwargs)
 
-    for layer in layers:
-        module = model.get_submodule(layer.name)
-        owner = model.get_submodule(layer.name.rpartition(".")[0])
-        if layer.name.endswith("attn") and inspect.ismethod(getattr(owner, "_attn", None)):
-            undo.append(_spied(owner, layer.name, recorded))
+    for name in (layer.name for layer in layers):
+        owner = model.get_submodule(name.rpartition(".")[0])
+        if name.endswith("attn") and inspect.ismethod(getattr(owner, "_attn", None)):
+            undo.append(_spied(owner, name, record))
         else:
-            hook = module.register_forward_pre_hook(
-                lambda module, args, kwargs, name=layer.name: recorded(name, module, args, kwargs), with_kwargs=True
+            hook = model.get_submodule(name).register_forward_pre_hook(
+                lambda module, args, kwargs, name=name: record(name, module, args, kwargs), with_kwargs=True
             )
             undo.append(hook.remove)
     try:
@@ -212,15 +209,15 @@ def _calls(model: nn.Module, images: Tensor, layers: Sequence[MixerLayer]) -> li
     for layer in layers:
         if layer.name not in calls:
             raise UserError(f"{model_name(model)}: {layer.name} is not called for an image")
-    return [(layer, calls[layer.name]) for layer in layers]
+    return calls
 
 
-def _spied(owner: nn.Module, name: str, recorded: Callable) -> Callable[[], None]:
-    """Record calls of a block's `_attn`, which cuts windows, attends and puts them together; returns what undoes it."""
+def _spied(owner: nn.Module, name: str, record: Callable) -> Callable[[], None]:
+    """Record calls of a block's `_attn`, which cuts windows, attends and merges them; returns what undoes it."""
     method = owner._attn
 
     def spy(*args: Any, **kwargs: Any) -> Any:
-        recorded(name, method, args, kwargs)
+        record(name, method, args, kwargs)
         return method(*args, **kwargs)
 
     owner._attn = spy
@@ -229,20 +226,15 @@ def _spied(owner: nn.Module, name: str, recorded: Callable) -> Callable[[], None
 
 def _joined(calls: list[tuple]) -> tuple:
     """Calls of several batches as one."""
-    function, args, kwargs = calls[0]
+    function, args, _ = calls[0]
     if len(calls) == 1:
         return calls[0]
-    count = len(args[0])
 
-    def together(values: list) -> Any:
-        is_batch = isinstance(values[0], Tensor) and values[0].ndim and len(values[0]) == count
+    def together(*values: Any) -> Any:
+        is_batch = isinstance(values[0], Tensor) and values[0].ndim and len(values[0]) == len(args[0])
         return torch.cat(values) if is_batch else values[0]
 
-    return (
-        function,
-        tuple(together([call[1][i] for call in calls]) for i in range(len(args))),
-        {key: together([call[2][key] for call in calls]) for key in kwargs},
-    )
+    return function, *tree_map(together, *(call[1:] for call in calls))
 
 
 def _as_site(model: nn.Module, name: str, call: tuple, layout: str | None) -> Site:
@@ -262,11 +254,9 @@ def _as_site(model: nn.Module, name: str, call: tuple, layout: str | None) -> Si
 
 def _guess_layout(name: str, tokens: Tensor) -> str:
     first, second, third = tokens.shape[1:]
-    if second == third != first:
-        return "NCHW"
-    if first == second != third:
-        return "NHWC"
-    raise UserError(f"{name}: tokens {tuple(tokens.shape)} may be NHWC or NCHW; say so by `layout`")
+    if (first == second) == (second == third):
+        raise UserError(f"{name}: tokens {tuple(tokens.shape)} may be NHWC or NCHW; say so by `layout`")
+    return "NHWC" if first == second else "NCHW"
 
 
 def _sides(name: str, positions: int, args: tuple, kwargs: dict) -> tuple[int, int]:

@@ -1,18 +1,25 @@
-"""A model taken apart: which of its modules are the stem, the token mixers, the MLPs, the downsampling, the head."""
+"""A model in parts with roles (stem, token mixers, MLPs, downsampling, head), and one part at work by itself."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-REST = "rest"  # norms, layer scale, position embeddings; and all that the names do not tell
+from stm_lab.measure._batches import Data, as_images, device_of, input_size, model_name
+from stm_lab.pixels import Normalize
+from stm_lab.util.errors import UserError, check_known
+
+REST = "rest"  # norms, layer scale, position embeddings, and modules whose names say nothing
 ROLES = ("stem", "mixers", "MLPs", "downsampling", "head", REST)
-OUTSIDE = ""  # the stage of what is in none: stem and head
+OUTSIDE = ""  # the stage of stem and head
 
-# What the modules of our backbone and of timm's models are called. The outermost name that is known decides.
+# Names of modules in our backbone and in timm's models. The outermost known name decides.
 _ANYWHERE = {
     "mixers": ("mixer", "token_mixer", "attn", "attention", "attn_block", "attn_grid", "conv_dw", "mlp_tokens"),
     "MLPs": ("mlp", "ffn", "channel_mixer", "mlp_channels"),
@@ -36,9 +43,9 @@ class Unit:
 
 
 def units(model: nn.Module) -> list[Unit]:
-    """The model in units, in its order: together they hold each parameter and each operation once.
+    """The units of a model in its order; together they hold each parameter and each operation once.
 
-    A stage is called as timm's `feature_info` calls it; a model without that has none.
+    Stages have the names of timm's `feature_info`; a model without it has none.
     """
     stages = [info["module"] for info in getattr(model, "feature_info", ())]
     return list(_walk("", model, stages))
@@ -65,32 +72,122 @@ def _role(name: str) -> str | None:
     return next((role for part in parts for role, names in _ANYWHERE.items() if part in names), None)
 
 
-def of_units(parts: Iterable[Unit], total: Callable[[str], int]) -> list[int]:
-    """A number for each unit, given that of whole modules by name ("" is the model): no unit counts its children."""
-    return [
-        total(unit.name) - sum(total(f"{unit.name}.{child}".lstrip(".")) for child in _children(unit)) for unit in parts
-    ]
+def gathered(parts: Iterable[Any], by: str, how: Mapping[str, Callable]) -> list[dict[str, Any]]:
+    """One row for each role ("role", in the order of `ROLES`) or for each stage and role ("stage", in the model's).
 
-
-def _children(unit: Unit) -> list[str]:
-    return (
-        [name for name, child in unit.module.named_children() if not isinstance(child, nn.Identity)] if unit.own else []
-    )
-
-
-def gathered(parts: Iterable[Any], by: tuple[str, ...], how: Mapping[str, Callable]) -> list[dict[str, Any]]:
-    """One row for each stage and role (or one of them), in the order of the model, roles in that of `ROLES`.
-
-    parts: dataclasses with a stage, a role and numbers. how: what makes one number of several, by the number's name;
-    it is None where one of them is.
+    parts: dataclasses with a stage, a role and numbers. how: by the number's name, what makes one of several; the
+    result is None where one of them is. Raises UserError for another `by`.
     """
+    check_known("by", by, ("role", "stage"))
+    keys = ("stage", "role") if by == "stage" else ("role",)
     groups: dict[tuple, list[Any]] = {}
     for part in parts:
-        groups.setdefault(tuple(getattr(part, key) for key in by), []).append(part)
-    keys = sorted(groups, key=lambda key: ROLES.index(key[-1])) if by == ("role",) else list(groups)
+        groups.setdefault(tuple(getattr(part, key) for key in keys), []).append(part)
     rows = []
-    for key in keys:
-        values = {name: [getattr(part, name) for part in groups[key]] for name in how}
+    for group in groups if by == "stage" else sorted(groups, key=lambda key: ROLES.index(key[0])):
+        values = {name: [getattr(part, name) for part in groups[group]] for name in how}
         numbers = {name: None if None in values[name] else combine(values[name]) for name, combine in how.items()}
-        rows.append(dict(zip(by, key, strict=True)) | numbers)
+        rows.append(dict(zip(keys, group, strict=True)) | numbers)
     return rows
+
+
+# ---- a model, or one unit of it, at work: for time and memory --------------------------------------------------------
+
+
+class Ready(NamedTuple):
+    """A copy of the model on the device, and one normalised batch (B, 3, H, W)."""
+
+    model: nn.Module
+    images: Tensor
+    device: torch.device
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What every result says of how it was measured."""
+        return {
+            "model": model_name(self.model),
+            "device": str(self.device),
+            "batch_size": len(self.images),
+            "image_size": tuple(self.images.shape[-2:]),
+        }
+
+
+def prepared(
+    model: nn.Module,
+    data: Data | None,
+    device: str | torch.device | None,
+    batch_size: int,
+    image_size: int | None,
+    seconds: float = 1.0,
+) -> Ready:
+    """The first images of `data`, repeated to one batch; without data, noise of `image_size` or the model's own size.
+
+    Raises UserError for an unknown device, data that are no images, batch_size < 1 and seconds <= 0.
+    """
+    if batch_size < 1 or not seconds > 0:
+        raise UserError(f"batch_size = {batch_size}, seconds = {seconds}: expected batch_size >= 1 and seconds > 0")
+    if data is None:
+        height, width = (image_size, image_size) if image_size else input_size(model)
+        data = torch.rand(batch_size, 3, height, width, generator=torch.Generator().manual_seed(0))
+    pixels = as_images(data, model, image_size, limit=batch_size).pixels
+    pixels = pixels[torch.arange(batch_size) % len(pixels)]
+    device = device_of(model, device)
+    return Ready(copy.deepcopy(model).to(device), Normalize(model, device)(pixels), device)
+
+
+def inputs_of_units(model: nn.Module, images: Tensor) -> list[tuple[Unit, tuple]]:
+    """Each unit with a role that one pass calls, and its positional inputs, without a graph."""
+    caught: dict[str, tuple] = {}
+    parts = [unit for unit in units(model) if unit.role != REST]
+
+    def catch(name: str) -> Callable[[nn.Module, tuple], None]:
+        def before(_: nn.Module, args: tuple) -> None:
+            caught.setdefault(name, args)
+
+        return before
+
+    hooks = [unit.module.register_forward_pre_hook(catch(unit.name)) for unit in parts]
+    try:
+        with torch.no_grad():
+            model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [(unit, caught[unit.name]) for unit in parts if unit.name in caught]
+
+
+def step_of(module: nn.Module, args: tuple, training: bool, loss: Callable | None = None) -> Callable[[], None]:
+    """One call of a module: forward without gradients or, with `training`, forward and backward.
+
+    loss: from the output, what the backward pass starts from, a number. Without it the gradient of the output is 1
+    everywhere, and the inputs get gradients, too.
+    """
+    in_place = getattr(module, "inplace", False)  # then it gets a copy to overwrite
+
+    def called(given: tuple) -> Any:
+        return module(*tree_map_only(Tensor, torch.clone, given) if in_place else given)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            called(args)
+
+    def forward_backward() -> None:
+        module.zero_grad()
+        if loss is not None:
+            out = loss(called(args))
+        else:
+            outputs = tree_leaves(called(tree_map_only(Tensor, _leaf, args)))
+            out = next(part for part in outputs if isinstance(part, Tensor))
+        if out.requires_grad:  # otherwise there is nothing to learn
+            out.backward(torch.ones_like(out))
+
+    return forward_backward if training else forward
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_(tensor.is_floating_point())
+
+
+def whole_step(ready: Ready, training: bool) -> Callable[[], None]:
+    """`step_of` the model on its images; the loss is the mean square of the output."""
+    return step_of(ready.model, (ready.images,), training, lambda out: out.float().square().mean())

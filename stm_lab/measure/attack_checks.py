@@ -7,24 +7,21 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stm_lab.measure._batches import Data, as_images, evaluating, model_name
+from stm_lab.measure._batches import Data, Images, See, as_images, model_name, rows_of
 from stm_lab.measure.attack import (
     NORMS,
     Budget,
-    See,
     adversarial_accuracy,
     adversarial_examples,
-    batches_on,
     direction,
     losses_of,
     random_points,
-    sight,
+    seen_batches,
     uphill,
 )
 from stm_lab.util.errors import UserError, check_known
@@ -32,8 +29,8 @@ from stm_lab.util.errors import UserError, check_known
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that holds for an attack that works: `passed` (None: not looked at), and what was `found`, in words
-    and in `numbers` (accuracies in percent)."""
+    """One thing that holds for an attack that works: `passed` (None: not tried), and what was `found`, in words and in
+    `numbers` (accuracies in percent)."""
 
     name: str
     expected: str
@@ -62,7 +59,7 @@ class AttackChecks:
 
     def rows(self) -> list[dict]:
         """One row a check."""
-        shared = {"model": self.model, "images": self.images, "norm": self.budget.norm, "epsilon": self.epsilon}
+        (shared,) = rows_of(self, "model images", norm=self.budget.norm, epsilon=self.epsilon)
         return [
             {**shared, "check": c.name, "expected": c.expected, "passed": c.passed, "found": c.found, **c.numbers}
             for c in self.checks
@@ -85,25 +82,24 @@ def attack_checks(
     image_size: int | None = None,
     seed: int = 0,
 ) -> AttackChecks:
-    """Attack in ways whose order is known beforehand, and see whether the numbers come in that order.
+    """Attack in ways whose order is known beforehand, and check that the numbers come in that order.
 
     A model that hides its gradient looks robust to an attack that follows it (Athalye et al. 2018, arXiv 1802.00420).
-    The signs are those that they and Carlini et al. 2019 (arXiv 1902.06705, section 5) tell to look for. Each attack is
-    made anew, and none takes over what another has found. Passing proves nothing; failing says that the accuracy
-    under this attack is not that of the model. Shares of images are compared with one image's tolerance.
+    The checks are those that they and Carlini et al. 2019 (arXiv 1902.06705, section 5) recommend. Each attack is made
+    anew, without using what another has found. Passing proves nothing; failing says that the accuracy under this attack
+    is not that of the model. Shares of images are compared with one image's tolerance.
 
-    A model whose logits are multiplied by a positive number gives the same answers, so its accuracy under attack must
-    be the same. Cross-entropy does not see it so: small logits make it follow all classes alike, and with large ones
-    the softmax rounds to 1, where the gradient is lost. So PGD is compared with an attack of the margin, the best wrong
-    logit minus the right one, whose direction does not depend on the scale; AutoAttack has its DLR loss for the same
-    reason (Croce and Hein 2020, arXiv 2003.01690). Of outputs that are probabilities the margin of logarithms is
-    taken, and no right answer may have a softmax, or a probability, of exactly 1.
+    Accuracy under attack must not depend on a positive factor of the logits. Cross-entropy does: with small logits it
+    follows all classes alike, and with large ones the softmax rounds to 1, where the gradient is lost. So PGD is
+    compared with an attack of the margin, the best wrong logit minus the right one, whose direction does not depend on
+    the scale (the reason for AutoAttack's DLR loss: Croce and Hein 2020, arXiv 2003.01690), and no right answer may
+    have a softmax of exactly 1. For outputs that are probabilities the margin is that of their logarithms.
 
     Args:
         epsilon: above 0, in 1/255 of the pixel range. steps, restarts: of the PGD that is checked.
         tries: random points of noise, an image each.
         other: a model of the same classes, whose attacks are then tried on `model`.
-        limit: the first so many images of `data`; None takes all.
+        limit: the largest number of images of `data`, from the first on; None takes all.
         The rest as for `adversarial_accuracy`.
 
     Raises:
@@ -114,36 +110,44 @@ def attack_checks(
     reach = 255 if norm == "linf" else 255 * math.sqrt(images.pixels[0].numel())
     if not 0 < epsilon <= reach / 2:
         raise UserError(f"epsilon = {epsilon}: expected a number above 0, at most {reach / 2:.0f}, in 1/255 ({norm})")
-    given = images.pixels if images.labels is None else (images.pixels, images.labels)
+    given = images.pixels if images.labels is None else images
     shared = {"norm": norm, "device": device, "batch_size": batch_size, "seed": seed}
-    attacked = partial(adversarial_accuracy, model, given, **shared)
 
-    def left(at: float = epsilon, **how) -> float:
-        return float(attacked(epsilons=[at], **{"steps": steps, "restarts": restarts, **how}).accuracy[0])
+    def left(at: float = epsilon, **how: object) -> float:
+        """Percent of the images that PGD leaves, or another attack."""
+        how = {"steps": steps, "restarts": restarts, **shared, **how}
+        return float(adversarial_accuracy(model, given, epsilons=[at], **how).accuracy[0])
 
     examples = adversarial_examples(model, given, epsilon=epsilon, steps=steps, restarts=restarts, **shared)
     noise = adversarial_examples(model, given, attack="noise", epsilon=epsilon, restarts=tries, **shared)
-    count = len(images.pixels)
-    one, pgd, clean = 100 / count + 1e-9, left(), left(0)
-    certain, are_probabilities = _certainty(model, given, device, batch_size, seed)
+    one, pgd = 100 / len(images.pixels) + 1e-9, left()  # one image, in percent
+    unbounded = left(reach)
+    by_epsilon = {0: left(0), epsilon / 2: left(epsilon / 2), epsilon: pgd, 2 * epsilon: left(2 * epsilon)}
+    certain, are_probabilities = _certainty(model, images, device, batch_size, seed)
     with _logarithms(model) if are_probabilities else nullcontext():
         margin = left(loss="margin")
     checks = (
         _loss_grows(examples.loss_by_step),
-        _falls_to_zero(left(reach), reach),
-        _larger_is_stronger({at: left(at) for at in (epsilon / 2, 2 * epsilon)} | {epsilon: pgd}, clean, one),
+        Check(
+            "accuracy falls to zero",
+            f"no answer stands when any image is allowed (epsilon {reach:.0f}/255)",
+            unbounded == 0,
+            f"{unbounded:.1f}% stand",
+            {"accuracy_unbounded": unbounded},
+        ),
+        _larger_is_stronger(by_epsilon, one),
         _against("fgsm", left(attack="fgsm", restarts=1), pgd, one),
         _against("more", left(steps=2 * steps, restarts=2 * restarts), pgd, max(2.0, one)),
         _is_not_saturated(margin, pgd, one, certain, are_probabilities),
         _noise_is_weaker(left(attack="noise", restarts=tries), pgd, examples.loss_by_step, noise.loss_by_step),
         _against("transfer", None if other is None else left(source=other), pgd, one),
-        _gradient_is_true(*_slopes(model, given, device, batch_size, seed)),
+        _gradient_is_true(*_slopes(model, images, device, batch_size, seed)),
     )
     return AttackChecks(
         model=model_name(model),
         budget=examples.budget,
         epsilon=float(epsilon),
-        images=count,
+        images=len(images.pixels),
         checks=checks,
         loss_by_step=examples.loss_by_step.mean(0),
     )
@@ -162,29 +166,20 @@ def _loss_grows(losses: np.ndarray) -> Check:
     )
 
 
-def _falls_to_zero(unbounded: float, reach: float) -> Check:
-    return Check(
-        "accuracy falls to zero",
-        f"no answer stands when any image is allowed (epsilon {reach:.0f}/255)",
-        unbounded == 0,
-        f"{unbounded:.1f}% stand",
-        {"accuracy_unbounded": unbounded},
-    )
-
-
-def _larger_is_stronger(by_epsilon: dict[float, float], clean: float, one: float) -> Check:
-    ordered = [clean, *(by_epsilon[epsilon] for epsilon in sorted(by_epsilon))]
-    said = ", ".join(f"{by_epsilon[epsilon]:.1f}% at {epsilon:g}/255" for epsilon in sorted(by_epsilon))
+def _larger_is_stronger(by_epsilon: dict[float, float], one: float) -> Check:
+    """by_epsilon: accuracies, the first without attack, in ascending order of epsilon."""
+    (_, clean), *attacked = by_epsilon.items()
+    said = ", ".join(f"{accuracy:.1f}% at {epsilon:g}/255" for epsilon, accuracy in attacked)
     return Check(
         "larger epsilon is stronger",
         "accuracy does not rise with epsilon, each attacked anew",
-        all(later <= earlier + one for earlier, later in itertools.pairwise(ordered)),
+        all(later <= earlier + one for earlier, later in itertools.pairwise(by_epsilon.values())),
         f"{clean:.1f}% without attack, {said}",
-        {"accuracy_clean": clean, **{f"accuracy_at_{epsilon:g}": value for epsilon, value in by_epsilon.items()}},
+        {"accuracy_clean": clean, **{f"accuracy_at_{epsilon:g}": accuracy for epsilon, accuracy in attacked}},
     )
 
 
-# What PGD is held against: the check's name, what is expected, and what the other attack is called.
+# What PGD is compared with: the check's name, what is expected, and the name of the other attack.
 _RIVALS = {
     "fgsm": ("many steps beat one", "PGD leaves no more than FGSM", "FGSM"),
     "more": (
@@ -221,37 +216,6 @@ def _is_not_saturated(margin: float, pgd: float, slack: float, certain: float, a
     )
 
 
-def _certainty(
-    model: nn.Module, data: Data, device: str | torch.device | None, batch_size: int, seed: int
-) -> tuple[float, bool]:
-    """Percent of the right answers whose softmax is 1, to the last bit: there cross-entropy has lost its gradient.
-
-    And whether the outputs are probabilities already: then they are looked at as they are.
-    """
-    images = as_images(data, model)
-    outputs, right = [], []
-    with evaluating(model, device, seed) as device, torch.no_grad():
-        sees = sight(model, device)
-        for pixels, labels in batches_on(model, sees, images, device, batch_size):
-            outputs.append(sees(pixels))
-            right.append(outputs[-1].argmax(1) == labels)
-    logits, is_right = torch.cat(outputs), torch.cat(right)
-    are_probabilities = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
-    shares = logits if are_probabilities else logits.softmax(1)
-    certain = shares[is_right].amax(1) == 1
-    return 100 * float(certain.sum()) / max(1, len(certain)), are_probabilities
-
-
-@contextmanager
-def _logarithms(model: nn.Module) -> Iterator[None]:
-    """In here the model gives the logarithms of its probabilities, which are logits of the same answers."""
-    handle = model.register_forward_hook(lambda *call: call[-1].clamp(min=torch.finfo(call[-1].dtype).tiny).log())
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def _noise_is_weaker(accuracy: float, pgd: float, attacked: np.ndarray, noise: np.ndarray) -> Check:
     """attacked: (N, R, steps + 1) and noise: (N, tries, 1) cross-entropies."""
     beaten = 100 * float((noise.max((1, 2)) > attacked.max((1, 2))).mean())
@@ -279,26 +243,43 @@ def _gradient_is_true(predicted: np.ndarray, seen: np.ndarray) -> Check:
     )
 
 
-def _slopes(
-    model: nn.Module, data: Data, device: str | torch.device | None, batch_size: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _certainty(model: nn.Module, images: Images, *how: object) -> tuple[float, bool]:
+    """Percent of the right answers whose softmax is exactly 1, where cross-entropy has lost its gradient; and whether
+    the outputs are probabilities already, which are then compared with 1 themselves. how: as `seen_batches` takes it.
+    """
+    found = [(logits, logits.argmax(1) == labels) for *_, labels, logits in seen_batches(model, images, *how)]
+    logits, is_right = (torch.cat(part) for part in zip(*found, strict=True))
+    are_probabilities = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+    shares = logits if are_probabilities else logits.softmax(1)
+    certain = shares[is_right].amax(1) == 1
+    return 100 * float(certain.sum()) / max(1, len(certain)), are_probabilities
+
+
+@contextmanager
+def _logarithms(model: nn.Module) -> Iterator[None]:
+    """Within, the model gives the logarithms of its probabilities, which are logits of the same answers."""
+    handle = model.register_forward_hook(lambda *call: call[-1].clamp(min=torch.finfo(call[-1].dtype).tiny).log())
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _slopes(model: nn.Module, images: Images, *how: object) -> tuple[np.ndarray, np.ndarray]:
     """The loss's slope along its gradient, per unit of pixel length: the gradient's length, and the central difference
-    over a step that should change the loss by 0.04 in all; both (N,)."""
-    images = as_images(data, model)
-    predicted, seen = [], []
-    with evaluating(model, device, seed) as device, torch.enable_grad():
-        sees = sight(model, device)
-        for pixels, labels in batches_on(model, sees, images, device, batch_size):
-            gradient, _ = uphill(sees, pixels, labels, "cross_entropy")
-            slope = gradient.flatten(1).norm(dim=1)
-            far = math.sqrt(pixels[0].numel()) / 255  # where the loss is flat, one 255th in every value
-            half = (0.02 / slope.clamp(min=1e-30)).clamp(max=far)[:, None, None, None]
-            way = half * direction(gradient, "l2")
-            with torch.no_grad():
-                above, below = (losses_of(sees(pixels + sign * way), labels, "cross_entropy") for sign in (1, -1))
-            predicted.append(slope.cpu())
-            seen.append(((above - below) / (2 * half.flatten())).cpu())
-    return torch.cat(predicted).double().numpy(), torch.cat(seen).double().numpy()
+    over a step that should change the loss by 0.04 in all; both (N,). how: as `seen_batches` takes it."""
+    found = []
+    for sees, _, pixels, labels, _ in seen_batches(model, images, *how):
+        gradient, _ = uphill(sees, pixels, labels, "cross_entropy")
+        slope = gradient.flatten(1).norm(dim=1)
+        far = math.sqrt(pixels[0].numel()) / 255  # where the loss is flat, one 255th in every value
+        half = (0.02 / slope.clamp(min=1e-30)).clamp(max=far)[:, None, None, None]
+        way = half * direction(gradient, "l2")
+        with torch.no_grad():
+            above, below = (losses_of(sees(pixels + sign * way), labels, "cross_entropy") for sign in (1, -1))
+        found.append((slope.cpu(), ((above - below) / (2 * half.flatten())).cpu()))
+    predicted, seen = (torch.cat(part).double().numpy() for part in zip(*found, strict=True))
+    return predicted, seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,12 +296,8 @@ class LossSurface:
 
     def rows(self) -> list[dict]:
         """One row a point."""
-        shared = {"model": self.model, "norm": self.norm, "epsilon": self.epsilon, "images": self.images}
-        return [
-            {**shared, "random": float(b), "gradient": float(a), "loss": float(self.loss[i, j])}
-            for i, b in enumerate(self.offsets)
-            for j, a in enumerate(self.offsets)
-        ]
+        random, gradient = (grid.ravel() for grid in np.meshgrid(self.offsets, self.offsets, indexing="ij"))
+        return rows_of(self, "model norm epsilon images", random=random, gradient=gradient, loss=self.loss.ravel())
 
 
 def loss_surface(
@@ -350,18 +327,13 @@ def loss_surface(
     images = as_images(data, model, image_size, limit)
     offsets = np.linspace(-1, 1, points)
     total = torch.zeros(points, points, dtype=torch.float64)
-    done = 0
-    with evaluating(model, device, seed) as device, torch.enable_grad():
-        sees = sight(model, device)
-        for pixels, labels in batches_on(model, sees, images, device, batch_size):
-            gradient, _ = uphill(sees, pixels, labels, "cross_entropy")
-            along = epsilon / 255 * direction(gradient, norm)
-            places = torch.arange(done, done + len(pixels))
-            aside = epsilon / 255 * random_points(places, pixels, norm, 0, seed, edge=True)
-            total += _plane(sees, pixels, labels, along, aside, offsets)
-            done += len(pixels)
-    loss = (total / done).numpy()
-    return LossSurface(model_name(model), norm, float(epsilon), done, offsets, loss)
+    for sees, places, pixels, labels, _ in seen_batches(model, images, device, batch_size, seed):
+        gradient, _ = uphill(sees, pixels, labels, "cross_entropy")
+        along = epsilon / 255 * direction(gradient, norm)
+        aside = epsilon / 255 * random_points(places, pixels, norm, 0, seed, edge=True)
+        total += _plane(sees, pixels, labels, along, aside, offsets)
+    loss = (total / len(images.pixels)).numpy()
+    return LossSurface(model_name(model), norm, float(epsilon), len(images.pixels), offsets, loss)
 
 
 @torch.no_grad()

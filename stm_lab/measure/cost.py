@@ -1,6 +1,6 @@
 """What does a model cost on paper: parameters; multiply-adds, by operator, by formula, and as the paper prints them.
 
-What it costs on a machine is measured by `throughput` and `memory`.
+`throughput` and `memory` measure what it costs on a machine.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stm_lab.measure._batches import Data, as_images, input_size, model_name
-from stm_lab.measure._units import OUTSIDE, REST, Unit, gathered, of_units, units
+from stm_lab.measure._units import OUTSIDE, REST, gathered, units
 from stm_lab.util.errors import check_known
 
 OWN = "(own)"  # what belongs to the model itself and to none of its parts: a class token, a product in its forward
@@ -29,8 +29,8 @@ COUNTS = ("parameters", "macs", "macs_fvcore", "macs_formula")
 class PartCost:
     """One part of a model, by its name in the model: parameters, and multiply-adds for one image.
 
-    `macs_fvcore` and `macs_formula` are as in `Cost`. Of a layer: `stage`, its stage by timm's name for it, empty
-    outside of stages; and `role`, one of stem, mixers, MLPs, downsampling, head and rest.
+    `macs_fvcore` and `macs_formula` are as in `Cost`. `stage` and `role` are set for layers: timm's name for the stage,
+    empty outside of stages; and stem, mixers, MLPs, downsampling, head or rest.
     """
 
     name: str
@@ -47,13 +47,13 @@ class Cost:
     """Counts for one image of `image_size` (height, width in pixels); 1 MAC = one multiplication and one addition.
 
     Attributes:
-        parameters: numbers that are learned.
+        parameters: learned numbers.
         macs: multiply-adds of convolutions and matrix products, as torch's counter sees them in a forward pass.
-        macs_fvcore: the same and fvcore's charge for norms, pooling and sampling, which is what the paper prints.
+        macs_fvcore: the same plus fvcore's charge for norms, pooling and sampling, which is what the paper prints.
         macs_formula: multiply-adds by formula: a mixer's `macs(H, W)`, and those of convolutions and linear layers;
-            None where products are made by something that has no formula (attention of timm's models, say).
-        parts: the model's children, those of its stages for a list of stages; they add up to the whole.
-        layers: the finest units, each with its stage and its role; they add up, too.
+            None where a module without a formula makes products (attention of timm's models, say).
+        parts: the model's children, or those of its list of stages; they add up to the whole.
+        layers: the finest units, each with its stage and its role; they also add up to the whole.
     """
 
     model: str
@@ -69,15 +69,14 @@ class Cost:
         """One row a part, the last one the total. `by`: "part"; "layer", the units by name; "role", that is, stem,
         mixers, MLPs, downsampling, head and rest; "stage", each role of each stage. Raises UserError for another."""
         check_known("by", by, ("part", "layer", "role", "stage"), "Cost.rows: ")
-        total = {"model": self.model, "part": "total", **{name: getattr(self, name) for name in COUNTS}}
-        if by in ("part", "layer"):
+        if by in ("role", "stage"):
+            grouped = gathered(self.layers, by, dict.fromkeys(COUNTS, sum))
+            rows = [{"part": " ".join(filter(None, (row.get("stage"), row["role"]))), **row} for row in grouped]
+        else:
             parts = self.parts if by == "part" else self.layers
             rows = [{"part": part.name, **{name: getattr(part, name) for name in COUNTS}} for part in parts]
-        else:
-            how = dict.fromkeys(COUNTS, sum)
-            grouped = gathered(self.layers, ("stage", "role") if by == "stage" else ("role",), how)
-            rows = [{"part": " ".join(filter(None, (row.get("stage"), row["role"]))), **row} for row in grouped]
-        return [{"model": self.model, **row} for row in rows] + [total]
+        rows.append({"part": "total", **{name: getattr(self, name) for name in COUNTS}})
+        return [{"model": self.model, **row} for row in rows]
 
     def __str__(self) -> str:
         height, width = self.image_size
@@ -92,11 +91,11 @@ def cost(model: nn.Module, data: Data | None = None, *, image_size: int | tuple[
     """Count parameters and multiply-adds, in all, by part and by layer. Runs nothing: a copy without storage is traced.
 
     `macs` are those of convolutions and matrix products, attention's among them (q.k and weights.v, which counters miss
-    where a fused kernel computes them: plain products are asked for here); norms, activations, softmax, pooling and
-    deformable sampling are not counted. It is `macs_torch_flopcounter` of published tables' scripts: half of what
-    torch's FlopCounterMode calls FLOPs. The paper (arXiv 2211.05781) prints fvcore's total, `macs_fvcore`: 5 more for
-    each element of a layer or group norm (4 without scale and shift), 2 of a batch norm (1), 1 for each element that is
-    averaged over the whole map, 4 for each value that is sampled bilinearly.
+    in a fused kernel: plain products are asked for here); norms, activations, softmax, pooling and deformable sampling
+    are not counted. It is `macs_torch_flopcounter` of published tables' scripts: half of what torch's FlopCounterMode
+    calls FLOPs. The paper (arXiv 2211.05781) prints fvcore's total, `macs_fvcore`: 5 more for each element of a layer
+    or group norm (4 without scale and shift), 2 of a batch norm (1), 1 for each element that is averaged over the whole
+    map, 4 for each value that is sampled bilinearly.
 
     image_size: one number or (height, width); default: that of the images in `data`, without data the model's own.
     Raises UserError for data that are no images.
@@ -107,82 +106,69 @@ def cost(model: nn.Module, data: Data | None = None, *, image_size: int | tuple[
         image_size = tuple(as_images(data, model, limit=1).pixels.shape[-2:])
     height, width = image_size or input_size(model)
 
-    shadow = _without_storage(model).eval()
-    dtype = next((p.dtype for p in model.parameters()), torch.float32)
-    image = torch.empty(1, 3, height, width, dtype=dtype, device="meta")
-    counter = FlopCounterMode(display=False, custom_mapping=_FVCORE)
-    with _formulas(shadow) as formulas, torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        shadow(image)
-    counts = _Counts(model, shadow, counter, formulas)
-
-    parts = [counts.part(name, name) for name in _parts(model)]
-    whole, together = counts.part("", OWN), {name: sum(getattr(p, name) for p in parts) for name in COUNTS[:3]}
-    own = {name: getattr(whole, name) - together[name] for name in together}
-    if any(own.values()):
-        parts.insert(0, PartCost(OWN, **own, macs_formula=0 if own["macs"] == 0 else None))
+    counts = _Counts(model, height, width)
+    whole, parts = counts.part(""), [counts.part(name) for name in _parts(model)]
+    own = [getattr(whole, name) - sum(getattr(part, name) for part in parts) for name in COUNTS[:3]]
+    if any(own):
+        parts.insert(0, PartCost(OWN, *own, macs_formula=None if own[1] else 0))
+    layers = [layer for layer in counts.layers() if layer.parameters or layer.macs_fvcore]
     return Cost(
-        model_name(model),
-        (height, width),
-        whole.parameters,
-        whole.macs,
-        tuple(parts),
-        whole.macs_fvcore,
-        whole.macs_formula,
-        tuple(counts.layers()),
+        **{name: getattr(whole, name) for name in COUNTS},
+        model=model_name(model),
+        image_size=(height, width),
+        parts=tuple(parts),
+        layers=tuple(layers),
     )
 
 
 class _Counts:
-    """What was counted, by the names of modules; "" is the model."""
+    """The costs of a model's modules by their names; "" is the model."""
 
-    def __init__(self, model: nn.Module, shadow: nn.Module, counter: FlopCounterMode, formulas: dict[str, int]):
+    def __init__(self, model: nn.Module, height: int, width: int):
+        shadow = _without_storage(model).eval()
+        dtype = next((p.dtype for p in model.parameters()), torch.float32)
+        image = torch.empty(1, 3, height, width, dtype=dtype, device="meta")
+        counter = FlopCounterMode(display=False, custom_mapping=_FVCORE)
+        with _formulas(shadow) as self._formulas, torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            shadow(image)
+        self._model, self._modules = model, dict(model.named_modules())
+        self._counted: dict[str, tuple[int, int]] = {}  # multiply-adds, fvcore's charges
         root = type(shadow).__name__
-        self._model, self._modules, self._formulas = model, dict(model.named_modules()), formulas
-        self._macs, self._charges = {}, {}
         for name, by_operator in counter.get_flop_counts().items():
-            name = "" if name == "Global" else name.removeprefix(f"{root}.") if name != root else None
-            if name is not None:
-                charged = sum(flops for operator, flops in by_operator.items() if operator in _CHARGED)
-                self._macs[name] = (sum(by_operator.values()) - charged) // 2
-                self._charges[name] = charged
+            if name != root:  # the model stands under "Global", too
+                charged = sum(flops for operator, flops in by_operator.items() if operator in _FVCORE)
+                name = "" if name == "Global" else name.removeprefix(f"{root}.")
+                self._counted[name] = ((sum(by_operator.values()) - charged) // 2, charged)
 
-    def parameters(self, name: str) -> int:
-        return sum(parameter.numel() for parameter in self._modules[name].parameters())
+    def _of(self, name: str) -> tuple[int, int]:
+        """Multiply-adds and charges; a list of modules, which is never called itself, has the sum of theirs."""
+        if name in self._counted:
+            return self._counted[name]
+        children = [self._of(f"{name}.{child}".lstrip(".")) for child, _ in self._modules[name].named_children()]
+        return sum(macs for macs, _ in children), sum(charged for _, charged in children)
 
-    def macs(self, name: str) -> int:
-        return self._total(self._macs, name)
-
-    def fvcore(self, name: str) -> int:
-        return self.macs(name) + self._total(self._charges, name)
-
-    def _total(self, counted: dict[str, int], name: str) -> int:
-        """Of a list of modules, which is never called itself, the sum of theirs."""
-        if name in counted:
-            return counted[name]
-        children = self._modules[name].named_children()
-        return sum(self._total(counted, f"{name}.{child}".lstrip(".")) for child, _ in children)
-
-    def formula(self, name: str) -> int | None:
-        """By formula; None if the counter found products in here that none of the formulas is about."""
+    def _formula(self, name: str, macs: int) -> int | None:
+        """By formula; None if the counter found products in here that belong to none of the formulas."""
         inside = [n for n in self._formulas if n == name or n.startswith(f"{name}." if name else "")]
-        is_all = sum(map(self.macs, inside)) == self.macs(name)
+        is_all = sum(self._of(n)[0] for n in inside) == macs
         return sum(self._formulas[n] for n in inside) if is_all else None
 
-    def part(self, name: str, called: str) -> PartCost:
-        return PartCost(called, self.parameters(name), self.macs(name), self.fvcore(name), self.formula(name))
+    def part(self, name: str) -> PartCost:
+        macs, charged = self._of(name)
+        parameters = sum(parameter.numel() for parameter in self._modules[name].parameters())
+        return PartCost(name, parameters, macs, macs + charged, self._formula(name, macs))
 
     def layers(self) -> Iterator[PartCost]:
-        parts = units(self._model)
-        counted = zip(*(of_units(parts, total) for total in (self.parameters, self.macs, self.fvcore)), strict=True)
-        for unit, (parameters, macs, fvcore) in zip(parts, counted, strict=True):
-            if parameters or fvcore:
-                formula = self._formula_of(unit, macs)
-                yield PartCost(unit.name or OWN, parameters, macs, fvcore, formula, unit.stage, unit.role)
-
-    def _formula_of(self, unit: Unit, macs: int) -> int | None:
-        if unit.own:
-            return 0 if macs == 0 else None
-        return self.formula(unit.name)
+        """The units; of those that only hold others, what is not theirs."""
+        for unit in units(self._model):
+            counts = asdict(self.part(unit.name))
+            if unit.own:
+                held = unit.module.named_children()
+                for child in [name for name, module in held if not isinstance(module, nn.Identity)]:
+                    theirs = self.part(f"{unit.name}.{child}".lstrip("."))
+                    counts |= {name: counts[name] - getattr(theirs, name) for name in COUNTS[:3]}
+                counts["macs_formula"] = None if counts["macs"] else 0
+            yield PartCost(**counts | {"name": unit.name or OWN, "stage": unit.stage, "role": unit.role})
 
 
 # ---- fvcore's charges: what its operators' handlers add, by aten operator (fvcore/nn/jit_handles.py) -----------------
@@ -204,14 +190,6 @@ def _averaged(x: torch.Size, dims: object = None, *_: object, out_shape: object 
     return math.prod(x) if over in ({2, 3}, {1, 2}) else 0
 
 
-def _pooled(x: torch.Size, *_: object, out_shape: object = None, **__: object) -> int:
-    return math.prod(x)
-
-
-def _sampled(*_: object, out_shape: torch.Size = None, **__: object) -> int:
-    return 4 * math.prod(out_shape)
-
-
 _ATEN = torch.ops.aten
 _FVCORE = {
     _ATEN.native_layer_norm: _normed(5),
@@ -219,10 +197,9 @@ _FVCORE = {
     _ATEN.native_batch_norm: _normed(2),
     _ATEN._native_batch_norm_legit_no_training: _normed(2),
     _ATEN.mean: _averaged,
-    _ATEN._adaptive_avg_pool2d: _pooled,
-    _ATEN.grid_sampler_2d: _sampled,
+    _ATEN._adaptive_avg_pool2d: lambda x, *_, **__: math.prod(x),
+    _ATEN.grid_sampler_2d: lambda *_, out_shape, **__: 4 * math.prod(out_shape),
 }
-_CHARGED = frozenset(_FVCORE)
 
 
 # ---- formulas --------------------------------------------------------------------------------------------------------
@@ -232,33 +209,26 @@ _CHARGED = frozenset(_FVCORE)
 def _formulas(shadow: nn.Module) -> Iterator[dict[str, int]]:
     """Multiply-adds by formula, by the names of modules, filled while the model runs on one image.
 
-    A mixer's own formula stands for all that is inside of it.
+    A mixer's own formula covers all modules inside it.
     """
     found: dict[str, int] = {}
 
-    def mixer(name: str, module: nn.Module):
-        def before(_: nn.Module, args: tuple) -> None:
-            _, height, width, _ = args[0].shape  # tokens (B, H, W, C)
-            found[name] = found.get(name, 0) + module.macs(height, width)
+    def noted(name: str, has_formula: bool):
+        def after(module: nn.Module, args: tuple, out: torch.Tensor) -> None:
+            # of a mixer, on tokens (B, H, W, C); of a convolution or linear layer
+            macs = module.macs(*args[0].shape[1:3]) if has_formula else out.numel() * module.weight[0].numel()
+            found[name] = found.get(name, 0) + macs
 
-        return module.register_forward_pre_hook(before)
-
-    def layer(name: str, module: nn.Module):
-        def after(_: nn.Module, __: tuple, out: torch.Tensor) -> None:
-            each = module.in_features if isinstance(module, nn.Linear) else module.weight[0].numel()
-            found[name] = found.get(name, 0) + out.numel() * each
-
-        return module.register_forward_hook(after)
+        return after
 
     hooks, covered = [], None
     for name, module in shadow.named_modules():
         if covered is not None and name.startswith(covered):
             continue
-        if name and callable(getattr(module, "macs", None)):
-            hooks.append(mixer(name, module))
-            covered = f"{name}."
-        elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            hooks.append(layer(name, module))
+        has_formula = bool(name) and callable(getattr(module, "macs", None))
+        covered = f"{name}." if has_formula else covered
+        if has_formula or isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            hooks.append(module.register_forward_hook(noted(name, has_formula)))
     try:
         yield found
     finally:
@@ -279,7 +249,7 @@ def _without_storage(model: nn.Module) -> nn.Module:
 
 
 def _parts(model: nn.Module) -> list[str]:
-    """The names of the model's children; one that holds the stages, by timm's `feature_info`, is opened."""
+    """The names of the model's children; a child that holds the stages, by timm's `feature_info`, is opened."""
     stages = {info["module"] for info in getattr(model, "feature_info", ())}
     parts: dict[str, nn.Module] = {}
     for name, child in model.named_children():

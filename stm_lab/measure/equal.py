@@ -7,14 +7,15 @@ options stay.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from bisect import bisect_right
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from torch import nn
 
 from stm_lab.designs import unified
+from stm_lab.measure._batches import rows_of
 from stm_lab.measure.cost import cost as cost_of_model
 from stm_lab.mixers import list_mixers, option_names
 from stm_lab.models import build_model
@@ -57,17 +58,17 @@ class EqualWidth:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row: all of it."""
-        return [{**asdict(self), "dims": list(self.dims), "off": self.off}]
+        return rows_of(self, " ".join((*self.__dataclass_fields__, "off")))
 
 
 def equal_width(
     mixer: str, scale: str, target: int, *, cost: str = "parameters", image_size: int = 64, num_classes: int = 10
 ) -> EqualWidth:
-    """The widths at which the unified network of `mixer` comes nearest to `target`.
+    """Find the widths at which the unified network of `mixer` comes nearest to `target`.
 
-    All four widths are multiplied by one factor and rounded: to even numbers, and to what the design's heads divide.
-    Then the third and the second are moved by three such steps at most, whichever comes nearest. The result is near,
-    not equal: see `EqualWidth.off`. Nothing is computed, models are made without storage.
+    All four widths are multiplied by one factor and rounded: to even numbers, and to multiples of the design's heads.
+    Then the third and the second are moved by at most three such steps to the nearest cost. The result is near, not
+    equal: see `EqualWidth.off`. Nothing is computed; models are made without storage.
 
     Args:
         mixer, scale: as `build_model` takes them.
@@ -85,44 +86,35 @@ def equal_width(
     has_heads = "heads" in option_names(mixer)
     units = [math.lcm(2, head) if has_heads else 2 for head in design.stage_options["heads"]]
 
+    def network(dims: Dims) -> nn.Module:
+        return build_model(mixer, scale, dims=dims, img_size=image_size, num_classes=num_classes, device="meta")
+
     @cache
     def cost_of(dims: Dims) -> int:
-        model = _empty(mixer, scale, dims, image_size, num_classes)
-        return _macs(model, image_size) if cost == "macs" else _parameters(model)
+        model = network(dims)
+        if cost == "parameters":
+            return sum(parameter.numel() for parameter in model.parameters())
+        return cost_of_model(model, image_size=image_size).macs
 
     def scaled(step: int) -> Dims:
         """All widths times step / 256."""
         pairs = zip(design.dims, units, strict=True)
         return tuple(unit * max(1, round(step / _FINEST * dim / unit)) for dim, unit in pairs)
 
-    def nearest(candidates: Iterable[Dims]) -> Dims:
+    def nearest(candidates: list[Dims]) -> Dims:
         return min(candidates, key=lambda dims: abs(cost_of(dims) - target))
 
-    low, high = round(_LOW * _FINEST), round(_HIGH * _FINEST)
-    if not cost_of(scaled(low)) <= target <= cost_of(scaled(high)):
-        ends = f"{cost_of(scaled(low)):,} to {cost_of(scaled(high)):,}"
-        raise UserError(f"equal_width: no {mixer} network at {scale} has {target:,} {cost}; its widths give {ends}")
-    while high - low > 1:  # the cost grows with the factor
-        middle = (low + high) // 2
-        low, high = (middle, high) if cost_of(scaled(middle)) <= target else (low, middle)
-    dims = nearest([scaled(low), scaled(high)])
+    steps = range(round(_LOW * _FINEST), round(_HIGH * _FINEST) + 1)
+    low, high = (cost_of(scaled(step)) for step in (steps[0], steps[-1]))
+    if not low <= target <= high:
+        raise UserError(
+            f"equal_width: no {mixer} network at {scale} has {target:,} {cost}; its widths give {low:,} to {high:,}"
+        )
+    above = bisect_right(steps, target, hi=len(steps) - 1, key=lambda step: cost_of(scaled(step)))
+    dims = nearest([scaled(steps[above - 1]), scaled(steps[above])])
     for stage in (2, 1):  # by a step or two of the third width, then of the second, whose steps are smaller
-        steps = (units[stage] * step for step in range(-_STEPS, _STEPS + 1))
-        wider = [(*dims[:stage], dims[stage] + more, *dims[stage + 1 :]) for more in steps]
-        dims = nearest(some for some in wider if dims[stage - 1] <= some[stage] <= dims[stage + 1])
-    model = _empty(mixer, scale, dims, image_size, num_classes)
-    costs = _parameters(model), _macs(model, image_size)
-    return EqualWidth(mixer, scale, dims, image_size, num_classes, *costs, cost, target)
-
-
-def _empty(mixer: str, scale: str, dims: Dims, image_size: int, num_classes: int) -> nn.Module:
-    """The network without storage."""
-    return build_model(mixer, scale, dims=dims, img_size=image_size, num_classes=num_classes, device="meta")
-
-
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _macs(model: nn.Module, image_size: int) -> int:
-    return cost_of_model(model, image_size=image_size).macs
+        moves = (units[stage] * step for step in range(-_STEPS, _STEPS + 1))
+        moved = [(*dims[:stage], dims[stage] + more, *dims[stage + 1 :]) for more in moves]
+        dims = nearest([some for some in moved if dims[stage - 1] <= some[stage] <= dims[stage + 1]])
+    found = cost_of_model(network(dims), image_size=image_size)
+    return EqualWidth(mixer, scale, dims, image_size, num_classes, found.parameters, found.macs, cost, target)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -13,21 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from stm_lab.measure._batches import (
+    Batch,
     Data,
+    Images,
     as_images,
-    check_batch_size,
     check_classes,
     evaluating,
     model_name,
+    rows_of,
+    sight,
 )
 from stm_lab.measure.views import Pictures, published_boxes, published_shift, scaled, translate, turned, window
-from stm_lab.pixels import EvaluationView, Normalize
+from stm_lab.pixels import EvaluationView
 from stm_lab.util.errors import UserError, check_known
-from stm_lab.util.progress import progress
 
 __all__ = ["DIRECTIONS", "KINDS", "PROTOCOLS", "Invariance", "invariance", "translate"]
 
-# Where the picture goes: (rows down, columns right) for each pixel of strength.
+# Where the content goes: (rows down, columns right) for each pixel of strength.
 DIRECTIONS = {
     "up": (-1, 0),
     "up-right": (-1, 1),
@@ -41,8 +44,7 @@ DIRECTIONS = {
 KINDS = ("translation", "rotation", "rotation_after_crop", "scale")
 PROTOCOLS = ("straight", "published")
 PUBLISHED_CROP = 0.875  # share of the resized picture that the published standard view shows: 224 of 256
-_LONG = 20  # batches from which on progress is shown
-_LONGEST = 2.0  # of a photograph, this many times its shorter side is kept
+_LONGEST = 2.0  # sides of a picture that are longer, in shorter sides, are cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +54,9 @@ class Invariance:
     `consistency`, (S,): the answer is that for the standard view. `accuracy`, (S,): it is the label; None if unknown.
     Both are means over `directions`, of `consistency_by_direction` and `accuracy_by_direction`, (S, D).
 
-    `strengths`, (S,), are pixels along each moved axis (translation), degrees (rotations), how many times as large the
-    content is as in the standard view (scale); of the published protocol what its axes say: pixels, degrees, crop
-    ratio. `true_strengths`, (S,): what was really done to the content of a square picture, in the units of the straight
-    protocol.
+    `strengths`, (S,), are pixels along each moved axis (translation), degrees (rotations), or the size of the content
+    relative to the standard view (scale); of the published protocol what its axes say: pixels, degrees, crop ratio.
+    `true_strengths`, (S,): what was done to the content of a square picture, in the units of the straight protocol.
     """
 
     model: str
@@ -78,23 +79,9 @@ class Invariance:
 
     def rows(self) -> list[dict]:
         """One row a strength; accuracy is None where labels are unknown."""
-        accuracy = [None] * len(self.strengths) if self.accuracy is None else self.accuracy.tolist()
-        lines = zip(
-            self.strengths.tolist(), self.true_strengths.tolist(), self.consistency.tolist(), accuracy, strict=True
-        )
-        return [
-            {
-                "model": self.model,
-                "kind": self.kind,
-                "protocol": self.protocol,
-                "images": self.images,
-                "strength": strength,
-                "true_strength": true,
-                "consistency": consistent,
-                "accuracy": right,
-            }
-            for strength, true, consistent, right in lines
-        ]
+        columns = {"strength": self.strengths, "true_strength": self.true_strengths}
+        found = {"consistency": self.consistency, "accuracy": self.accuracy}
+        return rows_of(self, "model kind protocol images", **columns, **found)
 
 
 def invariance(
@@ -117,18 +104,18 @@ def invariance(
     protocol="straight":
 
     * translation: a strength of s moves the content by exactly s pixels along each axis it moves on, in all eight
-      directions: a diagonal moves by s down (or up) and by s right (or left), s * sqrt(2) as the crow flies.
-    * rotation: by an angle, about the middle, in both directions, before the picture is cut.
-    * rotation_after_crop: of the picture as it is cut; its corners hold mirror image only.
-    * scale: the content gets so many times as large.
+      directions: a diagonal moves by s down (or up) and by s right (or left), a distance of s * sqrt(2).
+    * rotation: by an angle, about the middle, in both directions, before the picture is cropped.
+    * rotation_after_crop: of the cropped picture; its corners are filled from its mirror image only.
+    * scale: the content becomes larger by this factor.
 
-    What comes in is the rest of the picture where the cut left one, and else its mirror image: no black bars.
+    The border is filled with the rest of the picture that the crop left, and else with its mirror image: no black bars.
 
-    protocol="published": the code path of the published curves with its faults, on the published axes; of other sizes
-    than 224 in proportion.
+    protocol="published": the code path of the published curves with its faults, on the published axes; image sizes
+    other than 224 in proportion.
 
     * translation: in one direction, drawn for each picture and strength out of seven (the eighth never comes). Beyond
-      the margin of the cut the content moves by half of what the axis says, with black bars on both sides.
+      the margin of the crop the content moves by half of what the axis says, with black bars on both sides.
     * rotation: counter-clockwise, with black corners.
     * scale: the crop ratio, .2, .325 .. 1.95, in which the training's .875 does not appear; above 1 a black frame.
 
@@ -137,7 +124,7 @@ def invariance(
 
     Args:
         data: images (N, 3, H, W), (images, labels), or a Dataset. A Dataset is decoded once, its longer side kept, and
-            what was decoded stays as long as it, for the next model.
+            the decoded pictures are kept as long as it, for the next model.
             Images are standard views as they are, unless `image_size` (its centre; the rest is context) or `crop_pct`
             (resized) is given, or the protocol is "published" (resized, so that their shorter side is the view's).
         strengths: see `Invariance`; default: the paper's ranges (64 of 224 pixels, 90 degrees), scales from 1/2 to 2.
@@ -145,49 +132,44 @@ def invariance(
         crop_pct: share of the picture's shorter side in the view; default: the model's own for a Dataset, and .875 for
             the published protocol.
         device: default the model's own.
-        seed: of the published directions, and for models that draw random numbers even in eval mode.
+        seed: of the published directions, and for models that draw random numbers in eval mode.
 
     Raises:
-        UserError: an unknown kind, protocol or device, strengths that are none, data that are no images, a view larger
-            than its images, a model without a classifier, and labels that it has no class for.
+        UserError: an unknown kind, protocol or device, impossible strengths, data that are no images, a view larger
+            than its images, a model without a classifier, labels that are none of its classes, logits that are not
+            finite.
     """
     check_known("kind of invariance", kind, KINDS)
     check_known("protocol", protocol, PROTOCOLS)
-    check_batch_size(batch_size)
     stock = _stock(data, model, protocol, image_size, crop_pct)
     values = _strengths(kind, protocol, strengths, stock.size)
     views, directions = _VIEWS[protocol, kind]
-    number = len(stock.pixels)
-    modes = np.random.default_rng(seed).integers(7, size=(number, len(values)))  # the published randint(7)
+    number = len(stock.images.pixels)
+    modes = torch.from_numpy(np.random.default_rng(seed).integers(7, size=(number, len(values))))  # as published
+    standard = {"straight": 1, "published": None}[protocol] if kind == "scale" else 0  # the strength of no change
+    consistent, right = np.zeros((2, len(values), len(directions)), int)
     with evaluating(model, device, seed) as device, torch.inference_mode():
-        normalise = Normalize(model, device)
-        consistent = torch.zeros(len(values), len(directions), dtype=torch.int64)
-        right = torch.zeros_like(consistent)
-        starts = range(0, number, batch_size)
-        told = progress(starts, f"{model_name(model)}, {kind}", unit="batch") if len(starts) > _LONG else starts
-        for start in told:
-            some = slice(start, start + batch_size)
-            scene = stock.scene(some, device)
-            logits = model(normalise(scene.standard()))
-            check_classes(model, logits, stock.labels, "to measure consistency only")
-            standard, labels = logits.argmax(1).cpu(), None if stock.labels is None else stock.labels[some]
-            for i, strength in enumerate(values):
-                for j in range(len(directions)):
-                    answers = standard
-                    if not (strength == 1 and protocol == "straight" if kind == "scale" else strength == 0):
-                        pixels = views(scene, strength, j, torch.from_numpy(modes[some, i]))
-                        answers = model(normalise(pixels)).argmax(1).cpu()
-                    consistent[i, j] += (answers == standard).sum()
-                    if labels is not None:
-                        right[i, j] += (answers == labels).sum()
+        sees = sight(model, device)
+        for batch in stock.images.parts(device, batch_size, f"{model_name(model)}, {kind}"):
+            scene = stock.scene(batch)
+            logits = sees(scene.standard())
+            check_classes(model, logits, batch.labels, "to measure consistency only")
+            expected = logits.argmax(1)
+            for (i, strength), j in itertools.product(enumerate(values), range(len(directions))):
+                answers = expected
+                if strength != standard:
+                    answers = sees(views(scene, strength, j, modes[batch.places, i])).argmax(1)
+                consistent[i, j] += int((answers == expected).sum())
+                if batch.labels is not None:
+                    right[i, j] += int((answers == batch.labels).sum())
     return Invariance(
         model=model_name(model),
         kind=kind,
         images=number,
         strengths=np.array(values),
         directions=tuple(directions),
-        consistency_by_direction=consistent.numpy() * (100 / number),
-        accuracy_by_direction=None if stock.labels is None else right.numpy() * (100 / number),
+        consistency_by_direction=consistent * (100 / number),
+        accuracy_by_direction=None if stock.images.labels is None else right * (100 / number),
         protocol=protocol,
         true_strengths=np.array([_true(kind, protocol, value, stock) for value in values], dtype=float),
     )
@@ -217,12 +199,12 @@ def _moved_as_published(scene: Scene, strength: int, _: int, modes: Tensor) -> T
     return window(scene.pictures, start, scene.size, mirror=False, within=(low, high))
 
 
-def _turned(mirror: bool, after_crop: bool) -> Callable[..., Tensor]:
-    def view(scene: Scene, strength: float, direction: int, _: Tensor) -> Tensor:
-        pictures = Pictures.alike(scene.standard()) if after_crop else scene.pictures
-        return turned(pictures, scene.size, -strength if direction else strength, mirror=mirror)
+def _turned(scene: Scene, strength: float, direction: int, _: Tensor, *, mirror: bool = True) -> Tensor:
+    return turned(scene.pictures, scene.size, -strength if direction else strength, mirror=mirror)
 
-    return view
+
+def _turned_after_crop(scene: Scene, *how: object, mirror: bool = True) -> Tensor:
+    return _turned(Scene(Pictures.alike(scene.standard()), scene.size), *how, mirror=mirror)
 
 
 def _scaled(scene: Scene, strength: float, *_: object) -> Tensor:
@@ -230,21 +212,21 @@ def _scaled(scene: Scene, strength: float, *_: object) -> Tensor:
 
 
 def _scaled_as_published(scene: Scene, strength: float, *_: object) -> Tensor:
-    shorter = scene.pictures.sizes.min(1).values
-    factor = int(scene.size[0] / strength) / shorter.double()
+    sizes = scene.pictures.sizes.double()
+    factor = int(scene.size[0] / strength) / sizes.min(1).values
     # about the middle of the picture; torchvision's centre crop and padding lie at most half a pixel beside it
-    return scaled(scene.pictures, scene.size, factor, mirror=False, centre=scene.pictures.sizes.double() / 2)
+    return scaled(scene.pictures, scene.size, factor, mirror=False, centre=sizes / 2)
 
 
 _BOTH_WAYS, _ONE_WAY = ("counter-clockwise", "clockwise"), ("counter-clockwise",)
 _VIEWS = {
     ("straight", "translation"): (_moved, tuple(DIRECTIONS)),
-    ("straight", "rotation"): (_turned(mirror=True, after_crop=False), _BOTH_WAYS),
-    ("straight", "rotation_after_crop"): (_turned(mirror=True, after_crop=True), _BOTH_WAYS),
+    ("straight", "rotation"): (_turned, _BOTH_WAYS),
+    ("straight", "rotation_after_crop"): (_turned_after_crop, _BOTH_WAYS),
     ("straight", "scale"): (_scaled, ("centred",)),
     ("published", "translation"): (_moved_as_published, ("one of seven",)),
-    ("published", "rotation"): (_turned(mirror=False, after_crop=False), _ONE_WAY),
-    ("published", "rotation_after_crop"): (_turned(mirror=False, after_crop=True), _ONE_WAY),
+    ("published", "rotation"): (partial(_turned, mirror=False), _ONE_WAY),
+    ("published", "rotation_after_crop"): (partial(_turned_after_crop, mirror=False), _ONE_WAY),
     ("published", "scale"): (_scaled_as_published, ("centred",)),
 }
 
@@ -253,23 +235,20 @@ _VIEWS = {
 
 
 class Stock(NamedTuple):
-    """All pictures, decoded: pixels (N, 3, H, W), uint8 or in [0, 1]; sizes (N, 2); labels, if known; the views' size.
+    """All pictures, decoded, their sizes (N, 2), and the size of their views.
 
-    view: how images are resized, batch by batch; None for those that were decoded so.
+    view: how images are resized, batch by batch; None for pictures that were decoded so.
     """
 
-    pixels: Tensor
+    images: Images
     sizes: Tensor
-    labels: Tensor | None
     size: tuple[int, int]
     view: EvaluationView | None
 
-    def scene(self, some: slice, device: torch.device) -> Scene:
-        pixels = self.pixels[some].to(device)
-        pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    def scene(self, batch: Batch) -> Scene:
         if self.view is None:
-            return Scene(Pictures(pixels, self.sizes[some]), self.size)
-        return Scene(Pictures.alike(self.view.resized(pixels).clamp(0, 1)), self.size)
+            return Scene(Pictures(batch.pixels, self.sizes[batch.places]), self.size)
+        return Scene(Pictures.alike(self.view.resized(batch.pixels).clamp(0, 1)), self.size)
 
 
 def _stock(data: Data, model: nn.Module, protocol: str, image_size: int | None, crop_pct: float | None) -> Stock:
@@ -278,18 +257,17 @@ def _stock(data: Data, model: nn.Module, protocol: str, image_size: int | None, 
     crop_pct = PUBLISHED_CROP if protocol == "published" and crop_pct is None else crop_pct
     if hasattr(data, "column_names"):
         return _decoded(data, EvaluationView.of(model, image_size, crop_pct))
-    pixels, labels = as_images(data, model)
-    sizes = torch.tensor(pixels.shape[-2:]).expand(len(pixels), 2)
-    shorter = min(pixels.shape[-2:])
+    images = as_images(data, model)
+    size = tuple(images.pixels.shape[-2:])
+    sizes, shorter = torch.tensor(size).expand(len(images.pixels), 2), min(size)
     if crop_pct is not None:
         view = EvaluationView.of(model, image_size or shorter, crop_pct)
-        return Stock(pixels, sizes, labels, view.size, view)
+        return Stock(images, sizes, view.size, view)
     if image_size is not None and image_size > shorter:
         raise UserError(
             f"image_size is {image_size}, but the images' side {shorter}; give crop_pct to have them resized"
         )
-    size = tuple(pixels.shape[-2:]) if image_size is None else (image_size, image_size)
-    return Stock(pixels, sizes, labels, size, None)
+    return Stock(images, sizes, size if image_size is None else (image_size, image_size), None)
 
 
 # What was last decoded of each Dataset in use: models are measured one after the other, on the same images.
@@ -297,7 +275,7 @@ _KEPT: WeakKeyDictionary[object, tuple[tuple, Stock]] = WeakKeyDictionary()
 
 
 def _decoded(dataset: object, view: EvaluationView) -> Stock:
-    """The images of a Dataset as `_decode` makes them, but once."""
+    """The images of a Dataset, resized but not cropped; decoded once for several models."""
     asked = (dataset._fingerprint, view)  # set_transform changes a Dataset in its place, and the fingerprint
     kept, stock = _KEPT.get(dataset, (None, None))
     if kept != asked:
@@ -307,7 +285,6 @@ def _decoded(dataset: object, view: EvaluationView) -> Stock:
 
 
 def _decode(dataset: object, view: EvaluationView) -> Stock:
-    """The images of a Dataset, resized, and not yet cropped."""
     from stm_lab.data.views import check_image_size, decoded_images, labels
 
     check_image_size(min(view.size))
@@ -325,36 +302,34 @@ def _decode(dataset: object, view: EvaluationView) -> Stock:
     canvas = torch.zeros(len(pictures), 3, *sizes.amax(0).tolist(), dtype=torch.uint8)
     for place, picture in zip(canvas, pictures, strict=True):
         place[:, : picture.shape[1], : picture.shape[2]] = picture
-    return Stock(canvas, sizes, labels(dataset), view.size, None)
+    return Stock(Images(canvas, labels(dataset)), sizes, view.size, None)
 
 
 # ---- strengths -------------------------------------------------------------------------------------------------------
 
 
 def _strengths(kind: str, protocol: str, strengths: Sequence[float] | None, size: tuple[int, int]) -> list[float]:
-    side = min(size)
-    if strengths is None:
-        return _default_strengths(kind, protocol, side)
-    strengths = list(strengths)
-    numbers = bool(strengths) and all(math.isfinite(s) for s in strengths)
+    side, is_published = min(size), protocol == "published"
+    values = _default_strengths(kind, is_published, side) if strengths is None else list(strengths)
     if kind == "translation":
-        if not numbers or any(s != int(s) or not 0 <= s < side for s in strengths):
-            raise UserError(f"strengths {strengths}: expected whole pixels, 0 to {side - 1} in images of side {side}")
-        return [int(s) for s in strengths]
-    low, high = (0.1, 10.0) if kind == "scale" else (0, 180)
-    if not numbers or any(not low <= s <= high for s in strengths):
-        what = "degrees" if kind != "scale" else "crop ratios" if protocol == "published" else "factors"
-        raise UserError(f"strengths {strengths}: expected {what}, {low:g} to {high:g}")
-    return [float(s) for s in strengths]
+        low, high, what = 0, side - 1, "whole pixels"
+    elif kind == "scale":
+        low, high, what = 0.1, 10.0, "crop ratios" if is_published else "factors"
+    else:
+        low, high, what = 0, 180, "degrees"
+    is_whole = kind == "translation"
+    if not values or any(not low <= s <= high or (is_whole and s != int(s)) for s in values):
+        where = f" in images of side {side}" if is_whole else ""
+        raise UserError(f"strengths {values}: expected {what}, {low:g} to {high:g}{where}")
+    return [int(s) if is_whole else float(s) for s in values]
 
 
-def _default_strengths(kind: str, protocol: str, side: int) -> list[float]:
-    published = protocol == "published"
+def _default_strengths(kind: str, is_published: bool, side: int) -> list[float]:
     if kind == "translation":  # up to 64 of 224 pixels
-        return np.unique(np.linspace(0, side * 2 / 7, 17 if published else 9).round().astype(int)).tolist()
+        return np.unique(np.linspace(0, side * 2 / 7, 17 if is_published else 9).round()).tolist()
     if kind == "scale":
-        return [(200 + 125 * i) / 1000 for i in range(15)] if published else [2 ** (i / 4) for i in range(-4, 5)]
-    return [float(angle) for angle in range(0, 91, 5 if published else 15)]
+        return [(200 + 125 * i) / 1000 for i in range(15)] if is_published else [2 ** (i / 4) for i in range(-4, 5)]
+    return list(range(0, 91, 5 if is_published else 15))
 
 
 def _true(kind: str, protocol: str, strength: float, stock: Stock) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stm_lab.measure._batches import Data, evaluating, model_name
+from stm_lab.measure._batches import Data, evaluating, model_name, rows_of
 from stm_lab.measure._sites import LAYOUTS, Site, site_in
 from stm_lab.util.errors import UserError, check_known
 from stm_lab.util.progress import progress
@@ -23,19 +23,23 @@ _TOKENS_AT_ONCE = 2**19  # numbers in the copies of the tokens that go through t
 _GRADIENTS_AT_ONCE = 2**24  # numbers of the Jacobian held at a time
 
 
+_ROW = """model layer stage block map_size images probes distance distance_pixels reach own shared positional dynamic
+over_positions lean_inside lean_border border_strength"""
+
+
 @dataclass(frozen=True, eq=False)
 class MixingMatrix:
     """How a mixer mixes, of `images` inputs.
 
     matrix: (N, P, P), float; entry [n, p, q] is the Frobenius norm of the block of the Jacobian that says how output
-        position p moves with input position q, at input n; positions count along the rows of the map. The unit is that
-        of output per input; a row's numbers are compared, or those of two rows.
+        position p changes with input position q, at input n; positions count along the rows of the map. The unit is
+        that of output per input; compare the numbers of one row, or of two rows.
     map_size: (H, W), with P = H * W. stride: pixels of the image per token, (rows, columns); None for tokens alone.
     probes: random ones, or None where the Jacobian is exact.
     shared, positional, dynamic: the Jacobian's squared norm in three parts that add up to 1, by estimates without bias
         (which may miss 0 and 1 by chance). shared: what one kernel does at every position and for every input, as a
         convolution. positional: what differs between positions but not between inputs. dynamic: what changes with the
-        input. None for one input, which cannot tell.
+        input. None for a single input.
     over_positions: the share of the squared norm, at one input, that no single kernel at all positions explains.
         0 for a convolution: its Jacobian is constant along diagonals.
     """
@@ -56,13 +60,13 @@ class MixingMatrix:
 
     @property
     def weights(self) -> np.ndarray:
-        """(N, P, P): each row of `matrix` as shares that add up to 1; rows of zeros, which see nothing, stay."""
+        """(N, P, P): each row of `matrix` as shares that add up to 1; a row of zeros stays."""
         total = self.matrix.sum(2, keepdims=True)
         return np.divide(self.matrix, total, out=np.zeros_like(self.matrix), where=total > 0)
 
     @property
     def distance(self) -> float:
-        """Mean mixing distance in tokens: from an output position to what it is made of, Euclidean."""
+        """Mean mixing distance in tokens: from an output position to its inputs, Euclidean, by weight."""
         return self._mean_distance(1.0, 1.0)
 
     @property
@@ -72,7 +76,7 @@ class MixingMatrix:
 
     @property
     def uniform_distance(self) -> float:
-        """What `distance` would be if every position contributed alike to every other: the scale for locality."""
+        """`distance` of a mixer in which every position contributes equally to every other: the scale for locality."""
         return float(_distances(self.map_size, 1.0, 1.0).mean())
 
     @property
@@ -87,8 +91,8 @@ class MixingMatrix:
 
     @property
     def lean(self) -> np.ndarray:
-        """(H, W, 2): where the centre of what a position is made of lies, in tokens (down, right) of the position;
-        mean over inputs. Zero where it looks to all sides alike."""
+        """(H, W, 2): from each position to the weighted centre of its inputs, in tokens (down, right); mean over
+        images. Zero where it looks to all sides alike."""
         places = _places(self.map_size)  # (P, 2)
         return (self.weights.mean(0) @ places - places).reshape(*self.map_size, 2)
 
@@ -104,8 +108,8 @@ class MixingMatrix:
 
     @property
     def border_strength(self) -> float | None:
-        """What the outermost positions get in all (sum of their rows), over what those inside get: 1 if a border makes
-        no difference, less where zeros come in. None without an inside."""
+        """The mean sum of a row at the outermost positions over that inside: 1 if a border makes no difference, less
+        where zeros come in. None without an inside."""
         strength = self.matrix.sum(2).mean(0).reshape(self.map_size)
         inside = self._mean_of(strength, border=False)
         return self._mean_of(strength, border=True) / inside if inside else None
@@ -125,28 +129,7 @@ class MixingMatrix:
 
     def rows(self) -> list[dict]:
         """One row: all numbers above."""
-        return [
-            {
-                "model": self.model,
-                "layer": self.layer,
-                "stage": self.stage,
-                "block": self.block,
-                "map_size": list(self.map_size),
-                "images": self.images,
-                "probes": self.probes,
-                "distance": self.distance,
-                "distance_pixels": self.distance_pixels,
-                "reach": self.reach,
-                "own": self.own,
-                "shared": self.shared,
-                "positional": self.positional,
-                "dynamic": self.dynamic,
-                "over_positions": self.over_positions,
-                "lean_inside": self.lean_inside,
-                "lean_border": self.lean_border,
-                "border_strength": self.border_strength,
-            }
-        ]
+        return rows_of(self, _ROW)
 
 
 def mixing_matrix(
@@ -163,29 +146,29 @@ def mixing_matrix(
     batch_size: int = 16,
     seed: int = 0,
 ) -> MixingMatrix:
-    """How much each input position of a token mixer contributes to each of its output positions.
+    """Measure how much each input position of a token mixer contributes to each of its output positions.
 
     The mixer alone is measured, between norm and layer scale, without the residual branch, at the tokens that reach it
-    in the model. The Jacobian counts every way: in attention the values, and also queries and keys through the softmax.
+    in the model. The Jacobian counts every path: in attention the values, and queries and keys through the softmax.
 
     By default it is exact: one backward pass a channel and output position, many of them side by side, P * C for each
-    image. With `probes`, so many passes a position: block J of the Jacobian is seen through random signs v, whose
-    mean of |v J|^2 is the squared Frobenius norm. The standard error of a squared entry is at most sqrt(2 / probes) of
-    it (a block of rank one), and that of averages over positions far smaller. The same signs are used for all positions
-    and inputs, so that what they share is seen exactly as shared: a convolution is static to rounding.
+    image. With `probes`, this number of passes a position: block J of the Jacobian is seen through random signs v, and
+    the mean of |v J|^2 is the squared Frobenius norm. The standard error of a squared entry is at most sqrt(2 / probes)
+    of it (a block of rank one), and that of averages over positions far smaller. The same signs are used for all
+    positions and inputs, so that what they share is seen exactly as shared: a convolution is static to rounding.
 
     model: any model with images (N, 3, H, W), (images, labels) or a Dataset as `data`, and one of
         stage, block: the mixer there, as `mixer_layers` lists them;
-        layer: the name of any module that gives back tokens of the shape that it takes. `layout` says which axis is
-            which, "NHWC", "NCHW" or "NLC" (ViT: class tokens first, which are held fixed); None finds out or asks.
+        layer: the name of any module whose output has the shape of its input. `layout` says which axis is which,
+            "NHWC", "NCHW" or "NLC" (ViT: class tokens first, which are held fixed); None finds out or asks.
         With neither, `model` is a mixer itself and `data` tokens (N, H, W, C), floats (or as `layout` says).
     image_size: at which a Dataset is decoded, default the model's own. batch_size: images that go through the model
     together; the mixer's passes are sized by memory, about 100 MB of gradients at a time.
     device: default the model's own. seed: of the signs, and of models that draw random numbers.
 
     Windows: where timm's block cuts them outside its `attn` (Swin), the whole of `_attn`, on the map, is measured.
-    Raises UserError for an unknown layer, stage, block, layout or device, a module that changes the tokens' shape, data
-    that are none, and a Jacobian that is not finite.
+    Raises UserError for an unknown layer, stage, block, layout or device, a module that changes the tokens' shape,
+    invalid data, and a Jacobian that is not finite.
     """
     if probes is not None and probes < 1:
         raise UserError(f"probes is {probes}; at least one, or None for the exact Jacobian")
@@ -195,7 +178,6 @@ def mixing_matrix(
         found, site, pixels = site_in(model, data, layer, stage, block, layout, image_size, device, batch_size)
         generator = torch.Generator().manual_seed(seed)
         jacobian = _Jacobian(site, probes, generator, found.name or model_name(model))
-        jacobian.accumulate()
     height, width = site.size
     return MixingMatrix(
         model=model_name(model),
@@ -214,7 +196,7 @@ def mixing_matrix(
 def token_weights(site: Site, row: int, column: int, head: int | None = None) -> np.ndarray:
     """(N, H, W): what each input position contributes to one output position, exactly; a row of `mixing_matrix`.
 
-    With `head`, from 0, to the channels of that head alone, before the last projection mixes them with the others'.
+    With `head`, from 0, to the channels of that head alone, before the last projection mixes the heads.
     Raises UserError for a head that the mixer does not have.
     """
     height, width = site.size
@@ -266,25 +248,21 @@ class _Jacobian:
         self.site, self.name = site, name
         tokens, (height, width) = site.tokens, site.size
         count, positions, channels = tokens.shape
-        if probes is None:
-            signs = torch.eye(channels)
-        else:
-            signs = torch.randint(2, (probes, channels), generator=generator) * 2.0 - 1
-            signs /= math.sqrt(probes)
+        signs = torch.eye(channels)
+        if probes is not None:
+            signs = (torch.randint(2, (probes, channels), generator=generator) * 2.0 - 1) / math.sqrt(probes)
         self.signs = signs.to(tokens)
         self.squared = torch.zeros(count, positions, positions, dtype=tokens.dtype, device=tokens.device)
         self.kernels = tokens.new_zeros(count, len(signs), 2 * height - 1, 2 * width - 1, channels)
         self.static = 0.0
 
-    def accumulate(self) -> None:
-        count, positions, channels = self.site.tokens.shape
         size = count * positions * channels
         chunk = max(1, min(_TOKENS_AT_ONCE // size, _GRADIENTS_AT_ONCE // (size * len(self.signs))))
         chunks: Iterator = torch.arange(positions).split(chunk)
         if size * positions * len(self.signs) > 2**31:  # more than seconds
             chunks = progress(chunks, f"mixing of {self.name}", unit="part")
         for some in chunks:
-            # Signs in parts, lest a single position of a large map be too much; the parts add up.
+            # Signs in parts, because a single position of a large map may be too much; the parts add up.
             part = max(1, _GRADIENTS_AT_ONCE // (size * len(some)))
             for first in range(0, len(self.signs), part):
                 self._add(some, slice(first, first + part))
@@ -304,32 +282,23 @@ class _Jacobian:
 
     def shares(self) -> dict[str, float | None]:
         """`shared`, `positional`, `dynamic` and `over_positions` of a MixingMatrix."""
-        (height, width), count = self.site.size, len(self.squared)
-        pairs = np.outer(_overlaps(height), _overlaps(width))  # (2H-1, 2W-1), positions with that displacement
+        down, right = (size - abs(np.arange(-size + 1, size)) for size in self.site.size)
+        pairs = np.outer(down, right)  # (2H-1, 2W-1), positions with that displacement
         weight = torch.from_numpy(1 / pairs)[..., None].to(self.kernels.device)
-        kernels = self.kernels.double()
+        kernels, count = self.kernels.double(), len(self.squared)
         total = float(self.squared.double().sum())  # of all inputs
         if not total > 0:
             raise UserError(f"{self.name}: its Jacobian is zero, nothing is mixed and nothing comes through")
         by_kernel = float((kernels.square() * weight).sum())
+        shared = positional = dynamic = None
+        if count > 1:
+            # The mean over pairs of different inputs is that of independent ones: their noise does not count as static.
+            static = (self.static - total) / (count - 1) / total
+            of_mean = float((kernels.sum(0).square() * weight).sum())
+            shared = (of_mean - by_kernel) / (count - 1) / total
+            positional, dynamic = static - shared, 1 - static
         over_positions = 1 - by_kernel / total
-        if count == 1:
-            return {"shared": None, "positional": None, "dynamic": None, "over_positions": over_positions}
-        # The mean over pairs of different inputs is that of independent ones: no noise of N inputs is taken for static.
-        static = (self.static - total) / (count - 1) / total
-        of_mean = float((kernels.sum(0).square() * weight).sum())
-        shared = (of_mean - by_kernel) / (count - 1) / total
-        return {
-            "shared": shared,
-            "positional": static - shared,
-            "dynamic": 1 - static,
-            "over_positions": over_positions,
-        }
-
-
-def _overlaps(size: int) -> np.ndarray:
-    """(2 size - 1,): pairs of positions with displacements -(size - 1) to size - 1."""
-    return size - abs(np.arange(-size + 1, size))
+        return {"shared": shared, "positional": positional, "dynamic": dynamic, "over_positions": over_positions}
 
 
 def _places(size: tuple[int, int]) -> np.ndarray:

@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stm_lab.measure._batches import Data, as_images, evaluating, model_name
+from stm_lab.measure._batches import Data, as_images, evaluating, model_name, rows_of
 from stm_lab.util.errors import UserError, check_known
-from stm_lab.util.progress import progress
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)  # shares of the contribution at which RepLKNet compares models
 PROTOCOLS = ("positive", "replknet", "signed", "absolute", "squared")
 BATCH_PIXELS = 2**20  # of one batch at most, unless it is one image: 1024x1024 go one by one
-CHECKPOINT_PIXELS = 2**19  # from here on activations are computed twice instead of kept
+CHECKPOINT_PIXELS = 2**19  # of an image, from which on activations are computed twice instead of kept
 
 
 def high_contribution_side(contribution: np.ndarray, threshold: float, centre: tuple[int, int] | None = None) -> int:
@@ -26,25 +25,23 @@ def high_contribution_side(contribution: np.ndarray, threshold: float, centre: t
     map.
 
     The centre is pixel (H // 2, W // 2) unless given, so the side is odd; near the border of an even or a long map the
-    square may reach beyond the image, where nothing is.
+    square may reach beyond the image.
     Raises UserError for a threshold outside (0, 1] and for a map of zeros.
     """
-    _check_threshold(threshold)
     ring = np.maximum(*(abs(offset) for offset in _offsets(contribution.shape, centre)))  # which square completes it
-    held = np.cumsum(np.bincount(ring.ravel(), weights=contribution.ravel()))
-    _check_seen(held[-1])
-    return 2 * int(np.searchsorted(held, threshold * held[-1])) + 1
+    held = np.bincount(ring.ravel(), weights=contribution.ravel())
+    return 2 * _first_with(held, threshold) + 1
 
 
 def high_contribution_area(contribution: np.ndarray, threshold: float, centre: tuple[int, int] | None = None) -> float:
     """Share of the image, 0 to 1, in the smallest centred square that holds the share `threshold` of the contribution.
 
     After Ding et al. 2022 (RepLKNet, arXiv 2203.06717). Their script takes it of log10(1 + map), see
-    `replknet_rectangle`; this one takes it of the map itself, so figures are not to be mixed. A flat map gives about
+    `replknet_rectangle`, and this one of the map itself, so the numbers cannot be compared. A flat map gives about
     `threshold`. Errors as for `high_contribution_side`.
     """
     half = high_contribution_side(contribution, threshold, centre) // 2
-    middle = _middle(contribution.shape) if centre is None else centre
+    middle = centre or _middle(contribution.shape)
     inside = [min(half, at) + 1 + min(half, size - 1 - at) for at, size in zip(middle, contribution.shape, strict=True)]
     return inside[0] * inside[1] / contribution.size
 
@@ -72,7 +69,7 @@ def replknet_rectangle(contribution: np.ndarray, threshold: float) -> tuple[int,
 
 
 def replknet_scores(contribution: np.ndarray) -> np.ndarray:
-    """log10(1 + map), divided by its maximum, as RepLKNet's script draws it and takes areas of it."""
+    """log10(1 + map), divided by its maximum, of which RepLKNet's script draws figures and takes areas."""
     logged = np.log10(contribution + 1)
     _check_seen(logged.max())
     return logged / logged.max()
@@ -82,7 +79,7 @@ class RadialProfile(NamedTuple):
     """Contribution by distance from the centre; arrays are (R,).
 
     distance: in whole pixels; a pixel belongs to the ring that its distance is rounded to. mean: contribution of one
-    pixel of that ring, on average. held: share of the whole, 0 to 1, up to and with that ring.
+    pixel of that ring, on average. held: share of the whole, 0 to 1, up to and including that ring.
     """
 
     distance: np.ndarray
@@ -91,7 +88,7 @@ class RadialProfile(NamedTuple):
 
 
 def radial_profile(contribution: np.ndarray, centre: tuple[int, int] | None = None) -> RadialProfile:
-    """What pixels contribute by their distance (Euclidean) from `centre`, default pixel (H // 2, W // 2).
+    """What pixels contribute by their Euclidean distance from `centre`, default pixel (H // 2, W // 2).
 
     Raises UserError for a map of zeros.
     """
@@ -108,12 +105,17 @@ def contribution_radius(contribution: np.ndarray, threshold: float, centre: tupl
 
     Errors as for `high_contribution_side`.
     """
-    _check_threshold(threshold)
     distance = np.hypot(*_offsets(contribution.shape, centre)).ravel()
     order = np.argsort(distance, kind="stable")
-    held = np.cumsum(contribution.ravel()[order])
+    return float(distance[order][_first_with(contribution.ravel()[order], threshold)])
+
+
+def _first_with(contributions: np.ndarray, threshold: float) -> int:
+    """The index up to which the entries together first hold the share `threshold`."""
+    _check_threshold(threshold)
+    held = np.cumsum(contributions)
     _check_seen(held[-1])
-    return float(distance[order][np.searchsorted(held, threshold * held[-1])])
+    return int(np.searchsorted(held, threshold * held[-1]))
 
 
 def _middle(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -122,7 +124,7 @@ def _middle(shape: tuple[int, ...]) -> tuple[int, int]:
 
 def _offsets(shape: tuple[int, ...], centre: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns from the centre, both (H, W)."""
-    row, column = _middle(shape) if centre is None else centre
+    row, column = centre or _middle(shape)
     rows, columns = np.indices(shape)
     return rows - row, columns - column
 
@@ -142,8 +144,8 @@ class ReceptiveField:
     """`map`, (H, W) float64: what each pixel contributes to `cell` (row, column) of the (h, w) map of `stage`.
 
     The unit is that of the gradient, activation per normalised pixel value (its square for `protocol` "squared"):
-    compare shapes, not heights. `centre` is the pixel (row, column) that squares and radii are taken round. `images` is
-    how many were averaged, `skipped` how many "replknet" left out because their gradient was NaN.
+    compare shapes, not heights. `centre` is the pixel (row, column) that squares and radii are taken round. `images`
+    were averaged; "replknet" `skipped` others because their gradient was NaN.
     """
 
     model: str
@@ -188,18 +190,8 @@ class ReceptiveField:
         rows = []
         for threshold in THRESHOLDS:
             side, area = self._square(threshold)
-            rows.append(
-                {
-                    "model": self.model,
-                    "stage": self.stage,
-                    "protocol": self.protocol,
-                    "images": self.images,
-                    "threshold": threshold,
-                    "side": side,
-                    "area": area,
-                    "radius": self.radius(threshold),
-                }
-            )
+            found = {"threshold": threshold, "side": side, "area": area, "radius": self.radius(threshold)}
+            rows += rows_of(self, "model stage protocol images", **found)
         return rows
 
 
@@ -216,11 +208,11 @@ def effective_receptive_field(
     checkpointing: bool | None = None,
     seed: int = 0,
 ) -> ReceptiveField:
-    """Which pixels move the centre of a stage's feature map, on average over images.
+    """Measure which pixels change the centre of a stage's feature map, on average over images.
 
     The gradient of one cell, summed over the channels after ReLU, with respect to the normalised image. The idea is
-    that of Luo et al. 2016 (arXiv 1701.04128). What becomes of the gradient g is the `protocol`, summed over the three
-    colours and averaged over the images:
+    that of Luo et al. 2016 (arXiv 1701.04128). The `protocol` says what is taken of the gradient g; it is summed over
+    the three colours and averaged over the images:
 
     * "positive": ReLU(g), areas taken of the map itself.
     * "replknet": the same map; areas of its logarithm, as the published script of Ding et al. 2022 (RepLKNet, arXiv
@@ -228,7 +220,7 @@ def effective_receptive_field(
     * "signed": g itself. Over images it cancels: what remains is where the model looks alike in all of them.
     * "absolute": |g|. "squared": g squared, which weighs strong pixels more.
 
-    The ReLU of the cell stays in all of them. Without it a plain sum over channels, behind a LayerNorm whose weights
+    The ReLU of the cell stays in all of them. Without it a plain sum over channels, after a LayerNorm whose weights
     are equal, is a constant, and its gradient is zero.
 
     The centre is cell (h // 2, w // 2): in an even map the lower right of the middle four. With convolutions of kernel
@@ -241,9 +233,9 @@ def effective_receptive_field(
     their input and are computed twice, if the model can (`checkpointing`, None: by that rule). Neither changes the
     result beyond rounding.
 
-    model: any timm model with `forward_intermediates`; `stage` counts its feature maps as that does, from the end if
-    negative. data: images (N, 3, H, W), (images, labels) or a Dataset, which is decoded at `image_size` (default: the
-    model's own). device: default the model's own. seed: for models that draw random numbers even in eval mode.
+    model: any timm model with `forward_intermediates`; `stage` counts its feature maps, from the end if negative. data:
+    images (N, 3, H, W), (images, labels) or a Dataset, which is decoded at `image_size` (default: the model's own).
+    device: default the model's own. seed: for models that draw random numbers in eval mode.
     Raises UserError for a model without feature maps, an unknown stage, cell, protocol or device, data that are no
     images, and a gradient that is not finite.
     """
@@ -257,11 +249,9 @@ def effective_receptive_field(
     if checkpointing is None:
         checkpointing = pixels >= CHECKPOINT_PIXELS
     total, used = torch.zeros(size, dtype=torch.float64), 0
+    told = f"receptive field of {model_name(model)}" if pixels >= CHECKPOINT_PIXELS else ""
     with evaluating(model, device, seed) as device, _frugal(model, checkpointing), torch.enable_grad():
-        batches = images.batches(model, device, batch_size)
-        if pixels >= CHECKPOINT_PIXELS:
-            batches = progress(batches, f"receptive field of {model_name(model)}", unit="batch")
-        for batch, _ in batches:
+        for batch, _ in images.batches(model, device, batch_size, told):
             gradient, at, map_size = _gradient(model, batch, stage, cell)
             contribution = _REDUCTIONS[protocol](gradient).sum(1)  # (B, H, W)
             if protocol == "replknet":
@@ -278,16 +268,16 @@ def effective_receptive_field(
         images=used,
         map=(total / used).numpy(),
         protocol=protocol,
-        centre=_middle(size) if cell is None else place_of(model, stage, at, map_size, size),
+        centre=_middle(size) if cell is None else _place_of(model, stage, at, map_size, size),
         skipped=len(images.pixels) - used,
     )
 
 
-def place_of(
+def _place_of(
     model: nn.Module, stage: int, cell: tuple[int, int], map_size: tuple[int, int], image_size: tuple[int, int]
 ) -> tuple[int, int]:
-    """The pixel (row, column) that a cell of a stage's map looks at, where convolutions of kernel 3, stride 2 and
-    padding 1 made the map: cell times stride, which is that of `feature_info` or, if it says none, of the sizes."""
+    """The pixel (row, column) that a cell of a stage's map looks at, if convolutions of kernel 3, stride 2 and
+    padding 1 made the map: cell times stride, which is that of `feature_info` or, without one, of the sizes."""
     stride = model.feature_info[stage].get("reduction")
     return tuple(
         min(i * (stride or -(-size // cells)), size - 1)
@@ -323,8 +313,8 @@ def _gradient(
 
 @contextmanager
 def _frugal(model: nn.Module, checkpointing: bool) -> Iterator[None]:
-    """Within, weights need no gradient, so that what only they would need is not kept, and blocks may be computed
-    twice. Afterwards all is as it was."""
+    """Within, weights need no gradient, so that less is kept for the backward pass, and blocks may be computed twice.
+    Afterwards all is as it was."""
     needed = [parameter for parameter in model.parameters() if parameter.requires_grad]
     flags = [(m, m.grad_checkpointing) for m in model.modules() if "grad_checkpointing" in vars(m)]
     try:

@@ -1,16 +1,15 @@
-"""Where do the points of deformable mixers lie, and what are they worth?"""
+"""Where do the points of deformable mixers lie, and which weights do they have?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stm_lab.measure._batches import Data, as_images, evaluating, model_name
+from stm_lab.measure._batches import Data, as_images, evaluating, model_name, rows_of
 from stm_lab.measure._sites import mixer_layers
 from stm_lab.mixers.dcn_v3 import GRID, DeformableConvV3
 from stm_lab.util.errors import UserError
@@ -19,7 +18,7 @@ from stm_lab.util.errors import UserError
 
 
 def finds_nothing(places: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(..., [x, y]) in tokens -> (...) bool: a token or more outside of a map of that size, where all is 0."""
+    """(..., [x, y]) in tokens -> (...) bool: at least one token outside a map of that size, where samples are 0."""
     x, y = places[..., 0], places[..., 1]
     return (x <= -1) | (x >= size[1]) | (y <= -1) | (y >= size[0])
 
@@ -60,18 +59,18 @@ class LayerPoints:
 
     @property
     def outside(self) -> float:
-        """Share of the weight on points that find 0: a token or more outside of the map."""
+        """Share of the weight on points that find 0: at least one token outside the map."""
         return float((self.weights * finds_nothing(self.places, self.map_size)).sum(-1).mean())
 
     @property
     def moving(self) -> float:
-        """How much a point's offset differs between tokens and images: its standard deviation in tokens along an axis,
-        mean over points and axes. 0 if all tokens look alike."""
+        """Standard deviation of a point's offset over tokens and images, in tokens along an axis; mean over points and
+        axes. 0 if all tokens have the same offsets."""
         return float(self.offsets.std((0, 1, 2)).mean())
 
     @property
     def largest_weight(self) -> float:
-        """The largest of the nine weights, on average; 1/9 if all are alike."""
+        """The largest of the nine weights, on average; 1/9 if all are equal."""
         return float(self.weights.max(-1).mean())
 
 
@@ -88,22 +87,9 @@ class SamplingPoints:
 
     def rows(self) -> list[dict]:
         """One row a layer: its numbers."""
-        return [
-            {
-                "model": self.model,
-                "layer": layer.layer,
-                "stage": layer.stage,
-                "block": layer.block,
-                "map_size": list(layer.map_size),
-                "groups": layer.groups,
-                "images": len(self.pixels),
-                "distance": layer.distance,
-                "outside": layer.outside,
-                "moving": layer.moving,
-                "largest_weight": layer.largest_weight,
-            }
-            for layer in self.layers
-        ]
+        shared = {"images": len(self.pixels), "model": self.model}
+        names = "layer stage block map_size groups distance outside moving largest_weight"
+        return [{"model": self.model, **row} | shared for layer in self.layers for row in rows_of(layer, names)]
 
 
 def sampling_points(
@@ -115,46 +101,37 @@ def sampling_points(
     batch_size: int = 64,
     seed: int = 0,
 ) -> SamplingPoints:
-    """Where the points of each deformable mixer (DCNv3) lie on images, and their weights.
+    """Find where the points of each deformable mixer (DCNv3) lie on images, and their weights.
 
     model: one with our `dcn_v3` mixers. data: (N, 3, H, W) uint8 or in [0, 1], a pair with labels, or a Dataset, which
     is decoded at `image_size` (default: the model's own). device: default the model's own. seed: of models that draw
     random numbers.
 
-    Raises UserError for a model without such mixers, and data that are none.
+    Raises UserError for a model without such mixers, and invalid data.
     """
     layers = [layer for layer in mixer_layers(model) if isinstance(model.get_submodule(layer.name), DeformableConvV3)]
     if not layers:
         raise UserError(f"{model_name(model)}: no deformable mixer found; build_model('dcn_v3', ...) has some")
     images = as_images(data, model, image_size)
-    with (
-        _kept(model, [layer.name for layer in layers]) as found,
-        evaluating(model, device, seed) as on,
-        torch.inference_mode(),
-    ):
-        for pixels, _ in images.batches(model, on, batch_size):
-            model(pixels)
+    found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in layers]  # by layer, those of each batch
+
+    def keeps(into: list[tuple[np.ndarray, np.ndarray]]) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def before(mixer: nn.Module, args: tuple[Tensor]) -> None:
+            into.append(tuple(each.float().cpu().numpy() for each in mixer.sampling(args[0])))
+
+        return before
+
+    mixers = [model.get_submodule(layer.name) for layer in layers]
+    hooks = [mixer.register_forward_pre_hook(keeps(into)) for mixer, into in zip(mixers, found, strict=True)]
+    try:
+        with evaluating(model, device, seed) as device, torch.inference_mode():
+            for pixels, _ in images.batches(model, device, batch_size):
+                model(pixels)
+    finally:
+        for hook in hooks:
+            hook.remove()
     points = []
-    for layer in layers:
-        offsets, weights = (torch.cat(parts).numpy() for parts in zip(*found[layer.name], strict=True))
+    for layer, batches in zip(layers, found, strict=True):
+        offsets, weights = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         points.append(LayerPoints(layer.name, layer.stage, layer.block, offsets, weights))
     return SamplingPoints(model=model_name(model), pixels=images.pixels, layers=tuple(points))
-
-
-@contextmanager
-def _kept(model: nn.Module, names: list[str]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """By mixer, offsets and weights of each batch that goes through the model in here."""
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in names}
-
-    def hook(name: str):
-        def keep(mixer: nn.Module, args: tuple[Tensor]) -> None:
-            found[name].append(tuple(each.float().cpu() for each in mixer.sampling(args[0])))
-
-        return keep
-
-    hooks = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in names]
-    try:
-        yield found
-    finally:
-        for handle in hooks:
-            handle.remove()

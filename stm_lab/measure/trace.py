@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from stm_lab.backbone import Block, Mlp, Stage, UnifiedBackbone
+from stm_lab.backbone import Block, Stage, UnifiedBackbone
 from stm_lab.layers import MergePatches, PatchConv2d
-from stm_lab.measure._batches import input_size, model_name
+from stm_lab.measure._batches import input_size, model_name, rows_of
 from stm_lab.mixers.halo import HaloAttention
 from stm_lab.mixers.pvt import SpatialReductionAttention
 from stm_lab.mixers.swin import ShiftedWindowAttention
@@ -18,12 +18,18 @@ from stm_lab.util.errors import UserError
 Shape = tuple[int, int, int]  # rows, columns, channels
 
 
+def _sum(parts: Iterable[TracedPart | TracedStage]) -> int | None:
+    """Multiply-adds of all parts; None if one is unknown."""
+    macs = [part.macs for part in parts]
+    return None if None in macs else sum(macs)
+
+
 @dataclass(frozen=True)
 class TracedPart:
-    """One part of a stage: a layer, or what all its blocks have of one kind, `times` of them in a row.
+    """One part of a stage: a layer, or all modules of one kind in its blocks, `times` of them in a row.
 
     `before`, `after`: the map, (rows, columns, channels); `parameters` and `macs` (multiply-adds for one image) are of
-    all `times` together, macs None where a mixer has no formula. `note` says what is padded or dropped, or nothing.
+    all `times` together, macs None where a mixer has no formula. `note` says what is padded or dropped, or "".
     """
 
     name: str
@@ -52,7 +58,7 @@ class TracedStage:
 
     @property
     def tokens(self) -> int:
-        """Positions of the map that it gives."""
+        """Positions of its output map."""
         return self.after[0] * self.after[1]
 
     @property
@@ -61,11 +67,7 @@ class TracedStage:
 
     @property
     def macs(self) -> int | None:
-        return None if any(part.macs is None for part in self.parts) else sum(part.macs for part in self.parts)
-
-    @property
-    def notes(self) -> str:
-        return "; ".join(f"{part.name}: {part.note}" for part in self.parts if part.note)
+        return _sum(self.parts)
 
 
 @dataclass(frozen=True)
@@ -82,24 +84,16 @@ class ShapeTrace:
 
     @property
     def macs(self) -> int | None:
-        return None if any(stage.macs is None for stage in self.stages) else sum(stage.macs for stage in self.stages)
+        return _sum(self.stages)
 
     def rows(self) -> list[dict]:
         """One row a part."""
+        names = "times before after parameters macs note"
         return [
-            {
-                "model": self.model,
-                "stage": stage.name,
-                "part": part.name,
-                "times": part.times,
-                "before": list(part.before),
-                "after": list(part.after),
-                "parameters": part.parameters,
-                "macs": part.macs,
-                "note": part.note,
-            }
+            {"model": self.model, "stage": stage.name, "part": part.name, **row}
             for stage in self.stages
             for part in stage.parts
+            for row in rows_of(part, names)
         ]
 
 
@@ -109,7 +103,7 @@ def trace(model: UnifiedBackbone, *, image_size: int | tuple[int, int] | None = 
     Multiply-adds are those of convolutions and matrix products, as `cost` counts them; a mixer's come from its own
     `macs(H, W)`.
 
-    model: one of this package, of any design; on the device "meta" it does as well.
+    model: one of this package, of any design, on any device ("meta", too).
     image_size: one number or (height, width) in pixels; default: the model's own.
     Raises UserError for another kind of model, and for images that are too small.
     """
@@ -120,27 +114,21 @@ def trace(model: UnifiedBackbone, *, image_size: int | tuple[int, int] | None = 
     if min(height, width) < 1:
         raise UserError(f"trace: images must be at least 1x1, not {height}x{width}")
     stages, shape = [], (height, width, model.in_chans)
-    for name, parts in _stages(model, shape):
-        stages.append(TracedStage(name, parts))
+    for name, module, parts_of in (
+        ("stem", model.stem, _through),
+        *((f"stage {number}", stage, _stage) for number, stage in enumerate(model.stages, 1)),
+        ("head", model.head, _head),
+    ):
+        stages.append(TracedStage(name, tuple(parts_of(module, shape))))
+        shape = stages[-1].after
     return ShapeTrace(model_name(model), (height, width), tuple(stages))
-
-
-def _stages(model: UnifiedBackbone, shape: Shape) -> Iterator[tuple[str, tuple[TracedPart, ...]]]:
-    stem = _through(model.stem, shape)
-    yield "stem", stem
-    shape = stem[-1].after
-    for number, stage in enumerate(model.stages, 1):
-        parts = tuple(_stage(stage, shape))
-        yield f"stage {number}", parts
-        shape = parts[-1].after
-    yield "head", tuple(_head(model.head, shape))
 
 
 def _stage(stage: Stage, shape: Shape) -> Iterator[TracedPart]:
     if not isinstance(stage.downsample, nn.Identity):
-        down = _through(stage.downsample, shape)
-        yield from down
-        shape = down[-1].after
+        for part in _through(stage.downsample, shape):
+            yield part
+            shape = part.after
     if not isinstance(stage.position_embedding, nn.Identity):
         weight = stage.position_embedding.weight
         note = "" if weight.shape[1:3] == shape[:2] else f"resized from {weight.shape[1]}x{weight.shape[2]}"
@@ -151,26 +139,26 @@ def _stage(stage: Stage, shape: Shape) -> Iterator[TracedPart]:
 
 
 def _blocks(blocks: Sequence[Block], shape: Shape) -> Iterator[TracedPart]:
-    """What all blocks of a stage have of one kind, in the order of a block."""
+    """The modules of all blocks of a stage by their kinds, in the order of a block."""
     height, width, _ = shape
     two = blocks[0].norm1 is not None
-
-    def part(name: str, modules: Sequence[nn.Module | nn.Parameter | None], macs: int | None, note: str = ""):
-        parameters = sum(_parameters(module) for module in modules if module is not None)
-        return TracedPart(name, shape, shape, len(blocks), parameters, macs, note)
-
-    if two:
-        yield part("norm 1", [block.norm1 for block in blocks], 0)
-    formulas = [getattr(block.mixer, "macs", None) for block in blocks]
-    macs = None if None in formulas else sum(formula(height, width) for formula in formulas)
-    notes = dict.fromkeys(_padding_note(block.mixer, height, width) for block in blocks)
-    yield part("mixer", [block.mixer for block in blocks], macs, "; ".join(filter(None, notes)))
-    if two and blocks[0].gamma1 is not None:
-        yield part("layer scale 1", [block.gamma1 for block in blocks], 0)
-    yield part("norm 2" if two else "norm", [block.norm2 for block in blocks], 0)
-    yield part("MLP", [block.mlp for block in blocks], sum(_mlp_macs(block.mlp, height, width) for block in blocks))
-    if blocks[0].gamma2 is not None:
-        yield part("layer scale 2" if two else "layer scale", [block.gamma2 for block in blocks], 0)
+    kinds: list[tuple[str, str, Callable | None]] = [
+        ("norm 1", "norm1", None),
+        ("mixer", "mixer", lambda mixer: mixer.macs(height, width) if hasattr(mixer, "macs") else None),
+        ("layer scale 1", "gamma1", None),
+        ("norm 2" if two else "norm", "norm2", None),
+        ("MLP", "mlp", lambda mlp: sum(_macs(layer, height, width) for layer in mlp.children())),
+        ("layer scale 2" if two else "layer scale", "gamma2", None),
+    ]
+    for name, attribute, macs_of in kinds:
+        modules = [getattr(block, attribute) for block in blocks]
+        if modules[0] is None or (attribute == "gamma1" and not two):
+            continue
+        macs = [macs_of(module) for module in modules] if macs_of else [0]
+        notes = dict.fromkeys(_padding_note(module, height, width) for module in modules)
+        total = None if None in macs else sum(macs)
+        note = "; ".join(filter(None, notes))
+        yield TracedPart(name, shape, shape, len(blocks), sum(map(_parameters, modules)), total, note)
 
 
 def _head(head: nn.Module, shape: Shape) -> Iterator[TracedPart]:
@@ -191,34 +179,33 @@ def _head(head: nn.Module, shape: Shape) -> Iterator[TracedPart]:
 _NAMES = {nn.LayerNorm: "norm", nn.GELU: "GELU", MergePatches: "2x2 patches", nn.Linear: "linear"}
 
 
-def _through(layers: Sequence[nn.Module], shape: Shape) -> tuple[TracedPart, ...]:
-    parts = []
+def _through(layers: Iterable[nn.Module], shape: Shape) -> Iterator[TracedPart]:
     for layer in layers:
-        parts.append(_layer(_name(layer), layer, shape))
-        shape = parts[-1].after
-    return tuple(parts)
-
-
-def _name(layer: nn.Module) -> str:
-    if isinstance(layer, nn.Conv2d):
-        (kernel, _), (stride, _) = layer.kernel_size, layer.stride
-        return f"conv {kernel}x{kernel}, stride {stride}"
-    return next((name for kind, name in _NAMES.items() if isinstance(layer, kind)), type(layer).__name__)
+        if isinstance(layer, nn.Conv2d):
+            name = f"conv {layer.kernel_size[0]}x{layer.kernel_size[0]}, stride {layer.stride[0]}"
+        else:
+            name = next((name for kind, name in _NAMES.items() if isinstance(layer, kind)), type(layer).__name__)
+        yield (part := _layer(name, layer, shape))
+        shape = part.after
 
 
 def _layer(name: str, layer: nn.Module, shape: Shape) -> TracedPart:
     height, width, channels = shape
-    after, macs, note = shape, 0, ""
+    after, zeros = shape, (0, 0)
     if isinstance(layer, nn.Conv2d):
         (rows, above), (columns, left) = (_side(layer, size) for size in (height, width))
-        after, note = (rows, columns, layer.out_channels), _zeros(above, left)
-        macs = rows * columns * layer.weight.numel()
+        after, zeros = (rows, columns, layer.out_channels), (above, left)
     elif isinstance(layer, MergePatches):
-        after, note = (-(-height // 2), -(-width // 2), 4 * channels), _zeros(height % 2, width % 2)
+        after, zeros = (-(-height // 2), -(-width // 2), 4 * channels), (height % 2, width % 2)
     elif isinstance(layer, nn.Linear):
         after = (height, width, layer.out_features)
-        macs = height * width * layer.weight.numel()
-    return TracedPart(name, shape, after, 1, _parameters(layer), macs, note)
+    note = f"zeros: {_lines(*zeros)}" if any(zeros) else ""
+    return TracedPart(name, shape, after, 1, _parameters(layer), _macs(layer, *after[:2]), note)
+
+
+def _macs(layer: nn.Module, rows: int, columns: int) -> int:
+    """Multiply-adds of a convolution or linear layer whose output has this size; of other layers 0."""
+    return rows * columns * layer.weight.numel() if isinstance(layer, nn.Conv2d | nn.Linear) else 0
 
 
 def _side(layer: nn.Conv2d, size: int) -> tuple[int, int]:
@@ -230,35 +217,26 @@ def _side(layer: nn.Conv2d, size: int) -> tuple[int, int]:
     return after, read - size if read >= size + padding else padding
 
 
-def _zeros(rows: int, columns: int) -> str:
-    return f"zeros: {_lines(rows, columns)}" if rows or columns else ""
-
-
 def _lines(rows: int, columns: int) -> str:
     return f"{rows} row{'s' * (rows != 1)}, {columns} column{'s' * (columns != 1)}"
 
 
-def _mlp_macs(mlp: Mlp, height: int, width: int) -> int:
-    layers = [layer for layer in (mlp.fc1, mlp.conv, mlp.fc2) if not isinstance(layer, nn.Identity)]
-    return height * width * sum(layer.weight.numel() for layer in layers)
-
-
-def _padding_note(mixer: nn.Module, height: int, width: int) -> str:
-    """Into which blocks or keys a mixer cuts a map, and what it pads or drops; "" for mixers that do neither."""
-    if isinstance(mixer, SpatialReductionAttention):
-        ratio, padded = mixer.reduction, [max(side, mixer.reduction) for side in (height, width)]
-        keys, lost = [side // ratio for side in padded], [side % ratio for side in padded]
-        note = f"keys {keys[0]}x{keys[1]}"
-        dropped = f"; dropped: {_lines(*lost)}" if any(lost) else ""
-    elif isinstance(mixer, HaloAttention | ShiftedWindowAttention):
-        is_halo = isinstance(mixer, HaloAttention)
-        block = mixer.block if is_halo else min(mixer.window, height, width)
+def _padding_note(module: object, height: int, width: int) -> str:
+    """Into which blocks or keys a mixer cuts a map, and what it pads or drops; "" for other modules."""
+    lost = [0, 0]
+    if isinstance(module, SpatialReductionAttention):
+        ratio, padded = module.reduction, [max(side, module.reduction) for side in (height, width)]
+        note, lost = f"keys {padded[0] // ratio}x{padded[1] // ratio}", [side % ratio for side in padded]
+    elif isinstance(module, HaloAttention | ShiftedWindowAttention):
+        is_halo = isinstance(module, HaloAttention)
+        block = module.block if is_halo else min(module.window, height, width)
         sides = min(block, height), min(block, width)
         padded = [-(-size // side) * side for size, side in zip((height, width), sides, strict=True)]
-        note, dropped = f"{'blocks' if is_halo else 'windows'} of {sides[0]}x{sides[1]}", ""
+        note = f"{'blocks' if is_halo else 'windows'} of {sides[0]}x{sides[1]}"
     else:
         return ""
-    return note + (f"; padded to {padded[0]}x{padded[1]}" if padded != [height, width] else "") + dropped
+    note += f"; padded to {padded[0]}x{padded[1]}" if padded != [height, width] else ""
+    return note + (f"; dropped: {_lines(*lost)}" if any(lost) else "")
 
 
 def _parameters(what: nn.Module | nn.Parameter) -> int:

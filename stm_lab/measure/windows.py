@@ -1,4 +1,4 @@
-"""Who stands with a token in its shifted window, whom may it hear, and what would it take by colours alone?"""
+"""The shifted window of a token: its tokens, which of them it may attend to, and attention by colours alone."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ import numpy as np
 
 from stm_lab.util.errors import UserError
 
-_SHARPNESS = 10.0  # of the attention by colours
-
 
 @dataclass(frozen=True)
 class Windows:
-    """One token's way through a shifted window, on a map padded to whole windows (h, w), h >= H, w >= W.
+    """One token's shifted window, on a map padded to whole windows (h, w), h >= H, w >= W.
 
-    side, shift: as used on this map (the shorter side and 0 where that is no larger than the window). size: (H, W) of
+    side, shift: as used on this map (the shorter side and 0 if the map is no larger than the window). size: (H, W) of
     the true map, `padded`: (h, w). pieces: (h, w) numbers, equal where tokens lie in one window of the shifted grid.
-    rows, columns: (side, side) places, on the map, of the tokens that stand in the token's window after the roll.
-    inside: (side, side) bool, which of them are of the true map. allowed: (L, L) bool, who may hear whom in there,
-    L = side * side, tokens row by row. query: the token's own number, of L.
+    rows, columns: (side, side) places, on the map, of the tokens in the window after the roll. inside: (side, side)
+    bool, whether they are of the true map. allowed: (L, L) bool, query by key, L = side * side, tokens row by row.
+    query: the token's own number, of L.
     """
 
     side: int
@@ -35,9 +33,9 @@ class Windows:
 
 
 def token_window(height: int, width: int, *, window: int, shift: int, place: tuple[int, int]) -> Windows:
-    """The window of the token at `place` (row, column); the fields of `Windows` say what is found.
+    """Find the window of the token at `place` (row, column).
 
-    Raises UserError for a shift that is not in [0, window) and a place outside of the map.
+    Raises UserError for a shift outside [0, window) and a place outside the map.
     """
     if not 0 <= shift < window:
         raise UserError(f"shift={shift} must be at least 0 and less than window={window}")
@@ -63,15 +61,15 @@ def token_window(height: int, width: int, *, window: int, shift: int, place: tup
 
 
 def colour_weights(image: np.ndarray, found: Windows, *, masked: bool = True) -> np.ndarray:
-    """(side, side): what the token takes from each token of its window; the sum is 1.
+    """The token's attention weights in its window, (side, side), with the sum 1, by colours alone.
 
-    Attention by colours, without learned weights: softmax of minus ten times the squared distance of the colours,
-    image (H, W, 3) in [0, 1]. Padding is black. masked: as it should be; else whoever stands in the window is a key.
+    Softmax of minus ten times the squared distance of the colours, image (H, W, 3) in [0, 1]; padding is black.
+    masked: as it should be; without the mask every token of the window is a key.
     """
     colours = np.zeros((*found.padded, 3))
     colours[: found.size[0], : found.size[1]] = image
     tokens = colours[found.rows, found.columns].reshape(-1, 3)
-    logits = -_SHARPNESS * ((tokens - tokens[found.query]) ** 2).sum(1)
+    logits = -10.0 * ((tokens - tokens[found.query]) ** 2).sum(1)
     if masked:
         logits = np.where(found.allowed[found.query], logits, -np.inf)
     weights = np.exp(logits - logits.max())

@@ -9,11 +9,16 @@ import torch
 from torch import nn
 
 import stm_lab
-from stm_lab.measure import ALEXNET, Baseline, CorruptionError, corruption_error, corruption_errors
+from stm_lab.measure import ALEXNET, Baseline, CorruptionError, corruption_errors
 from stm_lab.measure.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from stm_lab.util.errors import UserError
 
 FEW = {"corruptions": ["gaussian_noise", "contrast"], "severities": [1, 3, 5]}
+
+
+def corruption_error(model, data, **options):
+    """The result of one model."""
+    return corruption_errors({"model": model}, data, **options)["model"]
 
 
 class Contrast(nn.Module):
@@ -93,13 +98,12 @@ def test_alexnet_is_the_published_baseline():
         made_up([[1, 2], [3, 4]], 1).against(ALEXNET)
 
 
-def test_a_baseline_model_sees_the_same_images():
+def test_a_baseline_is_another_models_result():
     data = (pictures(), torch.ones(6, dtype=torch.int64))
-    result = corruption_error(Contrast(), data, baseline=Contrast(0.04), **FEW)
+    results = corruption_errors({"model": Contrast(), "other": Contrast(0.04)}, data, **FEW)
+    result = results["model"].against(results["other"])
     assert result.baseline.mean_error["contrast"] == pytest.approx(100 / 3)
     assert result.ce[1] == pytest.approx(200)
-    again = corruption_error(Contrast(), data, baseline=corruption_error(Contrast(0.04), data, **FEW), **FEW)
-    np.testing.assert_allclose(again.ce, result.ce)
 
 
 def test_batches_and_company_change_nothing():
@@ -114,9 +118,8 @@ def test_batches_and_company_change_nothing():
         assert alone.clean_error == together[name].clean_error
 
 
-@pytest.mark.parametrize("mixer", stm_lab.list_mixers())
-def test_every_mixer_is_left_as_it_was(mixer):
-    model = stm_lab.build_model(mixer, "nano").train()
+def test_the_model_is_left_as_it_was():
+    model = stm_lab.build_model("swin", "nano").train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     result = corruption_error(model, (torch.rand(2, 3, 48, 40), torch.tensor([1, 2])), **FEW)
     assert ((result.error >= 0) & (result.error <= 100)).all()

