@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,44 +72,28 @@ def _role(name: str) -> str | None:
     return next((role for part in parts for role, names in _ANYWHERE.items() if part in names), None)
 
 
-def gathered(parts: Iterable[Any], by: str, how: Mapping[str, Callable]) -> list[dict[str, Any]]:
+def gathered(parts: Iterable[Mapping[str, Any]], by: str) -> list[dict[str, Any]]:
     """One row for each role ("role", in the order of `ROLES`) or for each stage and role ("stage", in the model's).
 
-    parts: dataclasses with a stage, a role and numbers. how: by the number's name, what makes one of several; the
-    result is None where one of them is. Raises UserError for another `by`.
+    parts: with stage, role and numbers by name. Numbers add up; a sum is None where one of them is.
+    Raises UserError for another `by`.
     """
     check_known("by", by, ("role", "stage"))
     keys = ("stage", "role") if by == "stage" else ("role",)
-    groups: dict[tuple, list[Any]] = {}
+    groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for part in parts:
-        groups.setdefault(tuple(getattr(part, key) for key in keys), []).append(part)
+        groups.setdefault(tuple(part[key] for key in keys), []).append(part)
     rows = []
     for group in groups if by == "stage" else sorted(groups, key=lambda key: ROLES.index(key[0])):
-        values = {name: [getattr(part, name) for part in groups[group]] for name in how}
-        numbers = {name: None if None in values[name] else combine(values[name]) for name, combine in how.items()}
-        rows.append(dict(zip(keys, group, strict=True)) | numbers)
+        row, some = dict(zip(keys, group, strict=True)), groups[group]
+        for name in (name for name in some[0] if name not in ("stage", "role")):
+            values = [part[name] for part in some]
+            row[name] = None if None in values else sum(values)
+        rows.append(row)
     return rows
 
 
 # ---- a model, or one unit of it, at work: for time and memory --------------------------------------------------------
-
-
-class Ready(NamedTuple):
-    """A copy of the model on the device, and one normalised batch (B, 3, H, W)."""
-
-    model: nn.Module
-    images: Tensor
-    device: torch.device
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What every result says of how it was measured."""
-        return {
-            "model": model_name(self.model),
-            "device": str(self.device),
-            "batch_size": len(self.images),
-            "image_size": tuple(self.images.shape[-2:]),
-        }
 
 
 def prepared(
@@ -119,10 +103,11 @@ def prepared(
     batch_size: int,
     image_size: int | None,
     seconds: float = 1.0,
-) -> Ready:
-    """The first images of `data`, repeated to one batch; without data, noise of `image_size` or the model's own size.
+) -> tuple[nn.Module, Tensor, dict[str, Any]]:
+    """A copy of the model on the device, one normalised batch (B, 3, H, W), and what results say of both.
 
-    Raises UserError for an unknown device, data that are no images, batch_size < 1 and seconds <= 0.
+    The batch holds the first images of `data`, repeated if they are too few; without data, noise of `image_size` or of
+    the model's own size. Raises UserError for an unknown device, data that are no images, batch_size < 1, seconds <= 0.
     """
     if batch_size < 1 or not seconds > 0:
         raise UserError(f"batch_size = {batch_size}, seconds = {seconds}: expected batch_size >= 1 and seconds > 0")
@@ -131,8 +116,9 @@ def prepared(
         data = torch.rand(batch_size, 3, height, width, generator=torch.Generator().manual_seed(0))
     pixels = as_images(data, model, image_size, limit=batch_size).pixels
     pixels = pixels[torch.arange(batch_size) % len(pixels)]
-    device = device_of(model, device)
-    return Ready(copy.deepcopy(model).to(device), Normalize(model, device)(pixels), device)
+    device, size = device_of(model, device), tuple(pixels.shape[-2:])
+    facts = {"model": model_name(model), "device": str(device), "batch_size": batch_size, "image_size": size}
+    return copy.deepcopy(model).to(device), Normalize(model, device)(pixels), facts
 
 
 def inputs_of_units(model: nn.Module, images: Tensor) -> list[tuple[Unit, tuple]]:
@@ -188,6 +174,6 @@ def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_(tensor.is_floating_point())
 
 
-def whole_step(ready: Ready, training: bool) -> Callable[[], None]:
-    """`step_of` the model on its images; the loss is the mean square of the output."""
-    return step_of(ready.model, (ready.images,), training, lambda out: out.float().square().mean())
+def whole_step(model: nn.Module, images: Tensor, training: bool) -> Callable[[], None]:
+    """`step_of` a model on normalised images; the loss is the mean square of the output."""
+    return step_of(model, (images,), training, lambda out: out.float().square().mean())

@@ -64,8 +64,7 @@ class AdversarialAccuracy:
 
     `epsilons`, (E,) ascending, in 1/255 of the pixel range [0, 1]; `accuracy`, (E,); `by_restart`, (E, R): after the
     first restarts. `forward_passes` and `backward_passes`, (E,): of all images, up to that epsilon. `truth`: "labels",
-    or "own answers" of the model for images without labels. `source`: the model that the gradient was taken from, if it
-    was another.
+    or "own answers" of the model for images without labels. `source`: another model that gave the gradient, or None.
     """
 
     model: str

@@ -46,14 +46,12 @@ class PartCost:
 class Cost:
     """Counts for one image of `image_size` (height, width in pixels); 1 MAC = one multiplication and one addition.
 
-    Attributes:
-        parameters: learned numbers.
-        macs: multiply-adds of convolutions and matrix products, as torch's counter sees them in a forward pass.
-        macs_fvcore: the same plus fvcore's charge for norms, pooling and sampling, which is what the paper prints.
-        macs_formula: multiply-adds by formula: a mixer's `macs(H, W)`, and those of convolutions and linear layers;
-            None where a module without a formula makes products (attention of timm's models, say).
-        parts: the model's children, or those of its list of stages; they add up to the whole.
-        layers: the finest units, each with its stage and its role; they also add up to the whole.
+    macs: multiply-adds of convolutions and matrix products, as torch's counter sees them in a forward pass.
+    macs_fvcore: the same plus fvcore's charge for norms, pooling and sampling, which is what the paper prints.
+    macs_formula: by formula, a mixer's `macs(H, W)`, and those of convolutions and linear layers; None where a module
+        without a formula makes products (attention of timm's models, say).
+    parts: the model's children, or those of its list of stages. layers: the finest units, each with its stage and its
+        role. Both add up to the whole.
     """
 
     model: str
@@ -70,7 +68,8 @@ class Cost:
         mixers, MLPs, downsampling, head and rest; "stage", each role of each stage. Raises UserError for another."""
         check_known("by", by, ("part", "layer", "role", "stage"), "Cost.rows: ")
         if by in ("role", "stage"):
-            grouped = gathered(self.layers, by, dict.fromkeys(COUNTS, sum))
+            layers = [{name: getattr(layer, name) for name in ("stage", "role", *COUNTS)} for layer in self.layers]
+            grouped = gathered(layers, by)
             rows = [{"part": " ".join(filter(None, (row.get("stage"), row["role"]))), **row} for row in grouped]
         else:
             parts = self.parts if by == "part" else self.layers
@@ -90,12 +89,11 @@ class Cost:
 def cost(model: nn.Module, data: Data | None = None, *, image_size: int | tuple[int, int] | None = None) -> Cost:
     """Count parameters and multiply-adds, in all, by part and by layer. Runs nothing: a copy without storage is traced.
 
-    `macs` are those of convolutions and matrix products, attention's among them (q.k and weights.v, which counters miss
-    in a fused kernel: plain products are asked for here); norms, activations, softmax, pooling and deformable sampling
-    are not counted. It is `macs_torch_flopcounter` of published tables' scripts: half of what torch's FlopCounterMode
-    calls FLOPs. The paper (arXiv 2211.05781) prints fvcore's total, `macs_fvcore`: 5 more for each element of a layer
-    or group norm (4 without scale and shift), 2 of a batch norm (1), 1 for each element that is averaged over the whole
-    map, 4 for each value that is sampled bilinearly.
+    `macs` are half of what torch's FlopCounterMode calls FLOPs: convolutions and matrix products, attention's among
+    them (q.k and weights.v, which it misses in a fused kernel: plain products are asked for here), without norms,
+    activations, softmax, pooling and deformable sampling. The paper (arXiv 2211.05781) prints fvcore's total,
+    `macs_fvcore`: 5 more for each element of a layer or group norm (4 without scale and shift), 2 of a batch norm (1),
+    1 for each element that is averaged over the whole map, 4 for each value that is sampled bilinearly.
 
     image_size: one number or (height, width); default: that of the images in `data`, without data the model's own.
     Raises UserError for data that are no images.

@@ -31,14 +31,10 @@ _STEPS = 3  # of a single width, to either side
 
 @dataclass(frozen=True)
 class EqualWidth:
-    """A network of a mixer, and what it costs.
+    """A network, `build_model(mixer, scale, dims=dims, img_size=image_size, num_classes=num_classes)`, and its cost.
 
-    Attributes:
-        mixer, scale: whose unified design is widened or narrowed.
-        dims: channels of the four stages. The network is `build_model(mixer, scale, dims=dims, img_size=image_size,
-            num_classes=num_classes)`.
-        parameters: of the whole network. macs: multiply-adds for one image of `image_size` pixels.
-        cost: the one of the two that should be equal. target: what it should be.
+    dims: channels of the four stages. parameters: of the whole network. macs: multiply-adds for one image of
+    `image_size` pixels. cost: the one of the two that should be equal. target: what it should be.
     """
 
     mixer: str
@@ -70,15 +66,9 @@ def equal_width(
     Then the third and the second are moved by at most three such steps to the nearest cost. The result is near, not
     equal: see `EqualWidth.off`. Nothing is computed; models are made without storage.
 
-    Args:
-        mixer, scale: as `build_model` takes them.
-        target: parameters, or multiply-adds for one image.
-        cost: which of the two.
-        image_size: side in pixels, for multiply-adds and for the size of position embeddings.
-        num_classes: of the classifier.
-
-    Raises:
-        UserError: an unknown mixer, scale or cost; a target that an eighth to four times the widths do not reach.
+    mixer, scale, num_classes: as `build_model` takes them. target: parameters or, with `cost="macs"`, multiply-adds for
+    one image. image_size: side in pixels, for multiply-adds and for the size of position embeddings.
+    Raises UserError for an unknown mixer, scale or cost, and a target beyond an eighth to four times the widths.
     """
     check_known("cost", cost, COSTS, "equal_width: ")
     check_known("mixer", mixer, list_mixers(), "equal_width: ")

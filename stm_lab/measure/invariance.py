@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -101,30 +100,25 @@ def invariance(
 
     The standard view is the one that the model is evaluated on (`EvaluationView`): the shorter side is resized to
     int(image_size / crop_pct), and the centre is cropped. The measure is that of the paper (arXiv 2211.05781).
-    protocol="straight":
 
-    * translation: a strength of s moves the content by exactly s pixels along each axis it moves on, in all eight
-      directions: a diagonal moves by s down (or up) and by s right (or left), a distance of s * sqrt(2).
+    protocol="straight": the border shows the rest of the picture that the crop left, else its mirror image.
+
+    * translation: the content moves by exactly `strength` pixels along each axis it moves on, in all eight directions.
     * rotation: by an angle, about the middle, in both directions, before the picture is cropped.
-    * rotation_after_crop: of the cropped picture; its corners are filled from its mirror image only.
+    * rotation_after_crop: of the cropped picture; its corners show its mirror image only.
     * scale: the content becomes larger by this factor.
 
-    The border is filled with the rest of the picture that the crop left, and else with its mirror image: no black bars.
-
     protocol="published": the code path of the published curves with its faults, on the published axes; image sizes
-    other than 224 in proportion.
+    other than 224 in proportion. What comes in is black.
 
     * translation: in one direction, drawn for each picture and strength out of seven (the eighth never comes). Beyond
       the margin of the crop the content moves by half of what the axis says, with black bars on both sides.
-    * rotation: counter-clockwise, with black corners.
-    * scale: the crop ratio, .2, .325 .. 1.95, in which the training's .875 does not appear; above 1 a black frame.
-
-    Turned and scaled pictures are interpolated bicubically, from the decoded picture: where the published code enlarges
-    the file itself, this enlarges what was decoded at int(image_size / crop_pct).
+    * rotations: counter-clockwise.
+    * scale: the crop ratio, .2, .325 .. 1.95, in which the training's .875 does not appear; above 1 a black frame. The
+      published code enlarges the file itself; here the picture decoded at int(image_size / crop_pct), bicubically.
 
     Args:
-        data: images (N, 3, H, W), (images, labels), or a Dataset. A Dataset is decoded once, its longer side kept, and
-            the decoded pictures are kept as long as it, for the next model.
+        data: images (N, 3, H, W), (images, labels), or a Dataset, which is decoded once for all models that see it.
             Images are standard views as they are, unless `image_size` (its centre; the rest is context) or `crop_pct`
             (resized) is given, or the protocol is "published" (resized, so that their shorter side is the view's).
         strengths: see `Invariance`; default: the paper's ranges (64 of 224 pixels, 90 degrees), scales from 1/2 to 2.
@@ -136,8 +130,7 @@ def invariance(
 
     Raises:
         UserError: an unknown kind, protocol or device, impossible strengths, data that are no images, a view larger
-            than its images, a model without a classifier, labels that are none of its classes, logits that are not
-            finite.
+            than its images, a model without a classifier, labels that are none of its classes, logits not finite.
     """
     check_known("kind of invariance", kind, KINDS)
     check_known("protocol", protocol, PROTOCOLS)
@@ -256,7 +249,7 @@ def _stock(data: Data, model: nn.Module, protocol: str, image_size: int | None, 
         raise UserError(f"crop_pct is {crop_pct}; expected a share of the picture, above 0 and at most 1")
     crop_pct = PUBLISHED_CROP if protocol == "published" and crop_pct is None else crop_pct
     if hasattr(data, "column_names"):
-        return _decoded(data, EvaluationView.of(model, image_size, crop_pct))
+        return _decoded(data, data._fingerprint, EvaluationView.of(model, image_size, crop_pct))
     images = as_images(data, model)
     size = tuple(images.pixels.shape[-2:])
     sizes, shorter = torch.tensor(size).expand(len(images.pixels), 2), min(size)
@@ -270,21 +263,9 @@ def _stock(data: Data, model: nn.Module, protocol: str, image_size: int | None, 
     return Stock(images, sizes, size if image_size is None else (image_size, image_size), None)
 
 
-# What was last decoded of each Dataset in use: models are measured one after the other, on the same images.
-_KEPT: WeakKeyDictionary[object, tuple[tuple, Stock]] = WeakKeyDictionary()
-
-
-def _decoded(dataset: object, view: EvaluationView) -> Stock:
-    """The images of a Dataset, resized but not cropped; decoded once for several models."""
-    asked = (dataset._fingerprint, view)  # set_transform changes a Dataset in its place, and the fingerprint
-    kept, stock = _KEPT.get(dataset, (None, None))
-    if kept != asked:
-        stock = _decode(dataset, view)
-        _KEPT[dataset] = asked, stock
-    return stock
-
-
-def _decode(dataset: object, view: EvaluationView) -> Stock:
+@lru_cache(maxsize=1)  # models are measured one after the other, on the same images
+def _decoded(dataset: object, fingerprint: str, view: EvaluationView) -> Stock:
+    """The images of a Dataset, resized but not cropped. A transform changes its fingerprint."""
     from stm_lab.data.views import check_image_size, decoded_images, labels
 
     check_image_size(min(view.size))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,28 +16,14 @@ from stm_lab.measure._units import OUTSIDE, REST, Unit, gathered, prepared, step
 
 
 @dataclass(frozen=True)
-class PartMemory:
-    """Bytes that autograd keeps of one module."""
-
-    name: str
-    stage: str
-    role: str
-    activations: int
-
-
-@dataclass(frozen=True)
 class Memory:
     """Bytes, for a batch of `batch_size` images of `image_size` (height, width in pixels).
 
-    Attributes:
-        weights: parameters and buffers.
-        activations: what autograd keeps for the backward pass besides weights, each storage once. It grows with the
-            batch, and it is why training needs so much more memory than inference.
-        forward_peak: the most that a pass without gradients holds at once, beyond weights and images; None where it
-            cannot be measured.
-        training_peak: the same for a forward and backward pass, gradients included; no optimizer.
-        method: how the peaks were measured, in words.
-        parts: their `activations` add up to the whole; what several modules keep counts for the first.
+    weights: of parameters and buffers. activations: what autograd keeps for the backward pass besides weights, each
+    storage once; `parts`, a row a module, add up to it, and what several modules keep counts for the first.
+    forward_peak: the most that a pass without gradients holds at once, beyond weights and images; None where it cannot
+    be measured. training_peak: the same for a forward and backward pass, gradients included, without an optimizer.
+    method: how the peaks were measured, in words.
     """
 
     model: str
@@ -48,12 +35,12 @@ class Memory:
     forward_peak: int | None
     training_peak: int | None
     method: str
-    parts: tuple[PartMemory, ...]
+    parts: tuple[dict[str, Any], ...]
 
     def rows(self, by: str = "role") -> list[dict]:
         """One row a role, or with `by="stage"` a role and stage; the last one is the total."""
         (facts,) = rows_of(self, "model device batch_size")
-        parts = gathered(self.parts, by, {"activations": sum})
+        parts = gathered(self.parts, by)
         (whole,) = rows_of(self, "activations forward_peak training_peak weights")
         return [facts | row for row in (*parts, {**dict.fromkeys(parts[0], ""), "role": "total", **whole})]
 
@@ -75,20 +62,21 @@ def memory(
 
     The first images of `data`, or noise of `image_size`, as in `throughput`; raises UserError as it does.
     """
-    ready = prepared(model, data, device, batch_size, image_size)
-    held = _storages((*ready.model.parameters(), *ready.model.buffers()))
-    kept = _kept_by_unit(ready.model.train(), ready.images, held)
-    parts = [PartMemory(unit.name, unit.stage, unit.role, kept.pop(unit.name, 0)) for unit in units(ready.model)]
-    parts = [*(PartMemory("", OUTSIDE, REST, rest) for rest in kept.values()), *parts]
+    model, images, facts = prepared(model, data, device, batch_size, image_size)
+    held = _storages((*model.parameters(), *model.buffers()))
+    kept = _kept_by_unit(model.train(), images, held)
+    parts = [
+        {"stage": unit.stage, "role": unit.role, "activations": kept.pop(unit.name, 0)} for unit in units(model)
+    ]
+    parts = [*({"stage": OUTSIDE, "role": REST, "activations": rest} for rest in kept.values()), *parts]
 
-    peak, method = _PEAKS.get(ready.device.type, (lambda *_: None, "not measured on this device"))
-    forward_peak = peak(step_of(ready.model.eval(), (ready.images,), False), ready.device)
-    ready.model.train()
-    training_peak = peak(whole_step(ready, True), ready.device)
+    peak, method = _PEAKS.get(images.device.type, (lambda *_: None, "not measured on this device"))
+    forward_peak = peak(step_of(model.eval(), (images,), False), images.device)
+    training_peak = peak(whole_step(model.train(), images, True), images.device)
     return Memory(
-        **ready.facts,
+        **facts,
         weights=sum(held.values()),
-        activations=sum(part.activations for part in parts),
+        activations=sum(part["activations"] for part in parts),
         forward_peak=forward_peak,
         training_peak=training_peak,
         method=method,

@@ -151,11 +151,10 @@ def mixing_matrix(
     The mixer alone is measured, between norm and layer scale, without the residual branch, at the tokens that reach it
     in the model. The Jacobian counts every path: in attention the values, and queries and keys through the softmax.
 
-    By default it is exact: one backward pass a channel and output position, many of them side by side, P * C for each
-    image. With `probes`, this number of passes a position: block J of the Jacobian is seen through random signs v, and
-    the mean of |v J|^2 is the squared Frobenius norm. The standard error of a squared entry is at most sqrt(2 / probes)
-    of it (a block of rank one), and that of averages over positions far smaller. The same signs are used for all
-    positions and inputs, so that what they share is seen exactly as shared: a convolution is static to rounding.
+    By default it is exact: one backward pass a channel and output position, P * C for each image. With `probes`, this
+    number of passes a position: block J of the Jacobian is seen through random signs v, and the mean of |v J|^2 is the
+    squared Frobenius norm. The standard error of a squared entry is at most sqrt(2 / probes) of it, and far smaller for
+    averages over positions. All positions and inputs have the same signs: a convolution is static to rounding.
 
     model: any model with images (N, 3, H, W), (images, labels) or a Dataset as `data`, and one of
         stage, block: the mixer there, as `mixer_layers` lists them;

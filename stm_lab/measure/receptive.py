@@ -22,10 +22,8 @@ CHECKPOINT_PIXELS = 2**19  # of an image, from which on activations are computed
 
 def high_contribution_side(contribution: np.ndarray, threshold: float, centre: tuple[int, int] | None = None) -> int:
     """Side, in pixels, of the smallest square round `centre` that holds the share `threshold` of a non-negative (H, W)
-    map.
+    map; it may reach beyond the image. Default centre: pixel (H // 2, W // 2).
 
-    The centre is pixel (H // 2, W // 2) unless given, so the side is odd; near the border of an even or a long map the
-    square may reach beyond the image.
     Raises UserError for a threshold outside (0, 1] and for a map of zeros.
     """
     ring = np.maximum(*(abs(offset) for offset in _offsets(contribution.shape, centre)))  # which square completes it
@@ -36,9 +34,8 @@ def high_contribution_side(contribution: np.ndarray, threshold: float, centre: t
 def high_contribution_area(contribution: np.ndarray, threshold: float, centre: tuple[int, int] | None = None) -> float:
     """Share of the image, 0 to 1, in the smallest centred square that holds the share `threshold` of the contribution.
 
-    After Ding et al. 2022 (RepLKNet, arXiv 2203.06717). Their script takes it of log10(1 + map), see
-    `replknet_rectangle`, and this one of the map itself, so the numbers cannot be compared. A flat map gives about
-    `threshold`. Errors as for `high_contribution_side`.
+    After Ding et al. 2022 (RepLKNet, arXiv 2203.06717), but of the map itself, where their script takes log10(1 + map)
+    (`replknet_rectangle`). A flat map gives about `threshold`. Errors as for `high_contribution_side`.
     """
     half = high_contribution_side(contribution, threshold, centre) // 2
     middle = centre or _middle(contribution.shape)
@@ -50,10 +47,9 @@ def replknet_rectangle(contribution: np.ndarray, threshold: float) -> tuple[int,
     """Side in pixels and share of the image, as RepLKNet's published `analyze_erf.py` finds them for an averaged map.
 
     Of log10(1 + map), divided by its maximum: the smallest square of side 3, 5, 7 ... round pixel (H // 2, W // 2) with
-    strictly more than `threshold` of the sum. The script never looks at the middle pixel alone, and stops before the
-    whole image: None where it finds no square, which happens at 99%. The logarithm makes the result depend on the
-    gradient's scale: for small gradients it is that of the map itself, for large ones much wider. The script is meant
-    for squares; a longer side, where its slices would run backwards, is cut at the border here.
+    strictly more than `threshold` of the sum; None where the script, which stops before the whole image, finds none.
+    The logarithm makes the result depend on the gradient's scale: for small gradients it is that of the map itself, for
+    large ones much wider. A longer side, where the script's slices would run backwards, is cut at the border here.
     Errors as for `high_contribution_side`.
     """
     _check_threshold(threshold)
@@ -76,10 +72,9 @@ def replknet_scores(contribution: np.ndarray) -> np.ndarray:
 
 
 class RadialProfile(NamedTuple):
-    """Contribution by distance from the centre; arrays are (R,).
+    """Contribution by `distance` from the centre, in whole pixels; arrays are (R,).
 
-    distance: in whole pixels; a pixel belongs to the ring that its distance is rounded to. mean: contribution of one
-    pixel of that ring, on average. held: share of the whole, 0 to 1, up to and including that ring.
+    mean: of the pixels whose distance is rounded to this one. held: share of the whole, 0 to 1, up to and with them.
     """
 
     distance: np.ndarray
@@ -223,15 +218,13 @@ def effective_receptive_field(
     The ReLU of the cell stays in all of them. Without it a plain sum over channels, after a LayerNorm whose weights
     are equal, is a constant, and its gradient is zero.
 
-    The centre is cell (h // 2, w // 2): in an even map the lower right of the middle four. With convolutions of kernel
-    3, stride 2 and padding 1, as in the unified backbone, on an even map it looks at pixel (H // 2, W // 2); on an odd
-    one it is off the middle (224 pixels: cell 3 of 7 looks at 96). Sides divisible by twice the stride avoid that.
-    Another `cell` (row, column) is measured round the pixel that it looks at in such a network.
+    The centre is cell (h // 2, w // 2). With convolutions of kernel 3, stride 2 and padding 1, as in the unified
+    backbone, it looks at pixel (H // 2, W // 2) if the map is even, and beside it if the map is odd (224 pixels: cell 3
+    of 7 looks at 96). Another `cell` (row, column) is measured round the pixel that it looks at in such a network.
 
-    Memory is that of one batch. Weights get no gradient, `batch_size` is 16 or fewer where images are large (None: at
-    most 2**20 pixels, so that images of 1024x1024 go one by one), and from 2**19 pixels an image on, blocks keep only
-    their input and are computed twice, if the model can (`checkpointing`, None: by that rule). Neither changes the
-    result beyond rounding.
+    Memory is that of one batch: at most 16 images and 2**20 pixels, unless `batch_size` is given. From 2**19 pixels an
+    image on (or by `checkpointing`), blocks keep only their input and are computed twice, if the model can. Neither
+    changes the result beyond rounding.
 
     model: any timm model with `forward_intermediates`; `stage` counts its feature maps, from the end if negative. data:
     images (N, 3, H, W), (images, labels) or a Dataset, which is decoded at `image_size` (default: the model's own).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,17 +36,8 @@ class Throughput:
 
 
 @dataclass(frozen=True)
-class PartTime:
-    """Milliseconds for one image, in batches; a part of several modules takes the sum of theirs."""
-
-    stage: str
-    role: str
-    milliseconds: float
-
-
-@dataclass(frozen=True)
 class PartTimes:
-    """Milliseconds for one image (on the CPU of processor time), of the whole model and of each role.
+    """Milliseconds for one image (on the CPU of processor time), of the whole model and of `parts`: a row a module.
 
     Each module was timed alone, on the inputs that it has in the model; `rest` is the remainder of the whole: norms,
     layer scale, residuals. A module that runs alone may find more of its data in the cache, so the rest grows.
@@ -57,12 +49,12 @@ class PartTimes:
     image_size: tuple[int, int]
     training: bool
     milliseconds: float
-    parts: tuple[PartTime, ...]
+    parts: tuple[dict[str, Any], ...]
 
     def rows(self, by: str = "role") -> list[dict]:
         """One row a role, or with `by="stage"` a role and stage; the last one is the total."""
         (facts,) = rows_of(self, "model device training")
-        parts = gathered(self.parts, by, {"milliseconds": sum})
+        parts = gathered(self.parts, by)
         total = {**dict.fromkeys(parts[0], ""), "role": "total", "milliseconds": self.milliseconds}
         return [facts | row for row in (*parts, total)]
 
@@ -85,9 +77,9 @@ def throughput(
     because training moves running statistics and leaves gradients. `device`: default the model's own.
     Raises UserError for an unknown device, data that are no images, batch_size < 1 and seconds <= 0.
     """
-    ready = prepared(model, data, device, batch_size, image_size, seconds)
-    ready.model.train(training)
-    timer = Timer("step()", globals={"step": whole_step(ready, training)}, num_threads=torch.get_num_threads())
+    model, images, facts = prepared(model, data, device, batch_size, image_size, seconds)
+    step = whole_step(model.train(training), images, training)
+    timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
     timer.timeit(1)  # warm-up: memory, kernels chosen, clocks raised
     times = timer.blocked_autorange(min_run_time=seconds).times
     while len(times) < 3:
@@ -95,9 +87,7 @@ def throughput(
 
     repeats = batch_size / np.array(times)
     low, median, high = np.quantile(repeats, (0.25, 0.5, 0.75)).tolist()
-    return Throughput(
-        **ready.facts, training=training, images_per_second=median, quartiles=(low, high), repeats=repeats
-    )
+    return Throughput(**facts, training=training, images_per_second=median, quartiles=(low, high), repeats=repeats)
 
 
 def time_by_part(
@@ -112,19 +102,18 @@ def time_by_part(
 ) -> PartTimes:
     """Measure where a model's time goes: stem, mixers, MLPs, downsampling, head and the rest, stage by stage.
 
-    The inputs of each of these modules are taken from one pass, then each is timed alone: forward or, with `training`,
-    forward and backward. Whole and modules take turns for about `seconds`, five rounds at least; the medians count. On
-    the CPU it is processor time, summed over threads, which other programs on the machine lengthen little; elsewhere
-    wall time. Everything else, and what is raised, is as in `throughput`.
+    Each of these modules is timed alone, on inputs that are taken from one pass. Whole and modules take turns for about
+    `seconds`, five rounds at least; the medians count. On the CPU it is processor time, summed over threads, which
+    depends little on other programs; elsewhere wall time. Everything else, and what is raised, is as in `throughput`.
     """
-    ready = prepared(model, data, device, batch_size, image_size, seconds)
-    ready.model.train(training)
-    calls = inputs_of_units(ready.model, ready.images)
-    steps = [whole_step(ready, training), *(step_of(unit.module, args, training) for unit, args in calls)]
-    whole, *each = (1e3 * second / batch_size for second in _in_turn(steps, ready.device, seconds))
-    parts = [PartTime(unit.stage, unit.role, milliseconds) for (unit, _), milliseconds in zip(calls, each, strict=True)]
-    parts.append(PartTime(OUTSIDE, REST, whole - sum(each)))
-    return PartTimes(**ready.facts, training=training, milliseconds=whole, parts=tuple(parts))
+    model, images, facts = prepared(model, data, device, batch_size, image_size, seconds)
+    calls = inputs_of_units(model.train(training), images)
+    steps = [whole_step(model, images, training), *(step_of(unit.module, args, training) for unit, args in calls)]
+    whole, *each = (1e3 * second / batch_size for second in _in_turn(steps, images.device, seconds))
+    places = [*((unit.stage, unit.role) for unit, _ in calls), (OUTSIDE, REST)]
+    times = zip(places, [*each, whole - sum(each)], strict=True)
+    parts = [{"stage": stage, "role": role, "milliseconds": milliseconds} for (stage, role), milliseconds in times]
+    return PartTimes(**facts, training=training, milliseconds=whole, parts=tuple(parts))
 
 
 def _in_turn(steps: Sequence[Callable[[], None]], device: torch.device, seconds: float) -> list[float]:

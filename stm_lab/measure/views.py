@@ -1,7 +1,6 @@
 """Views of pictures: shifted, turned and scaled, in batches on their device.
 
-Around a picture is its mirror image, or black. Coordinates are in pixels of the decoded picture, rows first, from its
-upper left corner; the middle of pixel 0 is at 0.5.
+Coordinates are in pixels of the decoded picture, rows first, from its upper left corner; the middle of pixel 0 is 0.5.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from stm_lab.util.errors import UserError
 
 
 class Pictures(NamedTuple):
-    """A batch of decoded pictures, which may differ in size: each lies in the upper left corner of its canvas.
+    """A batch of decoded pictures of different sizes, each in the upper left corner of its canvas.
 
-    pixels: (B, 3, H, W) in [0, 1]; sizes: (B, 2) int64 on the CPU, the rows and columns that are picture.
+    pixels: (B, 3, H, W) in [0, 1]; sizes: (B, 2) int64 on the CPU, rows and columns of each picture.
     """
 
     pixels: Tensor
@@ -35,7 +34,7 @@ class Pictures(NamedTuple):
         return ((self.sizes - torch.tensor(size)) / 2).round().long()
 
 
-# ---- one picture, as it is: what explorers and notebooks call --------------------------------------------------------
+# ---- of images that fill their canvas, for explorers and notebooks ---------------------------------------------------
 
 
 def translate(images: Tensor, down: int, right: int) -> Tensor:
@@ -48,19 +47,16 @@ def translate(images: Tensor, down: int, right: int) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: float) -> Tensor:
-    """Turn (B, 3, H, W) in [0, 1] counter-clockwise about the middle; what comes in is the mirror image.
+    """Turn (B, 3, H, W) in [0, 1] counter-clockwise about the middle; the border shows the mirror image.
 
-    By 0 it is the image itself, by multiples of 90 `torch.rot90`, both to the last bit; else bicubic.
+    Multiples of 90 degrees are exact; other angles are interpolated bicubically.
     """
     return turned(Pictures.alike(images), images.shape[-2:], degrees, mirror=True)
 
 
 def rescale(images: Tensor, factor: float) -> Tensor:
-    """Scale the content of (B, 3, H, W) in [0, 1] about the middle: 2 is twice as large.
-
-    What comes in is the mirror image. Bicubic, and with a wider kernel where it gets smaller, so that nothing aliases;
-    by 1 the image itself.
-    """
+    """Scale the content of (B, 3, H, W) in [0, 1] about the middle: 2 is twice as large. Bicubic, without aliasing; the
+    border shows the mirror image."""
     return scaled(Pictures.alike(images), images.shape[-2:], factor, mirror=True)
 
 
@@ -75,9 +71,9 @@ def window(
     mirror: bool,
     within: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Cut (B, 3, *size) out of each picture, from row and column `start`, (B, 2), on, which may lie outside of it.
+    """Cut (B, 3, *size) out of each picture, from row and column `start`, (B, 2), on, which may lie outside it.
 
-    Outside is the mirror image, or black: there, or outside of `within`, the first and the last but one (B, 2).
+    Outside the picture is its mirror image, or black, also outside `within`, the first and the last but one (B, 2).
     """
     low, high = within or (torch.zeros_like(pictures.sizes), pictures.sizes)
     pixels, shown = pictures.pixels, []

@@ -1,14 +1,14 @@
 """The 15 corruptions of ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261), at 5 severities, on tensors.
 
-Written for this project from the published definitions, and held in the tests against numbers of an independent library
-and closed formulas. What differs from the files of ImageNet-C:
+Written for this project from the published definitions, and tested against numbers of an independent library and closed
+formulas. They differ from the files of ImageNet-C:
 
 * frost is drawn, not photographed (see `weather.frost`);
-* nothing is rounded to bytes on the way or afterwards, or saved as a JPEG of quality 85, as those files are, but where
-  the corruption is made of bytes itself (glass_blur, jpeg_compression);
+* nothing is rounded to bytes or saved as a JPEG of quality 85, except where the corruption itself consists of bytes
+  (glass_blur, jpeg_compression);
 * the affine map of elastic_transform is computed, not looked up in steps of 1/32 pixel;
-* an image's random numbers are the same at all severities, so that they differ in strength alone (but shot_noise: how
-  many numbers a Poisson count takes depends on its mean).
+* an image's random numbers are the same at all severities, which therefore differ in strength alone (except in
+  shot_noise: a Poisson count takes as many numbers as its mean requires).
 """
 
 from __future__ import annotations
@@ -35,18 +35,13 @@ MIN_SIDE = 16  # pixels: the widest blur mirrors 10 of them at each edge
 def corrupt(
     images: Tensor, name: str, severity: int, *, seed: int = 0, first: int = 0, table: str | None = None
 ) -> Tensor:
-    """Images (B, 3, H, W), uint8 or in [0, 1], corrupted: float32 in [0, 1], on their device.
+    """Corrupt images (B, 3, H, W), uint8 or in [0, 1]: float32 in [0, 1], on their device.
 
-    What is drawn for an image depends on (seed, name, number of the image) alone: not on the batch, the severity or the
+    An image's random numbers depend on (seed, name, number of the image) alone: not on the batch, the severity or the
     device. Image i of the batch has the number `first` + i.
 
-    Args:
-        name: one of `CORRUPTIONS`.
-        severity: 1 to 5.
-        table: whose numbers (`TABLES`); default: `table_for` the images' size.
-
-    Raises:
-        UserError: an unknown name, severity or table, and images that are none or smaller than 16 pixels.
+    name: one of `CORRUPTIONS`. severity: 1 to 5. table: of `TABLES`; default: `table_for` the images' size.
+    Raises UserError for an unknown name, severity or table, for no images, and for sides below 16 pixels.
     """
     check_known("corruption", name, CORRUPTIONS)
     if severity not in SEVERITIES:
@@ -62,5 +57,5 @@ def corrupt(
 
 
 def table_for(size: tuple[int, int]) -> str:
-    """Which published numbers suit images of (height, width): those for 64 pixels below 128, else those for 224."""
+    """The published numbers for images of (height, width): those for 64 pixels below 128, else those for 224."""
     return "tiny-imagenet-c" if min(size) < TINY_BELOW else "imagenet-c"

@@ -1,4 +1,4 @@
-"""Blur: out of focus, behind structured glass, moved, zoomed. images (B, 3, H, W) in [0, 1]; a generator an image."""
+"""Blur: defocus, frosted glass, motion, zoom. images (B, 3, H, W) in [0, 1]; a generator an image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def defocus_blur(images: Tensor, parameters: tuple[float, float], _: Sequence[Ge
 
 
 def disk(radius: float, edge: float) -> Tensor:
-    """The picture of a point out of focus, (k, k), float64; `edge` is the sigma of a blur that smooths its border.
+    """The kernel of a defocused point, (k, k), float64; `edge` is the sigma of a blur that smooths its border.
 
     Its sum is 1, but 1.013 for radius 8 and 1.011 for 10, where the published blur mirrors the disk at the end of the
     kernel: those two severities of ImageNet-C are a little brighter, and so are these.
@@ -36,13 +36,13 @@ def disk(radius: float, edge: float) -> Tensor:
 def glass_blur(images: Tensor, parameters: tuple[float, int, int], draws: Sequence[Generator]) -> Tensor:
     """Blurred, pixels shuffled among neighbours, blurred again.
 
-    The paper speaks of shuffling. The script that made ImageNet-C does not swap two pixels, though, but copies one to
-    the other's place (an assignment between views of one array); so does this, to be as strong.
+    The script that made ImageNet-C does not swap two pixels, as the paper says, but copies one over the other (an
+    assignment between views of one array); this does the same, to be as strong.
     """
     sigma, distance, rounds = parameters
     height, width = images.shape[-2:]
-    # Kept in bytes there, cut off. A thousandth more, lest a flat place end one below or not as rounding falls out,
-    # which differs from device to device and from batch to batch.
+    # The script truncates to bytes. A thousandth more, so that a flat place does not depend on rounding, which differs
+    # from device to device and from batch to batch.
     blurred = (gaussian_filter(images, sigma, 4, "edge") * 255 + 1e-3).floor() / 255
     places = torch.from_numpy(copied_places(height, width, distance, rounds, draws)).to(images.device)
     moved = blurred.flatten(2).gather(2, places[:, None].expand(-1, images.shape[1], -1)).view_as(images)
@@ -50,7 +50,7 @@ def glass_blur(images: Tensor, parameters: tuple[float, int, int], draws: Sequen
 
 
 def copied_places(height: int, width: int, distance: int, rounds: int, draws: Sequence[Generator]) -> np.ndarray:
-    """Where every pixel comes from, (B, H * W): one by one from the lower right corner, each a copy of a neighbour."""
+    """The source of every pixel, (B, H * W): one by one from the lower right corner, each a copy of a neighbour."""
     rows, columns = np.arange(height - distance, distance, -1), np.arange(width - distance, distance, -1)
     shape = (rounds, len(rows), len(columns), 2)
     steps = torch.stack([torch.randint(-distance, distance, shape, generator=g) for g in draws], -1).numpy()
@@ -71,8 +71,8 @@ def motion_blur(images: Tensor, parameters: tuple[int, float], draws: Sequence[G
 
 
 def trails(images: Tensor, radius: int, sigma: float, angles: Sequence[float]) -> Tensor:
-    """Each image (B, C, H, W) along its own line: half a Gaussian of 2 * radius + 1 whole pixels, in degrees clockwise
-    from the right, as ImageMagick's motion blur; beyond the border is the border's pixel."""
+    """Blur each image (B, C, H, W) along its own line: half a Gaussian of 2 * radius + 1 whole pixels, in degrees
+    clockwise from the right, as ImageMagick's motion blur; the border's pixels are repeated beyond it."""
     weights = trail_weights(radius, sigma)
     height, width = images.shape[-2:]
     reach = len(weights)
@@ -113,7 +113,7 @@ def enlarged(images: Tensor, factor: float) -> Tensor:
 
 
 def gaussian_filter(images: Tensor, sigma: float, truncate: float, border: str) -> Tensor:
-    """Blurred along both axes of (..., H, W) by a Gaussian that ends at `truncate` sigmas.
+    """Blur (..., H, W) along both axes by a Gaussian that ends at `truncate` sigmas.
 
     border: "edge" repeats the outermost pixel, "symmetric" mirrors with it: `nearest` and `reflect` of scipy.
     """
@@ -122,7 +122,7 @@ def gaussian_filter(images: Tensor, sigma: float, truncate: float, border: str) 
 
 
 def gaussian_matrix(side: int, sigma: float, truncate: float, border: str) -> Tensor:
-    """What every pixel of a line gives to each blurred one, (side, side) float64."""
+    """The weight of every pixel of a line in each blurred one, (side, side) float64."""
     reach = int(truncate * sigma + 0.5)
     if reach == 0:
         return torch.eye(side, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Digital: contrast lost, elastic, large pixels, bad JPEGs. images (B, 3, H, W) in [0, 1]; a generator an image."""
+"""Digital: low contrast, elastic, large pixels, bad JPEGs. images (B, 3, H, W) in [0, 1]; a generator an image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def elastic_transform(images: Tensor, parameters: tuple[float, float, float], dr
     height, width = images.shape[-2:]
     corners = reach * (2 * drawn(torch.rand, (3, 2), draws).double() - 1)
     field = 2 * drawn(torch.rand, (2, height, width), draws).double() - 1
-    # the affine map's border mirrors without, the field's with the outermost pixel, as published
+    # as in the published script, the affine map's border mirrors without the outermost pixel, the field's with it
     images = _sampled(images, affine_places(height, width, corners), "reflect")
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     shift = strength * gaussian_filter(field, sigma, 3, "symmetric")  # (B, 2, H, W): right, down
@@ -34,9 +34,9 @@ def elastic_transform(images: Tensor, parameters: tuple[float, float, float], dr
 
 
 def affine_places(height: int, width: int, moves: Tensor) -> Tensor:
-    """Where pixels come from, (B, 2, H, W) as (x, y), when three points of the middle move by `moves`, (B, 3, 2)."""
+    """The sources of pixels, (B, 2, H, W) as (x, y), when three points of the middle move by `moves`, (B, 3, 2)."""
     middle, reach = torch.tensor([height // 2, width // 2]), min(height, width) // 3
-    points = middle + reach * torch.tensor([[1, 1], [1, -1], [-1, -1]])  # (3, 2), read as (x, y), as published
+    points = middle + reach * torch.tensor([[1, 1], [1, -1], [-1, -1]])  # (3, 2), read as (x, y), as in the script
     before = torch.cat([points.double(), torch.ones(3, 1)], 1)  # (3, 3)
     after = torch.cat([points + moves, torch.ones(len(moves), 3, 1)], 2)  # (B, 3, 3)
     back = torch.linalg.solve(after, before.expand_as(after))  # after @ back = before
@@ -46,7 +46,7 @@ def affine_places(height: int, width: int, moves: Tensor) -> Tensor:
 
 
 def _sampled(images: Tensor, places: Tensor, border: str) -> Tensor:
-    """The images at (x, y), (B, 2, H, W), bilinear; outside "reflect" mirrors without the outermost pixel, "symmetric"
+    """The images at (x, y), (B, 2, H, W), bilinear. Outside, "reflect" mirrors without the outermost pixel, "symmetric"
     with it."""
     size = torch.tensor([images.shape[-1], images.shape[-2]], dtype=torch.float64)[:, None, None]
     has_ends = border == "reflect"
@@ -56,7 +56,7 @@ def _sampled(images: Tensor, places: Tensor, border: str) -> Tensor:
 
 
 def pixelate(images: Tensor, share: float, _: Sequence[Generator]) -> Tensor:
-    """Reduced to a share of its sides and enlarged again, each pixel the mean of those whose middle lies within it."""
+    """Reduce to a share of the sides and enlarge again; each pixel is the mean of those whose middle lies within it."""
     height, width = images.shape[-2:]
     small = (int(height * share), int(width * share))
     for target in (small, (height, width)):
@@ -68,9 +68,9 @@ def pixelate(images: Tensor, share: float, _: Sequence[Generator]) -> Tensor:
 
 
 def box_matrix(side: int, wanted: int) -> Tensor:
-    """What each pixel of a line of `side` gives to one of `wanted`, as Pillow's BOX does, (wanted, side) float64."""
-    # 2 * side * wanted times how far the middle of a pixel is from that of the one that takes it: in whole numbers, so
-    # that ties fall to one side only
+    """The weight of each pixel of a line of `side` in one of `wanted`, as Pillow's BOX, (wanted, side) float64."""
+    # the distance between the middles of two pixels, times 2 * side * wanted: whole numbers, so that ties fall to one
+    # side only
     away = (2 * torch.arange(side) + 1) * wanted - (2 * torch.arange(wanted)[:, None] + 1) * side
     reach = max(side, wanted)
     inside = ((away > -reach) & (away <= reach)).double()
@@ -78,7 +78,7 @@ def box_matrix(side: int, wanted: int) -> Tensor:
 
 
 def jpeg_compression(images: Tensor, quality: int, _: Sequence[Generator]) -> Tensor:
-    """Written and read again as a JPEG of that quality, by Pillow, one by one on the CPU."""
+    """Write and read as a JPEG of that quality, by Pillow, one by one on the CPU."""
     pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     read = []
     for picture in pixels:

@@ -1,6 +1,6 @@
-"""How strong each corruption is at its five severities: the numbers of ImageNet-C and of Tiny-ImageNet-C, as data.
+"""The parameters of each corruption at its five severities, of ImageNet-C and of Tiny-ImageNet-C.
 
-Source: Hendrycks and Dietterich 2019 (arXiv 1903.12261); the numbers stand in the scripts that made the two data sets
+Source: Hendrycks and Dietterich 2019 (arXiv 1903.12261) and the scripts that made the two data sets
 (github.com/hendrycks/robustness, ImageNet-C/create_c: make_imagenet_c.py, for 224 pixels, and make_tinyimagenet_c.py,
 for 64). Lengths are in pixels; values of pixels are in [0, 1].
 """
@@ -16,8 +16,8 @@ GROUPS = {
 CORRUPTIONS = tuple(name for names in GROUPS.values() for name in names)
 SEVERITIES = (1, 2, 3, 4, 5)
 
-# What the numbers of a severity are. For 224 pixels elastic_transform's are multiples of 244, as published (its authors
-# note that 224 was meant).
+# The meaning of a severity's numbers. For 224 pixels those of elastic_transform are multiples of 244, as in the script
+# (whose authors note that 224 was meant).
 MEANING = {
     "gaussian_noise": "standard deviation",
     "shot_noise": "photons of a white pixel",
@@ -97,4 +97,4 @@ TABLES = {
         "jpeg_compression": (65, 58, 50, 40, 25),
     },
 }
-TINY_BELOW = 128  # pixels of the shorter side, from which on the numbers of ImageNet-C are taken
+TINY_BELOW = 128  # pixels of the shorter side, below which the numbers of Tiny-ImageNet-C are taken

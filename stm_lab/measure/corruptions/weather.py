@@ -1,4 +1,4 @@
-"""Weather: snow, frost, fog, bright light. images (B, 3, H, W) in [0, 1]; a generator an image."""
+"""Weather: snow, frost, fog, brightness. images (B, 3, H, W) in [0, 1]; a generator an image."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from stm_lab.measure.corruptions.noise import drawn
 
 GREY = (0.299, 0.587, 0.114)
 
-# Of the frost: the mean colours that it is drawn between, its deviation and the exponent of its power spectrum. They
-# were measured once, on the five photographs that the published script draws from: means from (.31, .59, .65) to
-# (.79, .81, .84), deviations .07 to .17, exponents -1.1 to -2.0.
+# Of the frost: the mean colours that it is drawn between, its deviation and the exponent of its power spectrum, after
+# the five photographs that the published script draws from: means from (.31, .59, .65) to (.79, .81, .84), deviations
+# .07 to .17, exponents -1.1 to -2.0.
 FROST_COLOURS = ((0.37, 0.53, 0.59), (0.79, 0.81, 0.84))
 FROST_DEVIATION = 0.11
 FROST_EXPONENT = -1.6
 
 
 def snow(images: Tensor, parameters: tuple[float, ...], draws: Sequence[Generator]) -> Tensor:
-    """Flakes with trails that fall from above, in two layers, one turned by half; and everything whiter."""
+    """Flakes with trails that fall from above, in two layers, one turned by 180 degrees; everything is whitened."""
     mean, deviation, size, threshold, radius, sigma, kept = parameters
     angles = [-135 + 90 * torch.rand((), generator=generator).item() for generator in draws]
     flakes = mean + deviation * drawn(torch.randn, (1, *images.shape[-2:]), draws).to(images.device)
@@ -35,16 +35,16 @@ def snow(images: Tensor, parameters: tuple[float, ...], draws: Sequence[Generato
 def frost(images: Tensor, parameters: tuple[float, float], draws: Sequence[Generator]) -> Tensor:
     """A weighted sum of the image and of frost.
 
-    Published: photographs of frost (five of six; the sixth is never drawn). Here: textures drawn by `frost_textures`,
-    as photographs may not be passed on. The weights are the published ones, so the strength is alike, but the structure
-    is not: this corruption's numbers are not to be compared with those of ImageNet-C.
+    ImageNet-C has photographs of frost, which may not be redistributed; here `frost_textures` draws them. The weights
+    are the published ones, so the strength is similar, but the structure is not: do not compare this corruption's
+    numbers with those of ImageNet-C.
     """
     of_image, of_frost = parameters
     return (of_image * images + of_frost * frost_textures(images.shape[-2:], draws).to(images)).clamp(0, 1)
 
 
 def frost_textures(size: tuple[int, int], draws: Sequence[Generator]) -> Tensor:
-    """Bluish white crystals, (B, 3, *size) in [0, 1]: clouds, and needles where two other clouds change their sign."""
+    """Bluish white crystals, (B, 3, *size) in [0, 1]: clouds, and needles where two other clouds change sign."""
     height, width = size
     rows, columns = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)
     frequency = torch.hypot(rows, columns)
@@ -63,7 +63,7 @@ def _standardised(field: Tensor) -> Tensor:
 
 
 def fog(images: Tensor, parameters: tuple[float, float], draws: Sequence[Generator]) -> Tensor:
-    """Plasma, added, and the brightest pixel brought back to where it was."""
+    """Plasma is added, and the brightest pixel scaled back to its value."""
     thickness, decay = parameters
     height, width = images.shape[-2:]
     mist = plasma(max(height, width), decay, draws)[:, None, :height, :width].to(images)
@@ -75,8 +75,8 @@ def plasma(side: int, decay: float, draws: Sequence[Generator]) -> Tensor:
     """Fractal clouds, (B, S, S) float64 from 0 to 1, S the power of two from `side` on, by diamonds and squares.
 
     The torus is filled from coarse to fine: the middle of each square is the mean of its corners, the middle of each
-    edge that of its four neighbours, each plus a wobble. As published the wobble is uniform with amplitude w * w, and w
-    is divided by `decay` from step to step: so the amplitude falls by the square of what the parameter says.
+    edge that of its four neighbours, each plus a wobble. In the published script the wobble is uniform with amplitude
+    w * w, and w is divided by `decay` from step to step, so the amplitude falls by the square of `decay`.
     """
     size = 1 << (side - 1).bit_length()
     field = torch.zeros(len(draws), size, size, dtype=torch.float64)
@@ -96,7 +96,7 @@ def plasma(side: int, decay: float, draws: Sequence[Generator]) -> Tensor:
 
 
 def brightness(images: Tensor, added: float, _: Sequence[Generator]) -> Tensor:
-    """The value of (hue, saturation, value) plus a constant: all three colours times a factor; black becomes grey."""
+    """Add to the value of (hue, saturation, value): all three colours times a factor; black becomes grey."""
     value = images.amax(1, keepdim=True)
     brighter = (value + added).clamp(max=1)
     return torch.where(value > 0, images * (brighter / value.clamp(min=1e-6)), brighter).clamp(0, 1)
