@@ -1,24 +1,17 @@
-"""Explorers for notebooks: a picture of some values that answers when they are changed. Needs a front end to be moved,
-none to be seen."""
+"""Explorers for notebooks: a figure of some values that answers when they are changed.
 
-from stm_lab.explore.attack import adversarial
-from stm_lab.explore.bench import mixer_bench
-from stm_lab.explore.cards import mixer_cards
-from stm_lab.explore.corruption import corruption
-from stm_lab.explore.deform import moved_points, sampling_points
-from stm_lab.explore.designs import design_steps
-from stm_lab.explore.halo import halo_painter
-from stm_lab.explore.kernels import kernel_painter
-from stm_lab.explore.mixing import mixing_weights
-from stm_lab.explore.pareto import pareto
+It needs a front end to be changed by hand, and none to be drawn.
+"""
+
+from stm_lab.explore.answers import adversarial, corruption, views
+from stm_lab.explore.layers import mixing_weights, query_map, receptive_field, sampling_points
+from stm_lab.explore.mixers import mixer_bench, mixer_cards
+from stm_lab.explore.networks import design_steps, shape_tracer
+from stm_lab.explore.painted import kernel_painter, moved_points
 from stm_lab.explore.pictures import picture
-from stm_lab.explore.receptive import receptive_field
-from stm_lab.explore.reduction import query_map
-from stm_lab.explore.seeds import seeds
+from stm_lab.explore.scores import pareto, seeds
 from stm_lab.explore.shell import Explorer
-from stm_lab.explore.trace import shape_tracer
-from stm_lab.explore.views import views
-from stm_lab.explore.windows import shifted_windows
+from stm_lab.explore.windows import halo_painter, shifted_windows
 
 __all__ = [
     "Explorer",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stm_lab.data.image_files import open_image
 from stm_lab.data.views import check_image_size
+from stm_lab.measure._batches import as_images
 from stm_lab.pixels import EvaluationView
 from stm_lab.util.errors import UserError
 
@@ -22,31 +23,26 @@ def picture(source: str | Path | np.ndarray, view: EvaluationView | int) -> Tens
     """(1, 3, H, W) uint8: a photograph of one's own, resized and cropped.
 
     source: the path of a file, or an array (H, W, 3), uint8 or in [0, 1].
-    view: what is shown of it, such as `EvaluationView.of(model)`; a number is `EvaluationView(number)`.
-    Raises UserError for a file that is not there or is no image, an array that is none, and for a size that is none.
+    view: how it is resized and cropped, such as `EvaluationView.of(model)`; a number means `EvaluationView(number)`.
+    Raises UserError for a file that does not exist or is no image, another array, and an impossible size.
     """
     view = EvaluationView(view) if isinstance(view, int) else view
     check_image_size(min(view.size))
     if isinstance(source, np.ndarray):
-        image = _of_array(source)
-    else:
-        try:
-            image = open_image(source)
-        except UserError as error:
-            raise UserError(f"picture = {str(source)!r}: {error}") from error
-    return view(image)[None]
+        return view(_of_array(source))[None]
+    try:
+        return view(open_image(source))[None]
+    except UserError as error:
+        raise UserError(f"picture = {str(source)!r}: {error}") from error
 
 
 def _of_array(pixels: np.ndarray) -> Image.Image:
     if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UserError(f"picture: an array of shape {pixels.shape}; expected (H, W, 3)")
-    if np.issubdtype(pixels.dtype, np.floating):
-        if not (pixels.min() >= 0 and pixels.max() <= 1):  # nor NaN
-            raise UserError(f"picture: values from {pixels.min():.3g} to {pixels.max():.3g}; expected 0 to 1, or uint8")
-        pixels = (255 * pixels).round().astype(np.uint8)
-    if pixels.dtype != np.uint8:
-        raise UserError(f"picture: an array of {pixels.dtype}; expected uint8, or floats in [0, 1]")
-    return Image.fromarray(pixels)
+    is_share = np.issubdtype(pixels.dtype, np.floating) and pixels.min() >= 0 and pixels.max() <= 1  # NaN is not
+    if not is_share and pixels.dtype != np.uint8:
+        raise UserError(f"picture: {pixels.dtype} up to {pixels.max():g}; expected uint8, or floats from 0 to 1")
+    return Image.fromarray((255 * pixels).round().astype(np.uint8) if is_share else pixels)
 
 
 def as_shown(image: Tensor) -> np.ndarray:
@@ -55,38 +51,44 @@ def as_shown(image: Tensor) -> np.ndarray:
     return (shown / 255 if image.dtype == torch.uint8 else shown).clip(0, 1)
 
 
-def one_each(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By name, (3, H, W) or (1, 3, H, W) -> (3, H, W)."""
-    return {name: image[0] if image.ndim == 4 else image for name, image in images.items()}
-
-
 def mean_colours(image: Tensor, rows: int, columns: int) -> np.ndarray:
     """(3, H, W), uint8 or in [0, 1] -> (rows, columns, 3) in [0, 1]: the mean colour of each token's patch."""
     shown = torch.from_numpy(as_shown(image)).permute(2, 0, 1)
     return F.adaptive_avg_pool2d(shown, (rows, columns)).permute(1, 2, 0).numpy()
 
 
-def token_at(row: int, column: int, size: tuple[int, int], cells: tuple[int, int]) -> tuple[int, int]:
-    """The token in whose area the middle of a pixel lies: of `cells` (rows, columns) over an image of `size` pixels."""
+def single_images(images: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """By name, (3, H, W) or (1, 3, H, W) -> (3, H, W). Raises UserError, with `where`, for no images."""
+    if not images:
+        raise UserError(f"{where}: no images; give {{name: image}}")
+    return {name: image[0] if image.ndim == 4 else image for name, image in images.items()}
+
+
+def checked_pixels(models: Mapping[str, nn.Module], images: Tensor, labels: Tensor | None = None) -> Tensor:
+    """The images, (N, 3, H, W).
+
+    Raises UserError for no models or images, values that are no pixels, and another number of labels.
+    """
+    if not models:
+        raise UserError("no models to choose from; give {name: model}")
+    return as_images(images if labels is None else (images, labels), next(iter(models.values()))).pixels
+
+
+def clipped(place: float, count: int) -> int:
+    """The nearest of `count` places 0, 1, 2 ..."""
+    return min(max(round(place), 0), count - 1)
+
+
+def token_at(row: int, column: int, size: Sequence[int], cells: Sequence[int]) -> tuple[int, int]:
+    """The token whose area holds the middle of a pixel: of `cells` (rows, columns) over an image of `size` pixels."""
     found = zip((row, column), size, cells, strict=True)
     return tuple((2 * at + 1) * count // (2 * pixels) for at, pixels, count in found)
 
 
-def pixel_at(x: float, y: float, size: tuple[int, int]) -> dict[str, int]:
-    """The controls of `place_controls` for a click, by its place in pixels; beside the image the nearest pixel."""
-    return {"row": min(max(int(y), 0), size[0] - 1), "column": min(max(int(x), 0), size[1] - 1)}
-
-
-def check_models(models: Mapping[str, nn.Module]) -> None:
-    """Raises UserError unless there are some."""
-    if not models:
-        raise UserError("no models to choose from; give {name: model}")
-
-
-def place_controls(images: int, size: tuple[int, int]) -> dict[str, widgets.Widget]:
-    """Sliders for the image's number and for a pixel's row and column, the middle first."""
+def place_controls(images: int, size: Sequence[int]) -> dict[str, widgets.Widget]:
+    """Sliders for the image's number and for a pixel's row and column, first the middle."""
     return {
-        "image": widgets.IntSlider(0, 0, images - 1, description="image"),
+        "image": widgets.IntSlider(0, 0, images - 1),
         "row": widgets.IntSlider(size[0] // 2, 0, size[0] - 1, description="row (pixel)"),
         "column": widgets.IntSlider(size[1] // 2, 0, size[1] - 1, description="column (pixel)"),
     }

@@ -1,6 +1,6 @@
-"""The shell round a figure: controls, one picture that changes in its place, clicks on it and drags over it.
+"""The shell around a figure: controls, one picture that is redrawn in place, clicks on it and drags over it.
 
-What is shown is a pure function of the controls' values, which `figure` draws as well without any front end. Nothing is
+A figure is a pure function of the controls' values, so that `figure` draws it without a front end as well. Nothing is
 drawn before the explorer is first displayed.
 """
 
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import suppress
+from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -19,113 +21,21 @@ from matplotlib.figure import Figure
 from stm_lab.util.errors import UserError, check_known
 
 _DPI = 100
+_SLIDERS = (widgets.IntSlider, widgets.FloatSlider)
 _VIEW = "application/vnd.jupyter.widget-view+json"
+
+State = Mapping[str, Any]  # the controls' values by name
 
 
 class Picture(anywidget.AnyWidget):
-    """An image that tells where it was clicked, as fractions of its width and height from the upper left corner.
+    """An image that reports clicks and drags. Places are fractions of its width and height from the upper left corner.
 
-    The next picture is decoded before it takes the place of the last one: nothing flickers. `clicked` carries a number
-    besides, so that two clicks on one place are two events. `hints` are texts at places, [x, y, text] in the same
-    fractions: the one nearest to the pointer, if it is near, is shown beside it, with no word from the kernel.
-
-    If `draggable`, a pointer that is moved while it is down is a drag in place of a click. `dragged` holds where it
-    went down, where it is (x, y each), the number of the drag and the number of the event. The next event is sent when
-    `answered` has the number of the last one: the kernel is asked for no more pictures than it draws.
+    clicked: [x, y, number of the click]. dragged: [start x, start y, x, y, number of the drag, number of the event];
+    the next event is sent once `answered` has the number of the last one. hints: [x, y, text]; the text nearest to the
+    pointer is shown beside it, without the kernel.
     """
 
-    _esm = """
-    function render({ model, el }) {
-      const image = document.createElement("img");
-      image.style.maxWidth = "100%";
-      image.draggable = false;
-      image.className = "stm-lab-picture";
-      let [shown, turn] = [null, 0];
-      const show = async () => {
-        const mine = ++turn;
-        const address = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
-        const next = new Image();
-        next.src = address;
-        try { await next.decode(); } catch { /* the browser shows what it can */ }
-        if (mine !== turn) return URL.revokeObjectURL(address);  // a later picture is there or on its way
-        image.src = address;
-        image.alt = model.get("alt");
-        image.width = model.get("width");
-        image.style.cursor = model.get("clickable") ? "crosshair" : "default";
-        image.style.touchAction = model.get("draggable") ? "none" : "auto";  // else a finger scrolls the page
-        if (shown) URL.revokeObjectURL(shown);
-        shown = address;
-      };
-      const placeOf = (event) => {
-        const box = image.getBoundingClientRect();
-        return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-      };
-      let [down, drag, waits] = [null, null, false];
-      const queue = [];  // of drags, [from x, from y, x, y, drag]: of each only where it is now
-      const send = () => {
-        if (waits || !queue.length) return;
-        waits = true;
-        model.set("dragged", [...queue.shift(), (model.get("dragged")[5] ?? 0) + 1]);
-        model.save_changes();
-      };
-      const onAnswer = () => { waits = false; send(); };
-      image.addEventListener("pointerdown", (event) => {
-        if (!model.get("draggable") || event.button !== 0) return;
-        image.setPointerCapture(event.pointerId);
-        [down, drag] = [event, null];
-      });
-      const follow = (event) => {
-        if (!down) return;
-        const away = Math.hypot(event.clientX - down.clientX, event.clientY - down.clientY);
-        if (drag === null && away < 4) return;  // pixels: a hand that clicks is not quite still
-        drag ??= (queue.at(-1)?.[4] ?? model.get("dragged")[4] ?? 0) + 1;
-        if (queue.at(-1)?.[4] === drag) queue.pop();
-        queue.push([...placeOf(down), ...placeOf(event), drag]);
-        send();
-      };
-      image.addEventListener("pointermove", follow);
-      image.addEventListener("pointerup", (event) => { follow(event); down = null; });
-      image.addEventListener("pointercancel", () => { down = null; });
-      image.addEventListener("click", (event) => {
-        if (!model.get("clickable") || drag !== null) return;  // a drag ends with a click as well
-        model.set("clicked", [...placeOf(event), (model.get("clicked")[2] ?? 0) + 1]);
-        model.save_changes();
-      });
-      const frame = document.createElement("div");
-      frame.style.cssText = "position:relative; display:inline-block; max-width:100%";
-      const hint = document.createElement("div");
-      hint.className = "stm-lab-hint";
-      hint.style.cssText = "position:absolute; display:none; pointer-events:none; white-space:pre; padding:2px 6px;" +
-        "font:12px sans-serif; color:#000; background:#fff; border:1px solid #888; border-radius:3px; z-index:9";
-      image.addEventListener("pointermove", (event) => {
-        const box = image.getBoundingClientRect();
-        const [left, top] = [event.clientX - box.left, event.clientY - box.top];
-        const away = ([x, y]) => Math.hypot(left - x * box.width, top - y * box.height);
-        let [nearest, best] = [null, 14];
-        for (const one of model.get("hints")) if (away(one) < best) [nearest, best] = [one, away(one)];
-        hint.style.display = nearest ? "block" : "none";
-        if (!nearest) return;
-        hint.textContent = nearest[2];
-        hint.style.top = `${nearest[1] * box.height + 10}px`;
-        const isLeft = nearest[0] < 0.6;
-        hint.style.left = isLeft ? `${nearest[0] * box.width + 10}px` : "auto";
-        hint.style.right = isLeft ? "auto" : `${(1 - nearest[0]) * box.width + 10}px`;
-      });
-      image.addEventListener("pointerleave", () => { hint.style.display = "none"; });
-      model.on("change:png", show);
-      model.on("change:answered", onAnswer);
-      frame.append(image, hint);
-      el.appendChild(frame);
-      show();
-      return () => {
-        turn++;
-        model.off("change:png", show);
-        model.off("change:answered", onAnswer);
-        if (shown) URL.revokeObjectURL(shown);
-      };
-    }
-    export default { render };
-    """
+    _esm = Path(__file__).with_name("picture.js")
 
     png = traitlets.Bytes(b"").tag(sync=True)
     alt = traitlets.Unicode("").tag(sync=True)
@@ -139,25 +49,23 @@ class Picture(anywidget.AnyWidget):
 
 
 class Explorer:
-    """A figure of some values that can be changed: by controls, by keyboard, and by a click on the picture.
+    """A figure of values that can be changed: by controls, by the keyboard, and by a click on the picture.
 
-    In a notebook, the last line of a cell. It gives the widget's view and a still picture of the present state in one
-    bundle, so that a front end without widgets, or a file, shows the picture.
+    As the last line of a cell it gives the widget and a still picture of the present state in one bundle, so that a
+    front end without widgets, or a file, shows the picture. A `UserError` of `draw` is shown below the picture, which
+    stays as it was.
 
     Args:
-        draw: a pure function from the controls' values, by name, to a figure (with its alternative text, see
-            `figures.style.described`). It should answer within half a second: what takes longer is computed before.
-        controls: the widgets by the names of what they set. Sliders send their value when they are let go.
-        select: what a click does: called with the number of the panel (axes of the figure, in their order) and the
-            place in its coordinates, it returns the values to set, by name; empty where the click says nothing.
-        grab: with it, the pointer drags: called as `select` is, with where it went down, it returns the values to set
-            first, or None where there is nothing to take hold of. Then `select` is called with each place on the way,
-            in the coordinates that the panel had when the drag began, also where the pointer has left the panel.
-        hints: what the pointer is told: called with the state as `draw` is, it returns (panel, x, y, text), places in
-            the panels' coordinates. Nothing that the controls do not tell as well: not everybody has a pointer.
-
-    Raises:
-        UserError: a value that the figure cannot be drawn with is shown below the picture, which stays as it was.
+        draw: a pure function from the controls' values, by name, to a figure with its alternative text (see
+            `figures.style.described`). It should answer within half a second.
+        controls: widgets by the names of the values they set. A widget without a description is called by its name.
+        select: what a click sets: (number of the panel, x, y, state) -> values by name. x and y are in the panel's
+            coordinates; panels are the axes of the figure in their order.
+        grab: makes the picture draggable: called as `select` is, with the place where the pointer went down, it returns
+            the values to set first, or None if there is nothing to take hold of. `select` is then called with each
+            place on the way, also outside of the panel, in the coordinates that the panel had when the drag began.
+        follow: (name of a control, state) -> values of other controls that follow from its new value.
+        hints: state -> (panel, x, y, text), shown beside the pointer. They may tell nothing that the controls do not.
     """
 
     def __init__(
@@ -165,15 +73,16 @@ class Explorer:
         draw: Callable[..., Figure],
         controls: Mapping[str, widgets.Widget],
         *,
-        select: Callable[[int, float, float], Mapping[str, Any]] | None = None,
-        grab: Callable[[int, float, float], Mapping[str, Any] | None] | None = None,
-        hints: Callable[..., Iterable[tuple[int, float, float, str]]] | None = None,
+        select: Callable[[int, float, float, State], State] | None = None,
+        grab: Callable[[int, float, float, State], State | None] | None = None,
+        follow: Callable[[str, State], State] | None = None,
+        hints: Callable[[State], Iterable[tuple[int, float, float, str]]] | None = None,
     ):
-        self._draw, self._controls, self._select, self._hints = draw, dict(controls), select, hints
-        self._grab = grab
-        self._drawn: Figure | None = None  # the one in the picture, whose panels a click is looked up in
+        self._draw, self._controls = draw, dict(controls)
+        self._select, self._grab, self._follow, self._hints = select, grab, follow, hints
+        self._drawn: Figure | None = None  # the figure in the picture, in whose panels a click is looked up
         self._drag: int | None = None  # the number of the last drag
-        self._dragged_in: tuple[Figure, int] | None = None  # the figure and the panel in which it took hold
+        self._dragged_in: tuple[Figure, int] | None = None  # the figure and the panel in which it began
         self._is_held = False
         self._widget: widgets.Widget | None = None
 
@@ -183,40 +92,59 @@ class Explorer:
         return {name: control.value for name, control in self._controls.items()}
 
     def figure(self, **state: Any) -> Figure:
-        """The figure of the present state, or of another: values by the controls' names.
+        """The figure of the present state, or of another one: values by the controls' names.
 
-        Raises UserError, naming the nearest, for a name that no control has, and whatever `draw` raises.
+        Raises UserError for an unknown name, a number that a slider does not have, and whatever `draw` refuses.
         """
-        for name in state:
-            check_known("control", name, self._controls, "explorer: ")
-        return self._draw(**{**self.state, **state})
+        return self._draw(**self._after(state))
 
     def set(self, **state: Any) -> None:
-        """Set some controls' values, as a hand would, and draw once. Raises UserError as `figure` does, and for values
-        that a control does not take."""
-        for name in state:
-            check_known("control", name, self._controls, "explorer: ")
-        with self._held():
-            self._assign(state)
-
-    def _assign(self, state: Mapping[str, Any]) -> None:
-        for name, value in state.items():
-            try:
+        """Set controls as a hand would, and draw once. Raises UserError for names and values that no control has."""
+        wanted = self._after(state)
+        self._is_held = True  # until all are set there is nothing to draw
+        try:
+            for name, value in wanted.items():
                 self._controls[name].value = value
-            except traitlets.TraitError as error:
-                raise UserError(f"explorer: {name} = {value!r}: {error}") from None
+        except traitlets.TraitError as error:
+            raise UserError(f"explorer: {name} = {value!r}: {error}") from None
+        finally:
+            self._is_held = False
+        if self._widget is not None:
+            self._show()
+
+    def click(self, panel: int, x: float, y: float) -> None:
+        """Do what a click does at a place of a panel, in its coordinates."""
+        if self._select is not None and (wanted := self._select(panel, x, y, self.state)):
+            self.set(**wanted)
+
+    def _after(self, given: State) -> dict[str, Any]:
+        """The state after some values were set, one after the other in the controls' order."""
+        state = self.state
+        for name, value in given.items():
+            check_known("control", name, self._controls, "explorer: ")
+            control = self._controls[name]
+            if isinstance(control, _SLIDERS) and isinstance(value, Real) and not control.min <= value <= control.max:
+                raise UserError(f"explorer: {name}={value} must be {control.min:g} to {control.max:g}")  # it would clip
+        for name in self._controls:
+            if name in given:
+                state[name] = given[name]
+                if self._follow is not None:
+                    with suppress(UserError):  # `draw` refuses the same values
+                        state |= self._follow(name, state)
+        return state
 
     @property
     def widget(self) -> widgets.Widget:
-        """Controls, picture and a line for messages, as one widget. Made once."""
+        """Controls, picture and a line for messages, as one widget, which is made once."""
         if self._widget is None:
             self._picture = Picture(clickable=self._select is not None, draggable=self._grab is not None)
             self._message = widgets.HTML()
-            for control in self._controls.values():
+            for name, control in self._controls.items():
+                control.description = control.description or name
+                control.style.description_width = "initial"
                 if control.has_trait("continuous_update"):
                     control.continuous_update = False
-                control.style.description_width = "initial"
-                control.observe(self._on_change, "value")
+                control.observe(lambda change, name=name: self._on_change(name, change["new"]), "value")
             self._picture.observe(self._on_click, "clicked")
             self._picture.observe(self._on_drag, "dragged")
             row = widgets.HBox(list(self._controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
@@ -230,54 +158,30 @@ class Explorer:
         bundle = {_VIEW: view[_VIEW], "image/png": self._picture.png, "text/plain": text}
         return bundle, {"image/png": {"alt": text, "width": self._picture.width}}
 
-    @contextmanager
-    def _held(self):
-        """Controls may change in here; the picture is drawn at the end, once."""
-        self._is_held = True
-        try:
-            yield
-        finally:
-            self._is_held = False
-            if self._widget is not None:
-                self._show()
-
-    @contextmanager
-    def quietly(self):
-        """Controls may be set in here without a picture: for observers of a control whose own change draws it."""
-        was, self._is_held = self._is_held, True
-        try:
-            yield
-        finally:
-            self._is_held = was
-
-    def _on_change(self, _: Any) -> None:
+    def _on_change(self, name: str, value: Any) -> None:
         if not self._is_held:
-            self._show()
+            self.set(**{name: value})
 
     def _on_click(self, change: Mapping[str, Any]) -> None:
         x, y, _ = change["new"]
-        place = _panel_at(self._drawn, x, y)
-        if place is None:
-            return
-        wanted = self._select(*place)
-        if wanted:
-            self.set(**wanted)
+        if place := _panel_at(self._drawn, x, y):
+            self.click(*place)
 
     def _on_drag(self, change: Mapping[str, Any]) -> None:
         *start, x, y, drag, event = change["new"]
         try:
-            first = self._taken(drag, *start) if drag != self._drag else {}
+            first = self._begin(drag, *start) if drag != self._drag else {}
             if self._dragged_in is not None:
-                with self._held():
-                    self._assign(first)
-                    self._assign(self._select(self._dragged_in[1], *_place_in(*self._dragged_in, x, y)))
+                figure, panel = self._dragged_in
+                wanted = self._select(panel, *_place_in(figure, panel, x, y), self._after(first))
+                self.set(**{**first, **wanted})
         finally:
             self._picture.answered = event
 
-    def _taken(self, drag: int, x: float, y: float) -> Mapping[str, Any]:
-        """A drag begins here: the values to set first. It takes hold of something, or of nothing till it ends."""
+    def _begin(self, drag: int, x: float, y: float) -> State:
+        """Begin a drag; return the values to set first. Until it ends it has hold of something or of nothing."""
         place = _panel_at(self._drawn, x, y)
-        first = None if place is None else self._grab(*place)
+        first = self._grab(*place, self.state) if place else None
         self._drag, self._dragged_in = drag, None if first is None else (self._drawn, place[0])
         return first or {}
 
@@ -288,13 +192,13 @@ class Explorer:
             self._message.value = f"<b>{error}</b>"
             return
         file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=_DPI)  # as large as the figure says: a click is looked up in it
+        figure.savefig(file, format="png", dpi=_DPI)  # the figure keeps its size: clicks are looked up in it
         self._drawn, self._message.value = figure, ""
         if self._hints is not None:
-            self._picture.hints = [[*_place_of(figure, *place), text] for *place, text in self._hints(**self.state)]
+            self._picture.hints = [[*_place_of(figure, *place), text] for *place, text in self._hints(self.state)]
         self._picture.alt = figure.get_label()
         self._picture.width = round(figure.get_figwidth() * _DPI)
-        self._picture.png = file.getvalue()  # last: it is what the front end waits for
+        self._picture.png = file.getvalue()  # last, because the front end waits for it
 
 
 def _panel_at(figure: Figure, x: float, y: float) -> tuple[int, float, float] | None:
@@ -306,13 +210,13 @@ def _panel_at(figure: Figure, x: float, y: float) -> tuple[int, float, float] | 
 
 
 def _place_in(figure: Figure, panel: int, x: float, y: float) -> tuple[float, float]:
-    """The same point in a panel's coordinates, wherever it lies."""
+    """A point in the coordinates of a panel, inside of the panel or not."""
     across, up = x * figure.bbox.width, (1 - y) * figure.bbox.height
     along, other = figure.axes[panel].transData.inverted().transform((across, up))
     return float(along), float(other)
 
 
 def _place_of(figure: Figure, panel: int, x: float, y: float) -> tuple[float, float]:
-    """The other way round: a place in a panel's coordinates as fractions of the picture."""
+    """The inverse: a place in a panel's coordinates as fractions of the picture."""
     across, up = figure.axes[panel].transData.transform((x, y))
     return float(across / figure.bbox.width), float(1 - up / figure.bbox.height)

@@ -1,0 +1,75 @@
+"""Every explorer answers within half a second of an idle core, in states that it has not seen."""
+
+import pytest
+import torch
+from speed import Stopwatch
+
+import stm_lab
+from stm_lab import explore, paper
+
+PHOTO = {"photo": torch.rand(3, 160, 160)}
+SCORES = {name: dict(enumerate(torch.rand(5).tolist())) for name in ("halo", "swin")}
+
+
+def _models(*names):
+    names = names or stm_lab.list_mixers()
+    return {name: stm_lab.build_model(name, "nano", num_classes=10).eval() for name in names}
+
+
+def _images(side=64):
+    return torch.rand(4, 3, side, side)
+
+
+def _each(name, *values, **others):
+    return [{name: value, **others} for value in values]
+
+
+# By name: how it is made, and states one after the other.
+EXPLORERS = {
+    "adversarial": (
+        lambda: explore.adversarial(_models(), _images()),
+        [{"model": mixer, "image": 1, "norm": norm} for mixer in ("halo", "dcn_v3") for norm in ("linf", "l2")],
+    ),
+    "corruption": (lambda: explore.corruption(_models(), _images()), _each("corruption", "fog", "snow", "glass_blur")),
+    "design_steps": (
+        lambda: explore.design_steps(["swin", "convnext"], scale="nano"),
+        [{"downsampling": True}, {"stem": True}, {"mixer": "convnext"}],
+    ),
+    "halo_painter": (explore.halo_painter, _each("block", 1, 5, height=40, width=40, halo=16)),
+    "kernel_painter": (lambda: explore.kernel_painter(PHOTO), _each("kernel", "sharpen", "identity")),
+    "mixer_bench": (lambda: explore.mixer_bench("convnext"), _each("kernel", 3, 5, 9, row=3)),
+    "mixer_cards": (lambda: explore.mixer_cards(left="swin", right="pvt"), _each("row", 1, 2)),
+    "mixing_weights": (lambda: explore.mixing_weights(_models(), _images()), _each("model", "pvt", "dcn_v3", stage=3)),
+    "moved_points": (lambda: explore.moved_points(PHOTO), _each("point", 1, 2, x=3.0)),
+    "pareto": (
+        lambda: explore.pareto([{"name": str(i), **row} for i, row in enumerate(paper.rows())], {"macs": "MACs"}),
+        _each("network", "1", "2"),
+    ),
+    "query_map": (lambda: explore.query_map(_models("pvt", "pvt_v2"), _images()), _each("ratio", 1, 3, stage=1)),
+    "receptive_field": (
+        lambda: explore.receptive_field(_models(), _images(128)),
+        [{"model": mixer, "stage": stage} for mixer in ("halo", "dcn_v3") for stage in (1, 4)],
+    ),
+    "sampling_points": (lambda: explore.sampling_points(_models("dcn_v3"), _images()), _each("stage", 2, 3, image=1)),
+    "seeds": (lambda: explore.seeds(SCORES), _each("count", 3, 5)),
+    "shape_tracer": (explore.shape_tracer, _each("mixer", "pvt", "swin", "convnext", scale="base", height=333)),
+    "shifted_windows": (lambda: explore.shifted_windows(PHOTO), _each("window", 2, 8, height=28, width=27, row=13)),
+    "views": (lambda: explore.views(_models(), _images()), _each("right", 3, -9, turn=25.0)),
+}
+
+
+def test_every_explorer_is_timed():
+    assert {*EXPLORERS, "Explorer", "picture"} == set(explore.__all__)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_it_answers_in_half_a_second(name):
+    make, states = EXPLORERS[name]
+    explorer = make()
+    picture, stopwatch = explorer.widget.children[1], Stopwatch()  # the first picture loads fonts
+    for state in states:
+        before = picture.png
+        stopwatch.time(explorer.set, **state)
+        assert picture.png != before
+    assert stopwatch.median < 0.5, stopwatch.seconds
