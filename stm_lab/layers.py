@@ -1,19 +1,26 @@
-"""What mixers and backbone share. Tokens are maps with the channels last, (B, H, W, C), everywhere in this package."""
+"""What networks are built of: layers over tokens, stems, downsamplings, blocks and heads.
+
+Tokens are maps with the channels last, (B, H, W, C); between stages maps are (B, C, H, W), as timm has them. That is
+the same memory in channels_last order, so that going from one to the other is a view. `PARTS` holds the parts of the
+unified backbone and of the networks that the mixers come from, by the words of a design.
+"""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from timm.layers import DropPath, create_classifier
 from torch import nn
 
-from .util.errors import UserError
+from .util.errors import UserError, check_known
+
+# `torch.fx.wrap`: a trace of a network calls these functions and does not follow their branches
+
+# ---- over tokens -----------------------------------------------------------------------------------------------------
 
 
 class TokenConv2d(nn.Conv2d):
-    """A convolution over tokens: (B, H, W, C) -> (B, H', W', C').
-
-    The permutations are views: contiguous tokens are exactly a channels_last NCHW tensor, so nothing is copied.
-    """
+    """A convolution over tokens: (B, H, W, C) -> (B, H', W', C'); nothing is copied."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, W, C) -> (B, H', W', C')."""
@@ -22,10 +29,7 @@ class TokenConv2d(nn.Conv2d):
 
 
 class PatchConv2d(TokenConv2d):
-    """A projection of patches that do not overlap: (B, H, W, C) -> (B, H/patch, W/patch, C'), rounded up.
-
-    What is missing to whole patches at the bottom and right is zero.
-    """
+    """A projection of patches that do not overlap: (B, H, W, C) -> (B, H/patch, W/patch, C'), rounded up with zeros."""
 
     def __init__(self, dim: int, out_dim: int, patch: int) -> None:
         super().__init__(dim, out_dim, patch, stride=patch)
@@ -55,15 +59,38 @@ def _whole_patches(x: torch.Tensor, patch: int) -> torch.Tensor:
     return F.pad(x, (0, 0, 0, missing_cols, 0, missing_rows)) if missing_rows or missing_cols else x
 
 
-def check_static(mixer: str, *sides: int) -> None:
-    """Raise UserError if `torch.export` leaves the sides of a map open, and the mixer cuts the map by them."""
-    if torch.compiler.is_exporting() and any(isinstance(side, torch.SymInt) for side in sides):
-        raise UserError(
-            f"{mixer}: torch.export with dynamic height or width: how a map is cut depends on its size; export for one "
-            "size (the batch may be dynamic)"
-        )
+class Mlp(nn.Module):
+    """Linear, GELU, Linear, with pvt_v2's depth-wise convolution after the first if asked for."""
+
+    def __init__(self, dim: int, hidden: int, conv: bool) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.conv = TokenConv2d(hidden, hidden, 3, padding=1, groups=hidden) if conv else nn.Identity()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, H, W, C) -> (B, H, W, C); each by itself, but for the convolution."""
+        return self.fc2(F.gelu(self.conv(self.fc1(x))))
 
 
+class PositionEmbedding(nn.Module):
+    """A learned map added to the tokens, resized (bilinear, corners aligned, as published) to their map."""
+
+    def __init__(self, dim: int, height: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, height, width, dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The initial map: truncated normal."""
+        trunc_normal_init(self.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, H, W, C) -> (B, H, W, C), at any H and W."""
+        return x + resize_embedding(self.weight, x.shape[1], x.shape[2])
+
+
+@torch.fx.wrap
 def resize_embedding(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(1, H, W, C) -> (1, height, width, C)."""
     if not torch.compiler.is_exporting() and weight.shape[1:3] == (height, width):  # an export may leave sizes open
@@ -82,9 +109,216 @@ def trunc_normal_init(table: torch.Tensor, std: float = 0.02) -> None:
 
 
 def num_heads(dim: int, heads: int | None, head_dim: int) -> int:
-    """The number of heads: as given, else so that each has `head_dim` channels (one where that does not divide)."""
+    """The number of heads: as given, else so that each has `head_dim` channels (one if that does not divide)."""
     if heads is None:
         heads = dim // head_dim if dim % head_dim == 0 else 1
     if heads < 1 or dim % heads:
         raise UserError(f"heads={heads} does not divide dim={dim}")
     return heads
+
+
+def check_static(mixer: str, *sides: int) -> None:
+    """Raise UserError if `torch.export` leaves the sides of a map open, and the mixer cuts the map by them."""
+    if torch.compiler.is_exporting() and any(isinstance(side, torch.SymInt) for side in sides):
+        raise UserError(
+            f"{mixer}: torch.export with dynamic height or width: how a map is cut depends on its size; export for one "
+            "size (the batch may be dynamic)"
+        )
+
+
+# ---- blocks ----------------------------------------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+    """Two residual branches, mixer and MLP, each normed before and scaled after. The mixer is handed in.
+
+    Tokens (B, H, W, C) -> (B, H, W, C). A `scale` of 0 leaves the branches as they are, without parameters.
+    Raises UserError, with the mixer's `name`, if it returns another shape.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        mixer: nn.Module,
+        *,
+        name: str,
+        mlp_ratio: int,
+        mlp_conv: bool,
+        eps: float,
+        scale: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.name, self.scale = name, float(scale)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.mixer = mixer
+        self.gamma1 = nn.Parameter(torch.empty(dim)) if scale else None
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, mlp_ratio * dim, mlp_conv)
+        self.gamma2 = nn.Parameter(torch.empty(dim)) if scale else None
+        self.drop_path = DropPath(drop_path)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The initial layer scales."""
+        for gamma in (self.gamma1, self.gamma2):
+            if gamma is not None:
+                nn.init.constant_(gamma, self.scale)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, H, W, C) -> (B, H, W, C)."""
+        x = self.residual(x, self.gamma1, self.mix(self.norm1(x)))
+        return self.residual(x, self.gamma2, self.mlp(self.norm2(x)))
+
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        """The mixer's output for tokens (B, H, W, C), in the same shape; UserError if it is another."""
+        return _checked_tokens(self.mixer(x), x, self.name)
+
+    def residual(self, x: torch.Tensor, gamma: torch.Tensor | None, branch: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, H, W, C) plus a branch of that shape, times gamma (C,) if there is one; it may be dropped."""
+        return x + self.drop_path(branch if gamma is None else gamma * branch)
+
+
+class OneBranchBlock(Block):
+    """One residual branch, mixer, norm and MLP in a row (Liu et al. 2022, ConvNeXt, arXiv 2201.03545)."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.norm1 = self.gamma1 = None  # the norm stands between mixer and MLP, the scale after both
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, H, W, C) -> (B, H, W, C)."""
+        return self.residual(x, self.gamma2, self.mlp(self.norm2(self.mix(x))))
+
+
+@torch.fx.wrap
+def _checked_tokens(mixed: torch.Tensor, x: torch.Tensor, name: str) -> torch.Tensor:
+    """A mixer's output for tokens. Raises UserError, with the mixer's name, if its shape is not that of the tokens."""
+    if mixed.shape != x.shape:  # some would be broadcast silently
+        shapes = f"{tuple(mixed.shape)} for tokens {tuple(x.shape)}"
+        raise UserError(f"mixer {name!r} returns {shapes}; it must keep their shape")
+    return mixed
+
+
+# ---- heads -----------------------------------------------------------------------------------------------------------
+
+
+class Head(nn.Module):
+    """Global pooling and the classifier: NCHW map -> (B, classes). Subclasses add layers before or after the pooling.
+
+    `width` is that of the map that is pooled, `hidden` that of the classifier's input: twice as much for catavgmax,
+    which has averages and maxima side by side. Raises UserError for a pooling that is none of timm's or does not go
+    with the classes.
+    """
+
+    def __init__(self, dim: int, num_classes: int, global_pool: str, drop_rate: float, eps: float) -> None:
+        super().__init__()
+        self.width = self.build(dim, eps)
+        self.drop = nn.Dropout(drop_rate)
+        self.reset(num_classes, global_pool)
+
+    def build(self, dim: int, eps: float) -> int:
+        """Make the layers of this kind; returns `width`."""
+        return dim
+
+    def reset(self, num_classes: int, global_pool: str) -> None:
+        """A new pooling and classifier; the layers of this kind stay. Raises UserError as the class says."""
+        check_known("global_pool", global_pool, ("avg", "max", "avgmax", "catavgmax", ""))
+        if num_classes < 0:
+            raise UserError(f"num_classes must be at least 0 (0: no classifier), not {num_classes}")
+        if num_classes and not global_pool:
+            raise UserError(f"num_classes={num_classes} does not go with global_pool={global_pool!r}")
+        self.global_pool, self.fc = create_classifier(self.width, num_classes, global_pool)
+        self.hidden = self.width * self.global_pool.feat_mult()
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, hidden)."""
+        return self.global_pool(x)
+
+    def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """The last map (B, C, H, W) -> logits (B, classes), or with `pre_logits` the classifier's input (B, hidden)."""
+        x = self.drop(self.pool(x))
+        return x if pre_logits else self.fc(x)
+
+
+class ConvHead(Head):
+    """The unified one: 1x1 convolution to 1.5 times the width, BatchNorm, GELU, then pooling."""
+
+    def build(self, dim: int, eps: float) -> int:
+        """Convolution and norm; returns 1.5 times `dim`."""
+        hidden = int(1.5 * dim)
+        self.conv = nn.Conv2d(dim, hidden, 1, bias=False)
+        self.norm = nn.BatchNorm2d(hidden)
+        return hidden
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, hidden), hidden being 1.5 C; a map of that many channels without pooling."""
+        return self.global_pool(F.gelu(self.norm(self.conv(x))))
+
+
+class NormHead(Head):
+    """ConvNeXt's: pooling, then the only norm of the trunk."""
+
+    def build(self, dim: int, eps: float) -> int:
+        """The norm; returns `dim`."""
+        self.norm = nn.LayerNorm(dim, eps=eps)
+        return dim
+
+    def reset(self, num_classes: int, global_pool: str) -> None:
+        """As every head's, but the norm has a fixed width. UserError for a pooling that changes it."""
+        if global_pool == "catavgmax":
+            raise UserError("global_pool='catavgmax' doubles the width, and this head's norm has the map's")
+        super().reset(num_classes, global_pool)
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, C); a map without pooling."""
+        return self.norm(self.global_pool(x).movedim(1, -1)).movedim(-1, 1)  # a map, if nothing was pooled
+
+
+class PrunedHead(nn.Module):
+    """What is left of the head of a network that was cut to give feature maps: they pass through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Identity()
+
+    def reset(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Raises UserError for anything but no classifier and no pooling."""
+        if num_classes or global_pool:
+            raise UserError("this model was pruned to its feature maps and has no head; build it anew for a classifier")
+
+    def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """The map (B, C, H, W), as it is."""
+        return x
+
+
+# ---- the parts by the words of a design ------------------------------------------------------------------------------
+
+# field of a `Design`: its words, the unified network's first, and what they build
+PARTS = {
+    "stem": {  # (channels in, channels out, eps of the norms) -> layers over tokens
+        "convs": lambda c, d, eps: (
+            TokenConv2d(c, d // 2, 3, stride=2, padding=1),
+            nn.LayerNorm(d // 2, eps),
+            nn.GELU(),
+            TokenConv2d(d // 2, d, 3, stride=2, padding=1),
+            nn.LayerNorm(d, eps),
+        ),
+        "patches": lambda c, d, eps: (PatchConv2d(c, d, 4), nn.LayerNorm(d, eps)),  # Swin, PVT, ConvNeXt
+        "overlap": lambda c, d, eps: (TokenConv2d(c, d, 7, stride=4, padding=3), nn.LayerNorm(d, eps)),  # PVT v2
+    },
+    "downsample": {  # the same
+        "conv": lambda c, d, eps: (TokenConv2d(c, d, 3, stride=2, padding=1, bias=False), nn.LayerNorm(d, eps)),
+        "merge": lambda c, d, eps: (MergePatches(), nn.LayerNorm(4 * c, eps), nn.Linear(4 * c, d, bias=False)),  # Swin
+        "norm_conv": lambda c, d, eps: (nn.LayerNorm(c, eps), PatchConv2d(c, d, 2)),  # ConvNeXt
+        "patches": lambda c, d, eps: (PatchConv2d(c, d, 2), nn.LayerNorm(d, eps)),  # PVT
+        "overlap": lambda c, d, eps: (TokenConv2d(c, d, 3, stride=2, padding=1), nn.LayerNorm(d, eps)),  # PVT v2
+    },
+    "stage_norms": {  # whether each of the four stages ends with a norm
+        "all": (True, True, True, True),
+        "last": (False, False, False, True),
+        "none": (False, False, False, False),
+    },
+    "head": {"conv": ConvHead, "linear": Head, "norm_linear": NormHead},
+    "branches": {2: Block, 1: OneBranchBlock},
+}

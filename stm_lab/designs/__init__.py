@@ -1,6 +1,6 @@
 """What networks look like, as data: `unified(mixer, scale)`, `original(mixer, scale)`, and the `steps` between them."""
 
-from .design import CHOICES, Design
+from .design import Design
 from .originals import Original, original, original_facts, original_scales
 from .steps import CORNERS, LEVELS, START, Step, corners, step_names, steps
 from .unified import SCALES, list_scales, unified
@@ -8,7 +8,6 @@ from .unified import SCALES, list_scales, unified
 NETWORKS = {"unified": unified, "original": original}  # a design's name -> what makes it of a mixer and a scale
 
 __all__ = [
-    "CHOICES",
     "CORNERS",
     "LEVELS",
     "NETWORKS",

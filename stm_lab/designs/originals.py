@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..mixers import get_mixer
+from ..mixers import list_mixers
 from ..util.errors import check_known
 from .design import Design
 from .unified import SCALES, unified
@@ -18,14 +18,14 @@ from .unified import SCALES, unified
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A published network, and where our design of it stands.
+    """A published network that a design of ours follows.
 
     Attributes:
         name: the authors'.
         parameters: millions at 1000 classes, as its paper prints them.
         paper: where that is printed.
         timm: timm's model of it, whose parameters our design has exactly, layer scale aside; None if there is none.
-        note: in what design or numbers differ from the published, in one sentence; empty where they do not.
+        note: in what design or numbers differ from the published, in one sentence; empty if they do not.
     """
 
     name: str
@@ -35,112 +35,85 @@ class Original:
     note: str = ""
 
 
-_SWIN, _CONVNEXT = "Liu et al. 2021, arXiv 2103.14030", "Liu et al. 2022, arXiv 2201.03545"
-_PVT, _PVT_V2 = "Wang et al. 2021, arXiv 2102.12122", "Wang et al. 2021, arXiv 2106.13797"
-_NO_TOKEN = "no class token: the last map is pooled instead (1,024 parameters fewer)"
-_B0 = "its paper prints 3.4 million parameters, its code has 3.67, and so have timm and we"
-_AS_SWIN = "the nearest published network is {name}; this is that, with {mixer} in the place of shifted windows"
-
-# mixer: scale: (the network, its depths)
-_PUBLISHED: dict[str, dict[str, tuple[Original, tuple[int, int, int, int]]]] = {
+_PAPERS = {
+    "swin": "Liu et al. 2021, arXiv 2103.14030",
+    "convnext": "Liu et al. 2022, arXiv 2201.03545",
+    "pvt": "Wang et al. 2021, arXiv 2102.12122",
+    "pvt_v2": "Wang et al. 2021, arXiv 2106.13797",
+    "dcn_v3": "Wang et al. 2023, arXiv 2211.05778",
+}
+# mixer: scale: (name, millions of parameters, timm's model, depths)
+_PUBLISHED: dict[str, dict[str, tuple[str, float, str | None, tuple[int, int, int, int]]]] = {
     "swin": {
-        "tiny": (Original("Swin-T", 28, _SWIN, "swin_tiny_patch4_window7_224"), (2, 2, 6, 2)),
-        "small": (Original("Swin-S", 50, _SWIN, "swin_small_patch4_window7_224"), (2, 2, 18, 2)),
-        "base": (Original("Swin-B", 88, _SWIN, "swin_base_patch4_window7_224"), (2, 2, 18, 2)),
+        "tiny": ("Swin-T", 28, "swin_tiny_patch4_window7_224", (2, 2, 6, 2)),
+        "small": ("Swin-S", 50, "swin_small_patch4_window7_224", (2, 2, 18, 2)),
+        "base": ("Swin-B", 88, "swin_base_patch4_window7_224", (2, 2, 18, 2)),
     },
     "convnext": {
-        "tiny": (Original("ConvNeXt-T", 29, _CONVNEXT, "convnext_tiny"), (3, 3, 9, 3)),
-        "small": (Original("ConvNeXt-S", 50, _CONVNEXT, "convnext_small"), (3, 3, 27, 3)),
-        "base": (Original("ConvNeXt-B", 89, _CONVNEXT, "convnext_base"), (3, 3, 27, 3)),
+        "tiny": ("ConvNeXt-T", 29, "convnext_tiny", (3, 3, 9, 3)),
+        "small": ("ConvNeXt-S", 50, "convnext_small", (3, 3, 27, 3)),
+        "base": ("ConvNeXt-B", 89, "convnext_base", (3, 3, 27, 3)),
     },
     "pvt": {
-        "tiny": (Original("PVT-Small", 24.5, _PVT, None, _NO_TOKEN), (3, 4, 6, 3)),
-        "small": (Original("PVT-Medium", 44.2, _PVT, None, _NO_TOKEN), (3, 4, 18, 3)),
-        "base": (Original("PVT-Large", 61.4, _PVT, None, _NO_TOKEN), (3, 8, 27, 3)),
+        "tiny": ("PVT-Small", 24.5, None, (3, 4, 6, 3)),
+        "small": ("PVT-Medium", 44.2, None, (3, 4, 18, 3)),
+        "base": ("PVT-Large", 61.4, None, (3, 8, 27, 3)),
     },
     "pvt_v2": {
-        "micro": (Original("PVT v2 b0", 3.4, _PVT_V2, "pvt_v2_b0", _B0), (2, 2, 2, 2)),
-        "tiny": (Original("PVT v2 b2", 25.4, _PVT_V2, "pvt_v2_b2"), (3, 4, 6, 3)),
-        "small": (Original("PVT v2 b3", 45.2, _PVT_V2, "pvt_v2_b3"), (3, 4, 18, 3)),
-        "base": (Original("PVT v2 b5", 82.0, _PVT_V2, "pvt_v2_b5"), (3, 6, 40, 3)),
+        "micro": ("PVT v2 b0", 3.4, "pvt_v2_b0", (2, 2, 2, 2)),
+        "tiny": ("PVT v2 b2", 25.4, "pvt_v2_b2", (3, 4, 6, 3)),
+        "small": ("PVT v2 b3", 45.2, "pvt_v2_b3", (3, 4, 18, 3)),
+        "base": ("PVT v2 b5", 82.0, "pvt_v2_b5", (3, 6, 40, 3)),
     },
-    "dcn_v3": {
-        "tiny": (
-            Original(
-                "InternImage-T",
-                30,
-                "Wang et al. 2023, arXiv 2211.05778",
-                None,
-                "the nearest published network, but for offsets, which start at random here and at zero there; the "
-                "unified network has its stem, downsampling, norms and head from here",
-            ),
-            (4, 4, 18, 4),
-        ),
-    },
+    "dcn_v3": {"tiny": ("InternImage-T", 30, None, (4, 4, 18, 4))},
 }
-
-# what the networks of a family have otherwise than the unified one
-_SWINS = {
-    "stem": "patches",
-    "downsample": "merge",
-    "stage_norms": "last",
-    "head": "linear",
-    "layer_scale": 0.0,
-    "norm_eps": 1e-5,
-    "embed_eps": 1e-5,
-    "stage_eps": 1e-5,
+_NOTES = {
+    "PVT v2 b0": "the paper prints 3.4 million parameters; its code, timm and this package have 3.67",
+    "pvt": "no class token: the last map is pooled instead (1,024 parameters fewer)",
+    "dcn_v3": "the nearest published network, but for offsets, which start at random here and at zero there; the "
+    "unified network has its stem, downsampling, norms and head from here",
 }
-_FAMILIES: dict[str, dict[str, object]] = {
-    "convnext": {
-        "stem": "patches",
-        "downsample": "norm_conv",
-        "stage_norms": "none",
-        "head": "norm_linear",
-        "branches": 1,
-    },
-    "pvt": {
-        "stem": "patches",
-        "downsample": "patches",
-        "stage_norms": "last",
-        "head": "linear",
-        "layer_scale": 0.0,
-        "norm_eps": 1e-6,
-        "embed_eps": 1e-5,
-    },
-    "pvt_v2": {
-        "stem": "overlap",
-        "downsample": "overlap",
-        "head": "linear",
-        "layer_scale": 0.0,
-        "norm_eps": 1e-6,
-        "embed_eps": 1e-5,
-    },
+# how each family differs from the unified design
+_LINEAR = {"head": "linear", "layer_scale": 0.0, "embed_eps": 1e-5}
+_LAST_NORM = {"stage_norms": "last", "norm_eps": 1e-5, "stage_eps": 1e-5}
+_POOLED_NORM = {"stage_norms": "none", "head": "norm_linear"}
+_BY_FAMILY: dict[str, dict[str, object]] = {
+    "swin": _LINEAR | _LAST_NORM | {"stem": "patches", "downsample": "merge"},
+    "convnext": _POOLED_NORM | {"stem": "patches", "downsample": "norm_conv", "branches": 1},
+    "pvt": _LINEAR | {"stem": "patches", "downsample": "patches", "stage_norms": "last", "norm_eps": 1e-6},
+    "pvt_v2": _LINEAR | {"stem": "overlap", "downsample": "overlap", "norm_eps": 1e-6},
     "dcn_v3": {"layer_scale": 1.0, "norm_eps": 1e-6},
 }
 
 
+def _family(mixer: str) -> str:
+    """The mixer whose network a mixer comes from, or stands in: swin's for halo, the controls and your own."""
+    check_known("mixer", mixer, list_mixers())
+    return mixer if mixer in _PUBLISHED else "swin"
+
+
 def original_scales(mixer: str) -> list[str]:
     """The scales that have an original, smallest first: those of a published network, and nano."""
-    get_mixer(mixer)
-    published = _PUBLISHED.get(mixer, _PUBLISHED["swin"])
+    published = _PUBLISHED[_family(mixer)]
     return [scale for scale in SCALES if scale == "nano" or scale in published]
 
 
 def original(mixer: str, scale: str) -> Design:
     """The design of the published network that a mixer comes from.
 
-    At nano, which nobody published, the family's way of building at the unified network's widths and depths. For halo,
-    the controls and mixers of your own, Swin's network round the mixer: what is published of HaloNet is a ResNet of
-    bottlenecks, which is no design of this backbone.
+    At nano, which nobody published, it is the family's way of building at the unified network's widths and depths. For
+    halo, the controls and mixers of your own it is Swin's network with that mixer: what is published of HaloNet is a
+    ResNet of bottlenecks, which is no design of this backbone.
 
-    Raises UserError for names that are not there, and for a scale at which nothing was published.
+    Raises UserError for unknown names, and for a scale at which nothing was published.
     """
     check_known("scale", scale, original_scales(mixer), where=f"{mixer}: original design: ")
-    design = replace(unified(mixer, scale), **_FAMILIES.get(mixer, _SWINS))
+    family = _family(mixer)
+    design = replace(unified(mixer, scale), **_BY_FAMILY[family])
     if mixer == "convnext":
         design = replace(design, options={**design.options, "projections": False})
     if scale != "nano":
-        design = replace(design, depths=_PUBLISHED.get(mixer, _PUBLISHED["swin"])[scale][1])
+        design = replace(design, depths=_PUBLISHED[family][scale][-1])
     if mixer == "pvt" and scale == "base":  # the unified one has 4 everywhere
         design = replace(design, mlp_ratios=(8, 8, 4, 4))
     return design
@@ -154,7 +127,9 @@ def original_facts(mixer: str, scale: str) -> Original | None:
     check_known("scale", scale, original_scales(mixer), where=f"{mixer}: original design: ")
     if scale == "nano":
         return None
-    if mixer in _PUBLISHED:
-        return _PUBLISHED[mixer][scale][0]
-    nearest = _PUBLISHED["swin"][scale][0]
-    return replace(nearest, timm=None, note=_AS_SWIN.format(name=nearest.name, mixer=mixer))
+    family = _family(mixer)
+    name, millions, timm, _ = _PUBLISHED[family][scale]
+    if family != mixer:
+        note = f"the nearest published network is {name}; this is {name} with {mixer} instead of shifted windows"
+        return Original(name, millions, _PAPERS[family], None, note)
+    return Original(name, millions, _PAPERS[family], timm, _NOTES.get(name, _NOTES.get(mixer, "")))

@@ -1,7 +1,7 @@
-"""From an original network to the unified one, a step at a time: what the paper changed at once, taken apart.
+"""From an original network to the unified one, one change at a time.
 
-A step changes one part of a design and nothing else. Which step is credited with what depends on the order in which
-they are taken, wherever parts act on each other; hence the order can be given.
+A step changes one part of a design and nothing else. Parts act on each other, so the effect of a step depends on the
+order in which they are taken, which can be given.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A design on the way, and what was just changed; `build_model(mixer, scale, design=step.design)` builds it.
+    """A design on the way, and its last change; `build_model(mixer, scale, design=step.design)` builds it.
 
     Attributes:
-        name: of the step; "original" for the first design, where nothing was.
+        name: of the step; "original" for the first design, which has no change.
         level: "network" (between and around the blocks), "block", or "size"; None for the first.
         scale: of the design.
         design: with this step and all before it.
-        before, after: the fields or options that this step changed, with their values.
+        before, after: the changed fields or options, with their values.
         options: of `build_model(mixer, scale, design="original", **options)`, which builds the same.
     """
 
@@ -56,14 +56,14 @@ class Step:
 
     @property
     def change(self) -> str:
-        """What the step changed, in one line; empty for the first design, where nothing was."""
+        """The step's change in one line; empty for the first design."""
         return ", ".join(f"{name}: {self.before[name]} -> {self.after[name]}" for name in self.after)
 
 
 def step_names(mixer: str, scale: str = "tiny", *, level: str | None = None) -> list[str]:
-    """The steps that there are between a mixer's original and its unified design; of one level if it is named.
+    """The steps between a mixer's original and its unified design; of one level if it is named.
 
-    Raises UserError for names that are not there.
+    Raises UserError for unknown names.
     """
     if level is not None:
         check_known("level", level, LEVELS)
@@ -81,12 +81,12 @@ def steps(mixer: str, scale: str = "tiny", *, order: Sequence[str] | None = None
     Args:
         mixer: a name of `list_mixers()`.
         scale: one that has an original, see `original_scales`.
-        order: names of `step_names(mixer, scale)`, all or some; None takes all, as they stand there. With all of them
-            the last design is the unified one.
+        order: names of `step_names(mixer, scale)`, all or some; None takes all in that order. With all of them the last
+            design is the unified one.
         reverse: take them in the opposite order.
 
     Raises:
-        UserError: names that are not there, a step named twice.
+        UserError: unknown names, a step named twice.
     """
     known = step_names(mixer, scale)
     names = list(known if order is None else order)
@@ -107,12 +107,10 @@ def steps(mixer: str, scale: str = "tiny", *, order: Sequence[str] | None = None
 
 
 def corners(mixer: str, scale: str = "tiny") -> dict[str, Step]:
-    """The four designs between which two ways lead from the original to the unified one, by the names of `CORNERS`.
+    """The four designs on the two ways from the original to the unified one, by the names of `CORNERS`.
 
-    "network" is the original with every step of the network level, "block" with every other one (size, too, since it
-    says what blocks there are). A mixer whose original is unified in one of the two has two corners that are the same.
-
-    Raises UserError as `steps` does.
+    "network" is the original with every step of the network level, "block" with every other one, size included. If an
+    original is unified already in one of the two, two corners are the same. Raises UserError as `steps` does.
     """
     network = step_names(mixer, scale, level="network")
     block = [name for name in step_names(mixer, scale) if name not in network]
@@ -123,6 +121,6 @@ def corners(mixer: str, scale: str = "tiny") -> dict[str, Step]:
 def _difference(one: Design, other: Design) -> tuple[dict[str, object], dict[str, object]]:
     """What differs between two designs of one mixer, by the names that `Design.override` takes."""
     own = [field.name for field in fields(Design) if field.name != "options"]
-    first, second = ({name: getattr(design, name) for name in own} | design.options for design in (one, other))
+    first, second = ({name: getattr(design, name) for name in own} | dict(design.options) for design in (one, other))
     names = [name for name in first if first[name] != second[name]]
     return {name: first[name] for name in names}, {name: second[name] for name in names}

@@ -54,7 +54,7 @@ _SIZES: dict[str, dict[str, tuple]] = {
 }
 _SIZES["swin"] = _SIZES["halo"]
 
-# what each family does its own way; mixers not named here (controls, yours) are built like swin
+# how each family differs from swin's, which other mixers (controls, yours) share
 _FAMILIES: dict[str, dict[str, object]] = {
     "halo": {"norm_eps": 1e-5},
     "pvt": {"norm_eps": 1e-5, "mlp_ratios": (8, 8, 4, 4), "position_embedding": True},
@@ -64,7 +64,7 @@ _FAMILIES: dict[str, dict[str, object]] = {
 
 
 def list_scales(mixer: str | None = None) -> list[str]:
-    """The scales there are, smallest first; of one mixer if it is named ("large" exists for dcn_v3 only)."""
+    """All scales, smallest first; those of one mixer if it is named ("large" exists for dcn_v3 only)."""
     if mixer is None:
         return list(SCALES)
     check_known("mixer", mixer, list_mixers())
@@ -76,8 +76,7 @@ def _sizes(mixer: str) -> dict[str, tuple]:
 
 
 def unified(mixer: str, scale: str) -> Design:
-    """The unified design of a mixer at a scale. Raises UserError for names that are not there."""
-    check_known("mixer", mixer, list_mixers())
+    """The unified design of a mixer at a scale. Raises UserError for unknown names."""
     check_known("scale", scale, list_scales(mixer), where=f"{mixer}: ")
     family, pyramid = _FAMILIES.get(mixer, {}), mixer in ("pvt", "pvt_v2")
     if scale == "nano":

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from stm_lab.backbone import Block, Stage, UnifiedBackbone
-from stm_lab.layers import MergePatches, PatchConv2d
+from stm_lab.backbone import Stage, UnifiedBackbone
+from stm_lab.layers import Block, MergePatches, PatchConv2d
 from stm_lab.measure._batches import input_size, model_name, rows_of
 from stm_lab.mixers.halo import HaloAttention
 from stm_lab.mixers.pvt import SpatialReductionAttention

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stm_lab.backbone import resize_embedding
 from stm_lab.explore.layers import key_attention, reduced_tokens
+from stm_lab.layers import resize_embedding
 from stm_lab.mixers import get_mixer
 
 hand = exercises.by_hand("03")

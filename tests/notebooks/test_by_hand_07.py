@@ -9,8 +9,9 @@ from timm.layers import DropPath, calculate_drop_path_rates
 from torch import nn
 
 from stm_lab import build_model, measure
-from stm_lab.backbone import ConvHead, Downsample, Mlp, PositionEmbedding, Stem
+from stm_lab.backbone import Downsample, Stem
 from stm_lab.designs import unified
+from stm_lab.layers import ConvHead, Mlp, PositionEmbedding
 from stm_lab.mixers import get_mixer, list_mixers
 from stm_lab.paper import counts
 

@@ -454,7 +454,7 @@ def test_overrides():
         (lambda: build_model("swin", "nano", num_classes=True), "num_classes = True: should be a valid integer"),
         (lambda: build_model("swin", "nano", in_chans=0), "in_chans = 0: should be greater"),
         (lambda: build_model("swin", "nano", in_chans=-1), "in_chans = -1: should be greater"),
-        (lambda: build_model("swin", "nano", device="gpu"), "device='gpu' is not there"),
+        (lambda: build_model("swin", "nano", device="gpu"), "device='gpu' is not available"),
         (lambda: build_model("swin", "nano", dtype="bfloat16"), "dtype must be a floating point type .* 'bfloat16'"),
         (lambda: build_model("swin", "nano", dtype=torch.int8), "dtype must be a floating point type .* torch.int8"),
         (lambda: build_model("swin", "nano", features_only=True, feature_cls="fx"), "unknown feature_cls 'fx'; known"),
