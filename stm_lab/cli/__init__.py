@@ -12,7 +12,7 @@ import warnings
 
 import typer
 
-from stm_lab.cli import course, data, models, results, runs
+from stm_lab.cli import course, data, doctor, models, results, runs
 from stm_lab.util.errors import UserError, WorkFailed, one_line
 from stm_lab.util.progress import write_to_any_console
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (course.doctor, runs.demo, runs.run, runs.sweep, models.mixers, models.models, models.train):
+for command in (doctor.doctor, runs.demo, runs.run, runs.sweep, models.mixers, models.models, models.train):
     app.command()(command)
 for command in (results.leaderboard, results.compare, results.predict):
     app.command()(command)

@@ -1,4 +1,4 @@
-"""`stm-lab course ...`: the notebooks as files. `stm-lab doctor`: whether they can be run here."""
+"""`stm-lab course ...`: the notebooks as files."""
 
 from __future__ import annotations
 
@@ -154,15 +154,3 @@ def course_sync(
     print(f"{count} of {len(found)} notebooks {done}" if count else "all as their cards say")
     if count and check:
         raise typer.Exit(1)
-
-
-def doctor() -> None:
-    """Look at everything that the course needs, and say what to do where something is missing."""
-    from stm_lab.cli.doctor import examine, verdict
-
-    findings = examine()
-    lines = [(each.state, each.name, each.found, each.advice) for each in findings]
-    print_table("doctor", ("state", "what", "found", "what to do"), lines)
-    sentence, status = verdict(findings)
-    print(sentence)
-    raise typer.Exit(status)

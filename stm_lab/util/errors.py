@@ -30,6 +30,11 @@ def one_line(text: str) -> str:
     return text if len(text) <= LONGEST_MESSAGE else f"{text[: half - 3]} ... {text[2 - half :]}"
 
 
+def in_a_line(error: BaseException) -> str:
+    """An exception's type and the first line of its message."""
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}".removesuffix(": ")
+
+
 def printable(text: str) -> str:
     """`text` with every character escaped that is invisible or would steer a terminal; line feeds are kept."""
     kept = (one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
