@@ -13,7 +13,7 @@ bench = typer.Typer(help="How fast things are here.")
 bench.callback()(lambda: None)  # or typer would take its only command for itself
 
 
-_CLASSES = 20  # that are shown of more
+_CLASSES = 24  # that are named without --classes
 
 
 @app.command("list")
@@ -42,16 +42,12 @@ def data_show(
     from stm_lab import data
 
     loaded = data.load_recipe(recipe)
-    fields = loaded.model_dump(mode="json", exclude_none=True, exclude={"source": {"__all__": {"labels"}}})
-    first = {"name": fields.pop("name"), **data.describe(loaded, data_root=data_root)}
-    of_all = fields.pop("classes")  # the last, since they are many
-    if fields["subset"].get("classes"):
-        fields["subset"]["classes"] = f"the {len(of_all)} below"
-    named = dict(list(of_all.items())[: len(of_all) if classes or len(of_all) <= 1.2 * _CLASSES else _CLASSES])
-    shown = {**first, **{name: value for name, value in fields.items() if name not in first}, "classes": named}
-    print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120), end="")
-    if len(named) < len(of_all):
-        print(f"# ... {len(of_all) - len(named)} more classes; --classes names all {len(of_all)}")
+    left_out = {"source": {"__all__": {"labels"}}, "subset": {"classes"}}  # they repeat `classes`
+    fields = loaded.model_dump(mode="json", exclude_none=True, exclude=left_out)
+    if len(loaded.classes) > _CLASSES and not classes:
+        fields["classes"] = f"{len(loaded.classes)}; --classes names all"
+    first = {"name": loaded.name, **data.describe(loaded, data_root=data_root)}
+    print(yaml.safe_dump(first | fields | first, sort_keys=False, allow_unicode=True, width=120), end="")
 
 
 @app.command("prepare")
@@ -93,15 +89,18 @@ def bench_data(
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each.")] = 5,
 ) -> None:
     """How many training views one core makes, beside how many images it trains."""
+    from statistics import median
+
     from stm_lab import data
 
     loaded = data.load_recipe(recipe) if recipe else None
-    from stm_lab.cli.bench import bench_data as measure  # here, because it is slow to import
+    from stm_lab.cli.bench import SETTINGS, trained_rate, view_rates  # here, because they are slow to import
 
-    rates = measure(loaded, data_root=data_root, repeats=repeats)
-    lines = [
-        (r.image_size, r.what, r.images_per_second, f"{r.lowest:,.0f} .. {r.highest:,.0f}", r.demand, r.ratio)
-        for r in rates
-    ]
+    lines = []
+    for setting in SETTINGS:
+        rates = view_rates(setting, loaded, data_root=data_root, repeats=repeats)
+        views, trained = median(rates), trained_rate(setting)
+        spread = f"{min(rates):,.0f} .. {max(rates):,.0f}"
+        lines.append((setting.image_size, setting.what, views, spread, trained, views / trained))
     columns = ("pixels", "views with", "views/s a core", "lowest .. highest", "trained/s a core", "ratio")
     print_table("training views, on one core", columns, lines)
