@@ -90,6 +90,22 @@ class PositionEmbedding(nn.Module):
         return x + resize_embedding(self.weight, x.shape[1], x.shape[2])
 
 
+def biased_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Softmax attention with a bias that may be learned, and -inf where a key is hidden.
+
+    Queries (B, X, Y, L, d), keys and values (B, X, Y, S, d), bias broadcast to (B, X, Y, L, S) -> (B, X, Y, L, d).
+
+    PyTorch has no fused kernel for the gradient of a bias on CPUs, and its fallback costs more than the steps here.
+    """
+    learns = torch.is_grad_enabled() and bias.requires_grad and not torch.jit.is_tracing()  # a trace serves both
+    if learns and q.device.type == "cpu":
+        logits = (q * q.shape[-1] ** -0.5) @ k.mT + bias.to(q.dtype)
+        return logits.softmax(-1) @ v
+    bias = bias.expand(-1, *q.shape[1:3], -1, -1).flatten(1, 2).to(q.dtype)
+    out = F.scaled_dot_product_attention(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), attn_mask=bias)
+    return out.unflatten(1, q.shape[1:3])
+
+
 @torch.fx.wrap
 def resize_embedding(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(1, H, W, C) -> (1, height, width, C)."""
@@ -176,6 +192,8 @@ class Block(nn.Module):
 
     def residual(self, x: torch.Tensor, gamma: torch.Tensor | None, branch: torch.Tensor) -> torch.Tensor:
         """Tokens (B, H, W, C) plus a branch of that shape, times gamma (C,) if there is one; it may be dropped."""
+        if gamma is not None and (self.drop_path.drop_prob == 0 or not self.training):
+            return torch.addcmul(x, gamma, branch)
         return x + self.drop_path(branch if gamma is None else gamma * branch)
 
 

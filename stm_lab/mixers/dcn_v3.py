@@ -51,23 +51,28 @@ class DeformableConvV3(nn.Module):
     def sampling(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Where tokens (B, H, W, C) look: offsets (B, H, W, h, P, [x, y]) in pixels of the map, weights (B, H, W, h, P)
         that add up to 1."""
+        offsets, logits = self._predict(x)
+        return offsets, logits.softmax(-1)
+
+    def _predict(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens (B, H, W, C) -> offsets (B, H, W, h, P, [x, y]), logits of the weights (B, H, W, h, P)."""
         B, H, W, _ = x.shape
         f = F.gelu(self.norm(self.dwconv(x)))
-        offsets = self.offsets(f).view(B, H, W, self.heads, POINTS, 2)
-        return offsets, self.weights(f).view(B, H, W, self.heads, POINTS).softmax(-1)
+        return self.offsets(f).view(B, H, W, self.heads, POINTS, 2), self.weights(f).view(B, H, W, self.heads, POINTS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
         B, H, W, C = x.shape
         h, d = self.heads, C // self.heads
-        offsets, weights = self.sampling(x)
+        offsets, logits = self._predict(x)
         grid = _grid(offsets)
-        weights = weights.permute(0, 3, 1, 2, 4).reshape(B * h, 1, H * W, POINTS)
+        # points before tokens: softmax, sampling and sum then run along tokens, many at a time
+        weights = logits.permute(0, 3, 4, 1, 2).reshape(B * h, 1, POINTS, H * W).softmax(2)
 
         value = self.value(x)
         maps = value.view(B, H, W, h, d).permute(0, 3, 4, 1, 2).reshape(B * h, d, H, W).to(grid.dtype)
         samples = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        out = (samples * weights).sum(-1)  # (B*h, d, HW, P) -> (B*h, d, HW)
+        out = (samples * weights).sum(2)  # (B*h, d, P, HW) -> (B*h, d, HW)
         out = out.view(B, h, d, H, W).permute(0, 3, 4, 1, 2).reshape(B, H, W, C)
         return self.proj(out.to(value.dtype))
 
@@ -79,13 +84,12 @@ class DeformableConvV3(nn.Module):
 
 @torch.fx.wrap  # a trace of the network calls it: it cannot follow ranges as long as a map
 def _grid(offsets: torch.Tensor) -> torch.Tensor:
-    """Offsets (B, H, W, h, P, [x, y]) in pixels -> grid (B*h, HW, P, [x, y]), -1 to 1 from edge to edge."""
+    """Offsets (B, H, W, h, P, [x, y]) in pixels -> grid (B*h, P, HW, [x, y]), -1 to 1 from edge to edge."""
     B, H, W, h, P, _ = offsets.shape
     # half precision would round positions by up to 1/32 pixel on a 56-pixel map
     dtype, device = torch.promote_types(offsets.dtype, torch.float32), offsets.device
-    right, down = _place(torch.arange(P, device=device))  # made there: no copy from the host at each call
-    x = torch.arange(W, device=device)[:, None, None] + right  # (W, 1, P)
-    y = torch.arange(H, device=device)[:, None, None, None] + down  # (H, 1, 1, P)
-    dx, dy = offsets.to(dtype).unbind(-1)  # (B, H, W, h, P)
-    grid = torch.stack(((2 * (x + dx) + 1) / W - 1, (2 * (y + dy) + 1) / H - 1), -1)
-    return grid.permute(0, 3, 1, 2, 4, 5).reshape(B * h, H * W, P, 2)
+    right, down = (step[:, None, None] for step in _place(torch.arange(P, device=device)))  # no copy from the host
+    dx, dy = offsets.to(dtype).permute(5, 0, 3, 4, 1, 2)  # (B, h, P, H, W)
+    x = torch.arange(W, device=device) + right + dx
+    y = torch.arange(H, device=device)[:, None] + down + dy
+    return torch.stack(((2 * x + 1) / W - 1, (2 * y + 1) / H - 1), -1).reshape(B * h, P, H * W, 2)

@@ -1,4 +1,5 @@
-"""Halo attention: blocks that look a few pixels over their fence (Vaswani et al. 2021, HaloNet; arXiv 2103.12731).
+"""Halo attention: local attention in blocks that also see a border of `halo` tokens (Vaswani et al. 2021, HaloNet,
+arXiv 2103.12731).
 
 Legend of shapes: a x b block, v x w window (block + 2 halo), N = blocks of the padded map, h heads, d channels a head.
 """
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..layers import check_static, num_heads
+from ..layers import biased_attention, check_static, num_heads
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -57,29 +58,33 @@ class HaloAttention(nn.Module):
         a, b = min(self.block, H), min(self.block, W)
         return a, b, -(-H // a), -(-W // b)
 
-    def _windows(self, blocks: int, side: int, device: torch.device) -> torch.Tensor:
-        """(blocks, side + 2 halo): along one axis of the padded map, the places of each block's keys."""
-        key = torch.arange(side + 2 * self.halo, device=device)
+    def _places(self, blocks: int, side: int, device: torch.device) -> torch.Tensor:
+        """(blocks, side + 2 halo): along one axis, the places of each block's keys; some lie outside the map."""
+        key = torch.arange(-self.halo, side + self.halo, device=device)
         return torch.arange(blocks, device=device)[:, None] * side + key
 
-    def _inside(self, key: torch.Tensor, size: int) -> torch.Tensor:
-        """Which of these places lie in the true map, `size` long."""
-        return (key >= self.halo) & (key < self.halo + size)
+    def _relative_logits(self, q: torch.Tensor, outside: torch.Tensor | None = None) -> torch.Tensor:
+        """(..., a, b, d) -> (..., a*b, v*w): each query times the rows of the two tables for its keys.
 
-    def _relative_logits(self, q: torch.Tensor) -> torch.Tensor:
-        """(B*N, h, a, b, d) -> (B*N, h, a*b, v*w): each query times the rows of the two tables for its keys."""
+        Keys whose row or column of the window is `outside`, (..., 1, v+w), get -inf.
+        """
+        a, b, v, w = *q.shape[-3:-1], q.shape[-3] + 2 * self.halo, q.shape[-2] + 2 * self.halo
         # all rows of the tables are multiplied, as the published MACs count, and each query takes those of its keys
-        height = (q @ self.height_rel.t()).gather(-1, self._offsets(q, 2)[:, None].expand(*q.shape[:-1], -1))
-        width = (q @ self.width_rel.t()).gather(-1, self._offsets(q, 3).expand(*q.shape[:-1], -1))
-        return (height[..., :, None] + width[..., None, :]).flatten(-2).flatten(2, 3)
+        logits = q.flatten(-3, -2) @ torch.cat([self.height_rel, self.width_rel]).mT  # (..., a*b, 2 tables)
+        height, width = self._offsets(a, q.device)[:, None], self._offsets(b, q.device)[None] + len(self.height_rel)
+        rows = torch.cat([height.expand(a, b, v), width.expand(a, b, w)], -1).flatten(0, 1)  # (a*b, v+w)
+        logits = logits.gather(-1, rows.expand(*logits.shape[:-1], v + w))
+        if outside is not None:
+            logits = logits.masked_fill(outside, float("-inf"))
+        height, width = logits.split((v, w), -1)
+        return (height[..., :, None] + width[..., None, :]).flatten(-2)
 
-    def _offsets(self, q: torch.Tensor, axis: int) -> torch.Tensor:
+    def _offsets(self, side: int, device: torch.device) -> torch.Tensor:
         """(queries, keys) of one axis of a block: the table's row for key j of the window, query i of the block.
 
         Tables are as long as whole blocks need, 2 window - 1 rows, so that row window - 1 stands for j = i.
         """
-        i = torch.arange(q.shape[axis], device=q.device)
-        j = torch.arange(q.shape[axis] + 2 * self.halo, device=q.device)
+        i, j = torch.arange(side, device=device), torch.arange(side + 2 * self.halo, device=device)
         return self.window - 1 + j - i[:, None]
 
     def macs(self, H: int, W: int) -> int:
@@ -93,31 +98,27 @@ class HaloAttention(nn.Module):
 
 @torch.fx.wrap  # a trace of the network calls it and does not follow its branches
 def _attend(mixer: HaloAttention, q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
-    """Projected tokens, (B, H, W, C) and (B, H, W, 2C) -> what the blocks give, (B, H, W, C)."""
+    """Projected tokens, (B, H, W, C) and (B, H, W, 2C) -> attention inside blocks, (B, H, W, C)."""
     B, H, W, C = q.shape
-    h, d, halo = mixer.heads, C // mixer.heads, mixer.halo
+    h, d = mixer.heads, C // mixer.heads
     check_static("halo", H, W)
     a, b, rows, cols = mixer._blocks(H, W)
-    v, w = a + 2 * halo, b + 2 * halo
-    bottom, right = rows * a - H, cols * b - W
+    N, bottom, right = rows * cols, rows * a - H, cols * b - W
 
-    q = F.pad(q, (0, 0, 0, right, 0, bottom))
-    q = q.view(B, rows, a, cols, b, h, d).permute(0, 1, 3, 5, 2, 4, 6)  # (B, rows, cols, h, a, b, d)
-    q = q.reshape(B * rows * cols, h, a, b, d)
+    q = F.pad(q, (0, 0, 0, right, 0, bottom)) if bottom or right else q  # padding by 0 would copy
+    q = q.reshape(B, rows, a, cols, b, h, d).permute(0, 5, 1, 3, 2, 4, 6).reshape(B, h, N, a, b, d)
 
-    # padded after the projection: a key outside the image is 0, and masked besides
-    kv = F.pad(kv, (0, 0, halo, halo + right, halo, halo + bottom))
-    down, across = mixer._windows(rows, a, kv.device), mixer._windows(cols, b, kv.device)
-    # (B, rows*v, cols*w, 2C); `unfold` gives the same, but its backward pass took a fifth of a training
-    kv = kv.index_select(1, down.flatten()).index_select(2, across.flatten())
-    kv = kv.view(B, rows, v, cols, w, h, 2, d).permute(6, 0, 1, 3, 5, 2, 4, 7)  # (2, B, rows, cols, h, v, w, d)
-    keys, values = kv.reshape(2, B * rows * cols, h, v * w, d)
+    # one gather takes the keys of all blocks; a place outside the map is that of its edge, and masked
+    down, across = mixer._places(rows, a, kv.device), mixer._places(cols, b, kv.device)  # (rows, v), (cols, w)
+    place = down.clamp(0, H - 1)[:, None, :, None] * W + across.clamp(0, W - 1)[:, None]  # (rows, cols, v, w)
+    kv = kv.reshape(B, H * W, h, 2, d).permute(3, 0, 2, 1, 4)  # (2, B, h, H*W, d)
+    kv = kv.reshape(2, B, h, H * W, d).index_select(3, place.flatten())
+    keys, values = kv.view(2, B, h, N, place[0, 0].numel(), d)  # sizes in full: B may be 0
 
-    inside_y, inside_x = mixer._inside(down, H), mixer._inside(across, W)
-    outside = ~(inside_y[:, None, :, None] & inside_x[None, :, None, :]).flatten(2).flatten(0, 1)  # (N, v*w)
-    bias = mixer._relative_logits(q).unflatten(0, (B, rows * cols))  # (B, N, h, a*b, v*w)
-    bias = bias.masked_fill(outside[:, None, None, :], float("-inf")).flatten(0, 1)
-    out = F.scaled_dot_product_attention(q.flatten(2, 3), keys, values, attn_mask=bias.to(q.dtype))
+    inside = [(place >= 0) & (place < size) for place, size in ((down, H), (across, W))]
+    inside = torch.cat([inside[0][:, None].expand(-1, cols, -1), inside[1].expand(rows, -1, -1)], -1)  # (.., v+w)
+    bias = mixer._relative_logits(q, ~inside.flatten(0, 1)[:, None])  # (B, h, N, a*b, v*w)
+    out = biased_attention(q.flatten(3, 4), keys, values, bias)
 
-    out = out.view(B, rows, cols, h, a, b, d).permute(0, 1, 4, 2, 5, 3, 6)  # (B, rows, a, cols, b, h, d)
+    out = out.view(B, h, rows, cols, a, b, d).permute(0, 2, 4, 3, 5, 1, 6)  # (B, rows, a, cols, b, h, d)
     return out.reshape(B, rows * a, cols * b, C)[:, :H, :W]

@@ -6,21 +6,20 @@ Legend of shapes: w window, L = w*w tokens of a window, N windows of the padded 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from ..layers import check_static, num_heads, trunc_normal_init
+from ..layers import biased_attention, check_static, num_heads, trunc_normal_init
 from ..util.errors import UserError
 from .registry import register_mixer
 
 
 @register_mixer("swin")
 class ShiftedWindowAttention(nn.Module):
-    """Attention inside windows that do not overlap; every other block shifts them, so that neighbours meet.
+    """Attention inside windows that do not overlap; every other block shifts them, so that neighbours exchange.
 
     Weights are dynamic; locality is hard but not centred (a token at a window's edge sees one side only); a bias by
-    relative position is shared by all windows. Where the map's shorter side is no larger than the window, the window is
-    that side and nothing is shifted.
+    relative position is shared by all windows. If the map's shorter side fits in one window, the window shrinks to it
+    and is not shifted.
 
     (B, H, W, C) -> (B, H, W, C), any H and W: the map is padded to whole windows, and the padding is never a key.
 
@@ -46,7 +45,8 @@ class ShiftedWindowAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        return self.proj(_attend(self, self.qkv(x)))
+        H, W = x.shape[1:3]
+        return self.proj(_attend(self, self.qkv(_cut(self, x)), H, W))
 
     def _window_and_shift(self, H: int, W: int) -> tuple[int, int]:
         side = min(H, W)
@@ -65,9 +65,9 @@ class ShiftedWindowAttention(nn.Module):
         Both must lie in one region (the roll brings the map's far sides together), and the key in the true map. A query
         in the padding may see all of its region, lest its softmax be empty: its output is cropped away.
         """
-        (region_y, true_y), (region_x, true_x) = (_rolled_axis(size, w, shift, device) for size in (H, W))
+        (y, region_y), (x, region_x) = (_rolled_axis(size, w, shift, device) for size in (H, W))
         region = _windows(3 * region_y[:, None] + region_x, w)  # (N, L)
-        true = _windows(true_y[:, None] & true_x, w)
+        true = _windows((y < H)[:, None] & (x < W), w)
         same = region[:, :, None] == region[:, None, :]
         return same & (true[:, None, :] | ~true[:, :, None])
 
@@ -84,39 +84,45 @@ class ShiftedWindowAttention(nn.Module):
 
 
 @torch.fx.wrap  # a trace of the network calls it and does not follow its branches
-def _attend(mixer: ShiftedWindowAttention, qkv: torch.Tensor) -> torch.Tensor:
-    """Projected tokens (B, H, W, 3C) -> what the windows give, (B, H, W, C)."""
-    B, H, W, C = *qkv.shape[:3], qkv.shape[3] // 3
+def _cut(mixer: ShiftedWindowAttention, x: torch.Tensor) -> torch.Tensor:
+    """Tokens (B, H, W, C) -> (B, N*L, C), window by window; (B, H*W, C) if windows need padding, which comes later."""
+    H, W = x.shape[1:3]
     check_static("swin", H, W)
     w, shift = mixer._window_and_shift(H, W)
-    rows, cols = -(-H // w), -(-W // w)
-    h, N, L = mixer.heads, rows * cols, w * w
+    tokens = x.flatten(1, 2)
+    return tokens if H % w or W % w else tokens.index_select(1, _order(H, W, w, shift, x.device)[0])
 
-    qkv = F.pad(qkv, (0, 0, 0, cols * w - W, 0, rows * w - H))
-    if shift:
-        qkv = qkv.roll((-shift, -shift), (1, 2))
-    qkv = qkv.view(B, rows, w, cols, w, 3, h, C // h).permute(5, 0, 1, 3, 6, 2, 4, 7)
-    q, k, v = qkv.reshape(3, B, N * h, L, C // h)  # windows beside heads: the mask varies over both, not over B
 
-    bias = mixer._relative_bias(w).expand(N, h, L, L)
-    if shift or H % w or W % w:
-        bias = bias.masked_fill(~mixer._allowed(H, W, w, shift, qkv.device)[:, None], float("-inf"))
-    bias = bias.reshape(1, N * h, L, L).to(q.dtype)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, N*h, L, d)
-
-    out = out.view(B, rows, cols, h, w, w, C // h).permute(0, 1, 4, 2, 5, 3, 6)  # (B, rows, w, cols, w, h, d)
-    out = out.reshape(B, rows * w, cols * w, C)
-    if shift:
-        out = out.roll((shift, shift), (1, 2))
-    return out[:, :H, :W]
+@torch.fx.wrap
+def _attend(mixer: ShiftedWindowAttention, qkv: torch.Tensor, H: int, W: int) -> torch.Tensor:
+    """Projected tokens as `_cut` leaves them -> attention inside windows, (B, H, W, C)."""
+    w, shift = mixer._window_and_shift(H, W)
+    tokens, positions = _order(H, W, w, shift, qkv.device)
+    bias, padded = mixer._relative_bias(w)[None], H % w or W % w  # (1, h, L, L)
+    if padded:
+        qkv = qkv.index_select(1, tokens)  # (B, H*W, 3C) -> (B, N*L, 3C)
+    if shift or padded:
+        bias = bias.masked_fill(~mixer._allowed(H, W, w, shift, qkv.device)[:, None], float("-inf"))  # (N, h, L, L)
+    B, C = qkv.shape[0], qkv.shape[2] // 3
+    qkv = qkv.view(B, len(tokens) // w**2, w**2, 3, mixer.heads, C // mixer.heads).permute(3, 0, 1, 4, 2, 5)
+    out = biased_attention(*qkv.contiguous(), bias[None])  # (B, N, h, L, d)
+    return out.transpose(2, 3).reshape(B, len(tokens), C).index_select(1, positions).view(B, H, W, C)
 
 
 def _rolled_axis(size: int, w: int, shift: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Along one axis, padded to whole windows and rolled: the region of each position (0, 1, 2), and if it is true."""
+    """Along one axis, padded to whole windows and rolled: the place of each position, and its region (0, 1, 2)."""
     padded = -(-size // w) * w
     i = torch.arange(padded, device=device)
     region = (i >= padded - w).long() + (i >= padded - shift).long() if shift else torch.zeros_like(i)
-    return region, (i + shift) % padded < size
+    return (i + shift) % padded, region
+
+
+def _order(H: int, W: int, w: int, shift: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each position in all windows its token, (N*L,), an edge's for the padding; of each token its position."""
+    y, x = (_rolled_axis(size, w, shift, device)[0] for size in (H, W))
+    tokens = _windows(y.clamp(max=H - 1)[:, None] * W + x.clamp(max=W - 1), w).flatten()
+    positions = torch.arange(len(tokens), device=device).view(len(y) // w, len(x) // w, w, w).transpose(1, 2)
+    return tokens, positions.reshape(len(y), len(x)).roll((shift, shift), (0, 1))[:H, :W].flatten()
 
 
 def _windows(x: torch.Tensor, w: int) -> torch.Tensor:

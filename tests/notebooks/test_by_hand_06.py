@@ -57,7 +57,7 @@ def test_offsets_and_logits_are_the_packages(shape, groups):
 def packages_grid(offsets):
     """(B, H, W, h, 9, 2), which the package has as (B * h, H * W, 9, 2)."""
     B, H, W, h = offsets.shape[:4]
-    return _grid(offsets).view(B, h, H, W, 9, 2).permute(0, 2, 3, 1, 4, 5)
+    return _grid(offsets).view(B, h, 9, H, W, 2).permute(0, 3, 4, 1, 2, 5)
 
 
 @each_size

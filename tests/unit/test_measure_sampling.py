@@ -64,7 +64,7 @@ def test_without_offsets_the_points_are_the_grid():
 
 def test_the_grid_is_the_one_that_the_mixer_samples():
     """In the unit of its own sampling; x slow and y fast, as published."""
-    places = _grid(torch.zeros(1, 3, 5, 1, 9, 2))[0].view(3, 5, 9, 2)
+    places = _grid(torch.zeros(1, 3, 5, 1, 9, 2))[0].view(9, 3, 5, 2).permute(1, 2, 0, 3)
     unit = (places + 1) * torch.tensor([5, 3]) / 2 - 0.5
     np.testing.assert_allclose(unit[1, 2], GRID + np.array([2, 1]), atol=1e-6)
     assert GRID.tolist() == [[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1)]
