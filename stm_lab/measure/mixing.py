@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,6 @@ _TOKENS_AT_ONCE = 2**19  # numbers in the copies of the tokens that go through t
 _GRADIENTS_AT_ONCE = 2**24  # numbers of the Jacobian held at a time
 
 
-_ROW = """model layer stage block map_size images probes distance distance_pixels reach own shared positional dynamic
-over_positions lean_inside lean_border border_strength"""
-
-
 @dataclass(frozen=True, eq=False)
 class MixingMatrix:
     """How a mixer mixes, of `images` inputs.
@@ -36,6 +33,16 @@ class MixingMatrix:
         that of output per input; compare the numbers of one row, or of two rows.
     map_size: (H, W), with P = H * W. stride: pixels of the image per token, (rows, columns); None for tokens alone.
     probes: random ones, or None where the Jacobian is exact.
+    distance: mean mixing distance in tokens, from an output position to its inputs, Euclidean, by weight.
+        distance_pixels: in pixels of the image; None for tokens alone. uniform_distance: that of a mixer in which every
+        position contributes equally to every other. reach: the share of it that `distance` is, 0 mixes nothing, 1
+        mixes all alike; None for a map of one position.
+    own: share of an output position that comes from the position itself, on average.
+    lean: (H, W, 2), from each position to the weighted centre of its inputs, in tokens (down, right), mean over images;
+        zero where it looks to all sides alike. lean_border, lean_inside: its mean length at the outermost positions and
+        at the others, None if there are none.
+    border_strength: the mean sum of a row at the outermost positions over that inside: 1 if a border makes no
+        difference, less where zeros come in. None without an inside.
     shared, positional, dynamic: the Jacobian's squared norm in three parts that add up to 1, by estimates without bias
         (which may miss 0 and 1 by chance). shared: what one kernel does at every position and for every input, as a
         convolution. positional: what differs between positions but not between inputs. dynamic: what changes with the
@@ -53,6 +60,15 @@ class MixingMatrix:
     images: int
     probes: int | None
     matrix: np.ndarray
+    distance: float
+    distance_pixels: float | None
+    uniform_distance: float
+    reach: float | None
+    own: float
+    lean: np.ndarray
+    lean_inside: float | None
+    lean_border: float
+    border_strength: float | None
     shared: float | None
     positional: float | None
     dynamic: float | None
@@ -61,75 +77,12 @@ class MixingMatrix:
     @property
     def weights(self) -> np.ndarray:
         """(N, P, P): each row of `matrix` as shares that add up to 1; a row of zeros stays."""
-        total = self.matrix.sum(2, keepdims=True)
-        return np.divide(self.matrix, total, out=np.zeros_like(self.matrix), where=total > 0)
-
-    @property
-    def distance(self) -> float:
-        """Mean mixing distance in tokens: from an output position to its inputs, Euclidean, by weight."""
-        return self._mean_distance(1.0, 1.0)
-
-    @property
-    def distance_pixels(self) -> float | None:
-        """The same in pixels of the image; None for tokens alone."""
-        return None if self.stride is None else self._mean_distance(*self.stride)
-
-    @property
-    def uniform_distance(self) -> float:
-        """`distance` of a mixer in which every position contributes equally to every other: the scale for locality."""
-        return float(_distances(self.map_size, 1.0, 1.0).mean())
-
-    @property
-    def reach(self) -> float | None:
-        """`distance` over `uniform_distance`: 0 mixes nothing, 1 mixes all alike; None for a map of one position."""
-        return self.distance / self.uniform_distance if self.uniform_distance else None
-
-    @property
-    def own(self) -> float:
-        """Share of an output position that comes from the position itself, on average."""
-        return float(np.diagonal(self.weights, axis1=1, axis2=2).mean())
-
-    @property
-    def lean(self) -> np.ndarray:
-        """(H, W, 2): from each position to the weighted centre of its inputs, in tokens (down, right); mean over
-        images. Zero where it looks to all sides alike."""
-        places = _places(self.map_size)  # (P, 2)
-        return (self.weights.mean(0) @ places - places).reshape(*self.map_size, 2)
-
-    @property
-    def lean_inside(self) -> float | None:
-        """Mean length of `lean` in tokens, of all positions but the outermost; None if there are no others."""
-        return self._mean_of(np.hypot(*np.moveaxis(self.lean, 2, 0)), border=False)
-
-    @property
-    def lean_border(self) -> float:
-        """Mean length of `lean` in tokens, of the outermost positions."""
-        return self._mean_of(np.hypot(*np.moveaxis(self.lean, 2, 0)), border=True)
-
-    @property
-    def border_strength(self) -> float | None:
-        """The mean sum of a row at the outermost positions over that inside: 1 if a border makes no difference, less
-        where zeros come in. None without an inside."""
-        strength = self.matrix.sum(2).mean(0).reshape(self.map_size)
-        inside = self._mean_of(strength, border=False)
-        return self._mean_of(strength, border=True) / inside if inside else None
-
-    def _mean_distance(self, down: float, right: float) -> float:
-        weights = self.weights
-        seen = weights.sum(2) > 0  # (N, P)
-        if not seen.any():
-            raise UserError(f"{self.layer}: nothing contributes to any position, a distance has no meaning")
-        return float((weights * _distances(self.map_size, down, right)).sum(2)[seen].mean())
-
-    def _mean_of(self, values: np.ndarray, *, border: bool) -> float | None:
-        inside = np.zeros(self.map_size, bool)
-        inside[1:-1, 1:-1] = True
-        chosen = values[~inside if border else inside]
-        return float(chosen.mean()) if chosen.size else None
+        return _shares(self.matrix)
 
     def rows(self) -> list[dict]:
-        """One row: all numbers above."""
-        return rows_of(self, _ROW)
+        """One row: all numbers but the arrays."""
+        names = [one.name for one in fields(self) if one.name not in ("matrix", "lean", "stride", "uniform_distance")]
+        return rows_of(self, " ".join(names))
 
 
 def mixing_matrix(
@@ -177,19 +130,59 @@ def mixing_matrix(
         found, site, pixels = site_in(model, data, layer, stage, block, layout, image_size, device, batch_size)
         generator = torch.Generator().manual_seed(seed)
         jacobian = _Jacobian(site, probes, generator, found.name or model_name(model))
-    height, width = site.size
+    matrix, shares = jacobian.squared.clamp_min(0).sqrt().cpu().numpy(), jacobian.shares()
+    stride = None if pixels is None else (pixels[0] / site.size[0], pixels[1] / site.size[1])
     return MixingMatrix(
         model=model_name(model),
         layer=found.name or "mixer",
         stage=found.stage,
         block=found.block,
         map_size=site.size,
-        stride=None if pixels is None else (pixels[0] / height, pixels[1] / width),
+        stride=stride,
         images=len(site.tokens),
         probes=probes,
-        matrix=jacobian.squared.clamp_min(0).sqrt().cpu().numpy(),
-        **jacobian.shares(),
+        matrix=matrix,
+        **_numbers(matrix, site.size, stride),
+        **shares,
     )
+
+
+def _shares(matrix: np.ndarray) -> np.ndarray:
+    total = matrix.sum(2, keepdims=True)
+    return np.divide(matrix, total, out=np.zeros_like(matrix), where=total > 0)
+
+
+def _numbers(matrix: np.ndarray, size: tuple[int, int], stride: tuple[float, float] | None) -> dict[str, Any]:
+    """The numbers of a MixingMatrix that follow from `matrix`, (N, P, P)."""
+    weights, strength = _shares(matrix), matrix.sum(2)
+    places = np.indices(size).reshape(2, -1).T.astype(float)  # (P, 2): row and column of each position
+
+    def distances(down: float, right: float) -> np.ndarray:
+        """(P, P): between positions, for steps of this length along rows and columns."""
+        scaled = places * (down, right)
+        return np.hypot(*np.moveaxis(scaled[:, None] - scaled, 2, 0))
+
+    def mean(apart: np.ndarray) -> float:
+        return float((weights * apart).sum(2)[strength > 0].mean())
+
+    apart = distances(1.0, 1.0)
+    distance, uniform = mean(apart), float(apart.mean())
+    lean = (weights.mean(0) @ places - places).reshape(*size, 2)
+    inside = np.zeros(size, bool)
+    inside[1:-1, 1:-1] = True
+    leans, strengths = np.hypot(*np.moveaxis(lean, 2, 0)), strength.mean(0).reshape(size)
+    within = float(strengths[inside].mean()) if inside.any() else 0.0
+    return {
+        "distance": distance,
+        "distance_pixels": None if stride is None else mean(distances(*stride)),
+        "uniform_distance": uniform,
+        "reach": distance / uniform if uniform else None,
+        "own": float(np.diagonal(weights, axis1=1, axis2=2).mean()),
+        "lean": lean,
+        "lean_inside": float(leans[inside].mean()) if inside.any() else None,
+        "lean_border": float(leans[~inside].mean()),
+        "border_strength": float(strengths[~inside].mean()) / within if within else None,
+    }
 
 
 def token_weights(site: Site, row: int, column: int, head: int | None = None) -> np.ndarray:
@@ -298,14 +291,3 @@ class _Jacobian:
             positional, dynamic = static - shared, 1 - static
         over_positions = 1 - by_kernel / total
         return {"shared": shared, "positional": positional, "dynamic": dynamic, "over_positions": over_positions}
-
-
-def _places(size: tuple[int, int]) -> np.ndarray:
-    """(P, 2): row and column of each position."""
-    return np.indices(size).reshape(2, -1).T.astype(float)
-
-
-def _distances(size: tuple[int, int], down: float, right: float) -> np.ndarray:
-    """(P, P): between positions, steps along rows and columns being that long."""
-    places = _places(size) * (down, right)
-    return np.hypot(*np.moveaxis(places[:, None] - places, 2, 0))
