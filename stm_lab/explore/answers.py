@@ -18,8 +18,8 @@ from stm_lab.explore.pictures import as_shown, checked_pixels, clipped
 from stm_lab.explore.shell import Explorer, State
 from stm_lab.figures.attack import NORM_NAMES
 from stm_lab.figures.views import Answers
-from stm_lab.measure._batches import check_classes, evaluating
-from stm_lab.measure.attack import DEFAULT_EPSILONS, AdversarialExamples, as_pixels, sight
+from stm_lab.measure._batches import as_pixels, check_classes, evaluating, sight
+from stm_lab.measure.attack import DEFAULT_EPSILONS, AdversarialExamples
 from stm_lab.measure.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from stm_lab.measure.receptive import stage_index
 from stm_lab.measure.views import rescale, rotate, translate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -16,17 +16,13 @@ from stm_lab.measure._batches import (
     Images,
     See,
     as_images,
-    as_pixels,
     check_classes,
-    device_of,
     evaluating,
     model_name,
     rows_of,
     sight,
 )
 from stm_lab.util.errors import UserError, check_known
-
-__all__ = ["AdversarialAccuracy", "AdversarialExamples", "adversarial_accuracy", "adversarial_examples", "as_pixels"]
 
 ATTACKS = ("fgsm", "pgd", "noise")
 NORMS = ("linf", "l2")
@@ -153,10 +149,11 @@ def adversarial_accuracy(
     sizes = _epsilons(epsilons, norm, images)
     passes = np.zeros((2, len(sizes)), np.int64)  # of images, forward and backward
     tally, clean = np.zeros((len(sizes), budget.restarts), np.int64), 0
-    device = device_of(model, device)
-    with nullcontext() if source is None else evaluating(source, device, seed):
-        follows = None if source is None else sight(source, device)
-        for sees, places, pixels, labels, logits in seen_batches(model, images, device, batch_size, seed, attack):
+    with (
+        attackable(model, device, seed) as (sees, device),
+        nullcontext((None, None)) if source is None else attackable(source, device, seed) as (follows, _),
+    ):
+        for places, pixels, labels, logits in seen_batches(model, sees, images, device, batch_size, attack):
             if source is not None:
                 _check_source(model, logits, source, follows, pixels[:1])
             passes[0, 0] += len(pixels)
@@ -188,7 +185,14 @@ def adversarial_accuracy(
 
 
 def _survivors(
-    sees: See, follows: See | None, x: Tensor, pixels: Tensor, labels: Tensor, epsilon: float, budget: Budget, passes
+    sees: See,
+    follows: See | None,
+    x: Tensor,
+    pixels: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    budget: Budget,
+    passes: np.ndarray,
 ) -> Tensor:
     """Which of the images (B, 3, H, W) keep their answer on the way from `x`, (B,) bool; adds to `passes`, (2,)."""
     held = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
@@ -272,12 +276,13 @@ def adversarial_examples(
     images = as_images(data, model, image_size)
     (size,) = _epsilons([epsilon], norm, images)
     parts: list[tuple[Tensor, ...]] = []
-    for sees, places, pixels, labels, logits in seen_batches(model, images, device, batch_size, seed):
-        starts = [_start(places, pixels, size / 255, budget, draw, seed) for draw in range(budget.restarts)]
-        adversarial, losses = _worst(sees, starts, pixels, labels, size / 255, budget)
-        with torch.no_grad():
-            shares = [some.float().softmax(1).max(1) for some in (logits, sees(adversarial))]
-        parts.append((pixels, labels, adversarial, losses, *shares[0], *shares[1]))
+    with attackable(model, device, seed) as (sees, device):
+        for places, pixels, labels, logits in seen_batches(model, sees, images, device, batch_size):
+            starts = [_start(places, pixels, size / 255, budget, draw, seed) for draw in range(budget.restarts)]
+            adversarial, losses = _worst(sees, starts, pixels, labels, size / 255, budget)
+            with torch.no_grad():
+                shares = [some.float().softmax(1).max(1) for some in (logits, sees(adversarial))]
+            parts.append((pixels, labels, adversarial, losses, *shares[0], *shares[1]))
     pixels, labels, adversarial, losses, sure, answers, later_sure, later = (
         torch.cat(part).cpu() for part in zip(*parts, strict=True)
     )
@@ -320,19 +325,28 @@ def _worst(
     return worst, torch.stack(ways, 1)
 
 
+@contextmanager
+def attackable(
+    model: nn.Module, device: str | torch.device | None, seed: int
+) -> Iterator[tuple[See, torch.device]]:
+    """The model in eval mode as it sees pixels, with gradients, and its device; see `evaluating`."""
+    with evaluating(model, device, seed) as on, torch.enable_grad():
+        yield sight(model, on), on
+
+
 def seen_batches(
-    model: nn.Module, images: Images, device: str | torch.device | None, batch_size: int, seed: int, attack: str = ""
-) -> Iterator[tuple[See, Tensor, Tensor, Tensor, Tensor]]:
-    """The model as it sees pixels, and of each batch the places, pixels, labels (else the model's own answers) and
-    logits; with gradients. Raises UserError as `adversarial_accuracy` does. `attack` is shown by progress."""
+    model: nn.Module, sees: See, images: Images, device: torch.device, batch_size: int, attack: str = ""
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Of each batch the places, pixels, labels (else the model's own answers) and logits. `attack`: for progress.
+
+    Raises UserError as `adversarial_accuracy` does.
+    """
     told = f"{attack} on {model_name(model)}" if attack else ""
-    with evaluating(model, device, seed) as device, torch.enable_grad():
-        sees = sight(model, device)
-        for places, pixels, labels in images.parts(device, batch_size, told):
-            with torch.no_grad():
-                logits = sees(pixels)
-            check_classes(model, logits, labels, "to attack its own answers")
-            yield sees, places, pixels, logits.argmax(1) if labels is None else labels, logits
+    for places, pixels, labels in images.parts(device, batch_size, told):
+        with torch.no_grad():
+            logits = sees(pixels)
+        check_classes(model, logits, labels, "to attack its own answers")
+        yield places, pixels, logits.argmax(1) if labels is None else labels, logits
 
 
 # ---- one step -------------------------------------------------------------------------------------------------------

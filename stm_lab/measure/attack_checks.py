@@ -18,6 +18,7 @@ from stm_lab.measure.attack import (
     Budget,
     adversarial_accuracy,
     adversarial_examples,
+    attackable,
     direction,
     losses_of,
     random_points,
@@ -243,11 +244,14 @@ def _gradient_is_true(predicted: np.ndarray, seen: np.ndarray) -> Check:
     )
 
 
-def _certainty(model: nn.Module, images: Images, *how: object) -> tuple[float, bool]:
+def _certainty(
+    model: nn.Module, images: Images, device: str | torch.device | None, batch_size: int, seed: int
+) -> tuple[float, bool]:
     """Percent of the right answers whose softmax is exactly 1, where cross-entropy has lost its gradient; and whether
-    the outputs are probabilities already, which are then compared with 1 themselves. how: as `seen_batches` takes it.
-    """
-    found = [(logits, logits.argmax(1) == labels) for *_, labels, logits in seen_batches(model, images, *how)]
+    the outputs are probabilities already, which are then compared with 1 themselves."""
+    with attackable(model, device, seed) as (sees, device):
+        batches = seen_batches(model, sees, images, device, batch_size)
+        found = [(logits, logits.argmax(1) == labels) for *_, labels, logits in batches]
     logits, is_right = (torch.cat(part) for part in zip(*found, strict=True))
     are_probabilities = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
     shares = logits if are_probabilities else logits.softmax(1)
@@ -265,19 +269,22 @@ def _logarithms(model: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def _slopes(model: nn.Module, images: Images, *how: object) -> tuple[np.ndarray, np.ndarray]:
+def _slopes(
+    model: nn.Module, images: Images, device: str | torch.device | None, batch_size: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The loss's slope along its gradient, per unit of pixel length: the gradient's length, and the central difference
-    over a step that should change the loss by 0.04 in all; both (N,). how: as `seen_batches` takes it."""
+    over a step that should change the loss by 0.04 in all; both (N,)."""
     found = []
-    for sees, _, pixels, labels, _ in seen_batches(model, images, *how):
-        gradient, _ = uphill(sees, pixels, labels, "cross_entropy")
-        slope = gradient.flatten(1).norm(dim=1)
-        far = math.sqrt(pixels[0].numel()) / 255  # where the loss is flat, one 255th in every value
-        half = (0.02 / slope.clamp(min=1e-30)).clamp(max=far)[:, None, None, None]
-        way = half * direction(gradient, "l2")
-        with torch.no_grad():
-            above, below = (losses_of(sees(pixels + sign * way), labels, "cross_entropy") for sign in (1, -1))
-        found.append((slope.cpu(), ((above - below) / (2 * half.flatten())).cpu()))
+    with attackable(model, device, seed) as (sees, device):
+        for _, pixels, labels, _ in seen_batches(model, sees, images, device, batch_size):
+            gradient, _ = uphill(sees, pixels, labels, "cross_entropy")
+            slope = gradient.flatten(1).norm(dim=1)
+            far = math.sqrt(pixels[0].numel()) / 255  # where the loss is flat, one 255th in every value
+            half = (0.02 / slope.clamp(min=1e-30)).clamp(max=far)[:, None, None, None]
+            way = half * direction(gradient, "l2")
+            with torch.no_grad():
+                above, below = (losses_of(sees(pixels + sign * way), labels, "cross_entropy") for sign in (1, -1))
+            found.append((slope.cpu(), ((above - below) / (2 * half.flatten())).cpu()))
     predicted, seen = (torch.cat(part).double().numpy() for part in zip(*found, strict=True))
     return predicted, seen
 
@@ -327,11 +334,12 @@ def loss_surface(
     images = as_images(data, model, image_size, limit)
     offsets = np.linspace(-1, 1, points)
     total = torch.zeros(points, points, dtype=torch.float64)
-    for sees, places, pixels, labels, _ in seen_batches(model, images, device, batch_size, seed):
-        gradient, _ = uphill(sees, pixels, labels, "cross_entropy")
-        along = epsilon / 255 * direction(gradient, norm)
-        aside = epsilon / 255 * random_points(places, pixels, norm, 0, seed, edge=True)
-        total += _plane(sees, pixels, labels, along, aside, offsets)
+    with attackable(model, device, seed) as (sees, device):
+        for places, pixels, labels, _ in seen_batches(model, sees, images, device, batch_size):
+            gradient, _ = uphill(sees, pixels, labels, "cross_entropy")
+            along = epsilon / 255 * direction(gradient, norm)
+            aside = epsilon / 255 * random_points(places, pixels, norm, 0, seed, edge=True)
+            total += _plane(sees, pixels, labels, along, aside, offsets)
     loss = (total / len(images.pixels)).numpy()
     return LossSurface(model_name(model), norm, float(epsilon), len(images.pixels), offsets, loss)
 
