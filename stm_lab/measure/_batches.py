@@ -127,7 +127,7 @@ def sight(model: nn.Module, device: torch.device) -> See:
     def sees(pixels: Tensor) -> Tensor:
         logits = model(normalise(pixels))
         if not logits.isfinite().all():
-            raise UserError(f"{model_name(model)}: gives logits that are not finite; float32 may mend it")
+            raise UserError(f"{model_name(model)}: gives logits that are not finite; float32 may help")
         return logits
 
     return sees

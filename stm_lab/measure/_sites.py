@@ -157,7 +157,7 @@ def _bare_site(model: nn.Module, data: Data, layout: str | None, device: torch.d
     if not data.numel() or not data.isfinite().all():
         raise UserError(f"data: tokens {tuple(data.shape)}; expected at least one, and finite")
     if layout == "NLC":
-        raise UserError("layout 'NLC' says nothing of the map's sides; give tokens as NHWC or NCHW")
+        raise UserError("layout 'NLC' does not hold the map's sides; give tokens as NHWC or NCHW")
     dtype = next((p.dtype for p in model.parameters()), data.dtype)
     return Site(model, (data.to(device, dtype),), {}, layout or "NHWC", None, 0)
 
@@ -267,5 +267,5 @@ def _sides(name: str, positions: int, args: tuple, kwargs: dict) -> tuple[int, i
             return tuple(value)
     side = math.isqrt(max(positions, 0))
     if side * side != positions or not positions:
-        raise UserError(f"{name}: {positions} tokens are no square map, and nothing says its sides")
+        raise UserError(f"{name}: {positions} tokens are no square map, and its sides are unknown")
     return side, side

@@ -366,7 +366,7 @@ def uphill(sees: See, x: Tensor, labels: Tensor, loss: str) -> tuple[Tensor, Ten
     # Images do not mix in eval mode, so the gradient of the sum has each image's own; the weights get none.
     (gradient,) = torch.autograd.grad(losses_of(logits, labels, loss).sum(), x)
     if not gradient.isfinite().all():
-        raise UserError("the gradient with respect to the pixels is not finite; float32 may mend it")
+        raise UserError("the gradient with respect to the pixels is not finite; float32 may help")
     return gradient, logits.detach()
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stm_lab.measure._batches import Data, as_images, check_classes, device_of, evaluating, model_name, rows_of, sight
 from stm_lab.measure.corruptions import CORRUPTIONS, SEVERITIES, TABLES, corrupt, table_for
 from stm_lab.util.errors import UserError, check_known
+from stm_lab.util.progress import progress
+
+_LONG = 20_000  # corrupted images from which on progress is shown
 
 
 @dataclass(frozen=True)
@@ -187,25 +191,26 @@ def corruption_errors(
     images = as_images(data, first, image_size)
     if images.labels is None:
         raise UserError("data: images without labels; errors take (images, labels) or a Dataset")
-    error = {name: np.zeros((len(corruptions), len(severities)), int) for name in models}
-    clean = dict.fromkeys(models, 0)
+    views = list(itertools.product(corruptions, severities))
+    is_long = len(views) * len(images.pixels) > _LONG
     with ExitStack() as stack, torch.inference_mode():
-        sees = {name: sight(one, stack.enter_context(evaluating(one, device, seed))) for name, one in models.items()}
+        judges = [(one, sight(one, stack.enter_context(evaluating(one, device, seed)))) for one in models.values()]
 
-        def wrong(name: str, pixels: Tensor, labels: Tensor) -> int:
-            logits = sees[name](pixels)
-            check_classes(models[name], logits, labels)
-            return int((logits.argmax(1).cpu() != labels.cpu()).sum())
+        def error(corruption: str | None, severity: int) -> np.ndarray:
+            """(M,): of each model, in percent, on one view of all images; None: as they are."""
+            wrong = np.zeros(len(judges), int)
+            for places, pixels, labels in images.parts(device_of(first, device), batch_size):
+                if corruption is not None:
+                    pixels = corrupt(pixels, corruption, severity, seed=seed, first=int(places[0]), table=table)
+                for i, (model, sees) in enumerate(judges):
+                    logits = sees(pixels)
+                    check_classes(model, logits, labels)
+                    wrong[i] += int((logits.argmax(1).cpu() != labels.cpu()).sum())
+            return wrong * (100 / len(images.pixels))
 
-        for places, pixels, labels in images.parts(device_of(first, device), batch_size, "corrupted images"):
-            for name in models:
-                clean[name] += wrong(name, pixels, labels)
-            for i, corruption in enumerate(corruptions):
-                for j, severity in enumerate(severities):
-                    view = corrupt(pixels, corruption, severity, seed=seed, first=int(places[0]), table=table)
-                    for name in models:
-                        error[name][i, j] += wrong(name, view, labels)
-    percent = 100 / len(images.pixels)
+        clean = error(None, 0)
+        told = progress(views, "corrupted images", unit="view") if is_long else views
+        errors = np.stack([error(*view) for view in told], 1)  # (M, C * S)
     return {
         name: CorruptionError(
             model=model_name(model),
@@ -213,8 +218,8 @@ def corruption_errors(
             table=table or table_for(images.pixels.shape[-2:]),
             corruptions=tuple(corruptions),
             severities=tuple(severities),
-            clean_error=clean[name] * percent,
-            error=error[name] * percent,
+            clean_error=float(clean[i]),
+            error=errors[i].reshape(len(corruptions), len(severities)),
         )
-        for name, model in models.items()
+        for i, (name, model) in enumerate(models.items())
     }

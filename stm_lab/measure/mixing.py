@@ -259,7 +259,7 @@ class _Jacobian:
             for first in range(0, len(self.signs), part):
                 self._add(some, slice(first, first + part))
         if not self.squared.isfinite().all():
-            raise UserError(f"{self.name}: the Jacobian is not finite; float32 may mend it")
+            raise UserError(f"{self.name}: the Jacobian is not finite; float32 may help")
 
     def _add(self, positions: Tensor, part: slice) -> None:
         gradients = _rows(self.site, positions, self.signs[part])  # (R, N, K, P, C)

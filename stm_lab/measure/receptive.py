@@ -252,7 +252,7 @@ def effective_receptive_field(
             total += contribution.cpu().double().sum(0)
             used += len(contribution)
     if not used or not total.isfinite().all():
-        raise UserError(f"{model_name(model)}: the gradient at stage {stage} is not finite; float32 may mend it")
+        raise UserError(f"{model_name(model)}: the gradient at stage {stage} is not finite; float32 may help")
     return ReceptiveField(
         model=model_name(model),
         stage=stage,
