@@ -1,7 +1,7 @@
-"""A JupyterLab of the tests' own, and a Chromium that looks at it.
+"""A JupyterLab for these tests alone, and a Chromium that opens it.
 
 The browser is Debian's (`apt-get install chromium`) or, failing that, the one that `playwright install chromium`
-fetches; STM_LAB_CHROMIUM names another. Without one, or without the extra `browser`, these tests are skipped.
+fetches, or the one that STM_LAB_CHROMIUM names. Without it, or without the extra `browser`, they are skipped.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def server(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("lab")
     shutil.copytree(notebooks_dir(), root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    if not os.environ.get("STM_LAB_SCREENSHOTS"):  # pictures for the manuals are those of the quick profile
+    if not os.environ.get("STM_LAB_SCREENSHOTS"):  # the manuals show the quick profile
         _set_test_profile(root / "notebooks")
     port, token = _free_port(), secrets.token_hex(16)
     options = {
@@ -55,7 +55,7 @@ def server(tmp_path_factory):
         "ServerApp.port": port,
         "ServerApp.port_retries": 0,
         "IdentityProvider.token": token,
-        "LabApp.expose_app_in_browser": True,  # so that the tests can ask it what is in a notebook
+        "LabApp.expose_app_in_browser": True,  # the tests ask it for a notebook's content
         "LabApp.news_url": "",
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
         "LabApp.user_settings_dir": root / "settings",
@@ -64,15 +64,16 @@ def server(tmp_path_factory):
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
     environment = {
         **os.environ,
+        "CUDA_PATH": "",  # otherwise torch warns, in a cell, of a CUDA compiler on a machine without a GPU
         "STM_LAB_NOTEBOOKS": str(root / "notebooks"),
         "STM_LAB_RUNS": str(root / "runs"),
-        "JUPYTER_CONFIG_DIR": str(root / "config"),  # nobody's own settings
+        "JUPYTER_CONFIG_DIR": str(root / "config"),  # not the settings of the machine's user
         "JUPYTER_RUNTIME_DIR": str(root / "runtime"),
         "IPYTHONDIR": str(root / "ipython"),
     }
     quiet = root / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
-    quiet.write_text('{"fetchNews": "false"}')  # else a question lies over the picture
+    quiet.write_text('{"fetchNews": "false"}')  # otherwise a question hides the picture
     with (root / "log.txt").open("w") as log:
         process = subprocess.Popen(
             [*command, *(f"--{name}={value}" for name, value in options.items())],
@@ -104,14 +105,14 @@ def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def chromium():
-    """A browser without a window, for all tests."""
+def browser():
+    """A browser context without a window for all tests: one cache, so that JupyterLab is fetched once."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
     with sync_api.sync_playwright() as playwright:
         own = os.environ.get("STM_LAB_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
         if own is None and not Path(playwright.chromium.executable_path).exists():
             pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
-        root = getattr(os, "geteuid", lambda: 1)() == 0  # its sandbox refuses to run for root
-        browser = playwright.chromium.launch(executable_path=own, args=["--no-sandbox"] if root else [])
-        yield browser
-        browser.close()
+        root = getattr(os, "geteuid", lambda: 1)() == 0  # Chromium's sandbox refuses to run as root
+        chromium = playwright.chromium.launch(executable_path=own, args=["--no-sandbox"] if root else [])
+        yield chromium.new_context(viewport={"width": 1280, "height": 1000})
+        chromium.close()

@@ -1,4 +1,4 @@
-"""A notebook as it stands in a browser: run all of it, look at its outputs, use its explorers."""
+"""A notebook in a browser: run all of it, look at its outputs, use its explorers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 RUN = 240_000  # milliseconds for all cells of a notebook, on a busy machine
-ANSWER = 20_000  # for an explorer, likewise: how fast it is, is measured elsewhere
+ANSWER = 20_000  # for an answer of an explorer; test_explore_time.py measures how fast it is
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
 
@@ -36,14 +36,21 @@ class Notebook:
                 const app = window.jupyterapp, notebook = app.shell.currentWidget;
                 await notebook.revealed;
                 await notebook.sessionContext.ready;
-                // every cell is drawn, also those that are not on the screen
+                // draw every cell, also those that are not on the screen
                 notebook.content.notebookConfig = { ...notebook.content.notebookConfig, windowingMode: "none" };
                 app.shell.collapseLeft();
             }"""
         )
 
+    def themes(self) -> list[str]:
+        """Both themes, the present one first."""
+        is_light = self.page.evaluate("() => document.body.dataset.jpThemeLight === 'true'")
+        return sorted(THEMES, reverse=is_light)
+
     def turn(self, theme: str) -> None:
-        """Change JupyterLab's theme."""
+        """Change JupyterLab's theme, which takes a second or so, unless it is the present one."""
+        if theme == self.themes()[0]:
+            return
         self.page.evaluate(
             "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", THEMES[theme]
         )
@@ -51,8 +58,13 @@ class Notebook:
             "light => document.body.dataset.jpThemeLight === light", arg=str(theme == "light").lower()
         )
 
+    def close(self) -> None:
+        """Stop the kernel, which would keep its memory, and close the page."""
+        self.page.evaluate("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.shutdown()")
+        self.page.close()
+
     def run_all(self) -> None:
-        """All cells, to the last: it is told apart from one that stopped at an error by `problems`."""
+        """Run all cells; `problems` tells whether one failed."""
         self.page.set_default_timeout(RUN)
         self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
         self.page.wait_for_function(
@@ -61,7 +73,7 @@ class Notebook:
         self.page.set_default_timeout(ANSWER)
 
     def problems(self) -> list[str]:
-        """Cells that failed, warned or were not run, and what the browser complained of."""
+        """Cells that failed, warned or were not run, and complaints of the browser."""
         cells = self.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells")
         found = list(self.complaints)
         for number, cell in enumerate(cells):
@@ -102,42 +114,35 @@ class Explorer:
         picture.scroll_into_view_if_needed()
 
     def pixels(self) -> bytes:
-        """What is seen of the picture."""
+        """A screenshot of the picture."""
         return self.picture.screenshot()
 
     def _source(self) -> str:
         return self.picture.get_attribute("src")
 
-    def _changes(self, act) -> bool:
-        """Whether the picture changed after `act`, within a while."""
-        before = self._source()
-        act()
-        deadline = time.monotonic() + ANSWER / 1000
-        while self._source() == before:
-            if time.monotonic() > deadline:
-                return False
-            self.page.wait_for_timeout(50)
-        return True
-
     def is_seen(self) -> bool:
-        """Whether the picture is there in full, with a text for those who do not see it."""
+        """Whether the picture is complete and has an alternative text."""
         size = self.picture.evaluate("image => [image.naturalWidth, image.naturalHeight, image.complete]")
         return size[2] and min(size[:2]) > 50 and bool(self.picture.get_attribute("alt"))
 
     def moves_by_keyboard(self) -> bool:
         """Whether some control, reached by focus and moved by arrow keys, changes the picture."""
-        for selector, keys in ((".noUi-handle", "ArrowRight ArrowUp ArrowLeft"), ("select", "ArrowDown ArrowUp")):
+        keys_of = {
+            ".noUi-handle": "ArrowRight ArrowUp ArrowLeft",
+            "input[type=checkbox]": "Space",
+            "select": "ArrowDown ArrowUp",  # last: a browser without a window may not answer
+        }
+        for selector, keys in keys_of.items():
             handles = self.box.locator(selector)
             for number in range(handles.count()):
                 handles.nth(number).focus()
                 for key in keys.split():
                     if self._changes_soon(lambda key=key: self.page.keyboard.press(key)):
                         return True
-        box = self.box.locator("input[type=checkbox]")
-        return box.count() > 0 and self._changes(lambda: (box.first.focus(), self.page.keyboard.press("Space")))
+        return False
 
     def _changes_soon(self, act) -> bool:
-        """As `_changes`, for a key that may do nothing: at the end of a slider, say."""
+        """Whether the picture changes soon after `act`, which may do nothing, such as a key at the end of a slider."""
         before = self._source()
         act()
         for _ in range(40):
@@ -151,7 +156,7 @@ class Explorer:
         return self.picture.evaluate("image => image.style.cursor") == "crosshair"
 
     def answers_clicks(self) -> bool:
-        """Whether a click somewhere on the picture changes it; panels lie where the figure has them."""
+        """Whether a click at one of some places changes the picture; not every place lies in a panel."""
         size = self.picture.bounding_box()
         for across, down in ((0.2, 0.4), (0.35, 0.6), (0.6, 0.35), (0.8, 0.7), (0.15, 0.75), (0.5, 0.5), (0.05, 0.6)):
             place = {"x": across * size["width"], "y": down * size["height"]}
@@ -164,7 +169,7 @@ class Explorer:
         return self.picture.evaluate("image => image.style.touchAction") == "none"
 
     def values(self) -> list[str]:
-        """What the controls say that have text: the sliders' numbers and the fields."""
+        """The sliders' numbers and the fields' texts."""
         numbers = self.box.locator(".widget-readout").all_inner_texts()
         fields = self.box.locator("textarea")
         return numbers + [fields.nth(number).input_value() for number in range(fields.count())]
@@ -188,7 +193,7 @@ class Explorer:
             seen.append(self.values())
         self.page.mouse.up()
         last = self._settled()
-        self.page.mouse.move(box["x"] + 5, box["y"] + 5, steps=5)  # nobody holds it any more
+        self.page.mouse.move(box["x"] + 5, box["y"] + 5, steps=5)  # the pointer is up
         return self._settled() == last
 
     def _values_leave(self, before: list[str]) -> bool:
@@ -210,7 +215,7 @@ class Explorer:
         return now
 
     def keep(self, name: str) -> None:
-        """Keep how it looks as STM_LAB_SCREENSHOTS/name.webp, if that folder is named."""
+        """Store a screenshot as STM_LAB_SCREENSHOTS/name.webp, if that folder is set."""
         folder = os.environ.get("STM_LAB_SCREENSHOTS")
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
