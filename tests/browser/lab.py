@@ -113,10 +113,6 @@ class Explorer:
         self.box = picture.locator("xpath=ancestor::*[contains(@class, 'widget-vbox')][1]")
         picture.scroll_into_view_if_needed()
 
-    def pixels(self) -> bytes:
-        """A screenshot of the picture."""
-        return self.picture.screenshot()
-
     def _source(self) -> str:
         return self.picture.get_attribute("src")
 
