@@ -1,4 +1,4 @@
-"""Two runs side by side: in what they differ, and what came of it. `compare("runs/.../1a2b", "runs/.../3c4d")`."""
+"""Two runs side by side: their differences and their results. `compare("runs/.../1a2b", "runs/.../3c4d")`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stm_lab.course.folder import RunFolder
-from stm_lab.course.results import flat, read_rows
+from stm_lab.course.results import flattened, read_rows
 from stm_lab.util import jsonfiles, paths, yaml12
 from stm_lab.util.errors import UserError
 
@@ -22,22 +22,21 @@ if TYPE_CHECKING:
 
 _CONFIG, _ENVIRONMENT, _METRICS = "config.yaml", "environment.json", "metrics.jsonl"  # of a training's folder
 _WEIGHTS = "model.safetensors"
-_NO_METRICS = ("notebook", "data", "revision", "code", "device", "seed", "seconds")  # of rows, beside parameters
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What two runs have of their own; the columns `a` and `b` are the first and the second.
+    """The differences of two runs; the columns `a` and `b` are the first and the second.
 
     Attributes:
         a, b: their folders, absolute.
         kind: "notebook" or "training".
-        identity: `what`, `a`, `b`, `same`: notebook, state, code, data and revision, as far as the folders tell.
+        identity: `what`, `a`, `b`, `same`: notebook, state, code, data and revision, as far as recorded.
         parameters: `parameter`, `a`, `b`: those that differ; of a notebook's run or a training's configuration.
         environment: `what`, `a`, `b`: versions, machine and threads that differ.
-        metrics: `metric`, what rows are told apart by (such as `mixer`, `seed`), `a`, `b`, `difference` (b - a): all
-            numbers of either's rows, in the units that they were recorded in. Of a training its last row's.
-        figure: the training curves, in panels beside each other; None if neither has any.
+        metrics: `metric`, the labels of rows (such as `mixer`, `seed`), `a`, `b`, `difference` (b - a): all numbers of
+            both runs, in the units that they were recorded in. Of a training only the last row.
+        figure: the training curves, in one panel each; None if neither has any.
     """
 
     a: Path
@@ -51,14 +50,14 @@ class Comparison:
 
 
 def compare(a: str | Path, b: str | Path) -> Comparison:
-    """Two folders of notebook runs, or two of trainings, finished or not.
+    """Compare two folders of notebook runs, or two of trainings, finished or not.
 
-    Rows of notebooks are joined by mixer and seed; where that does not tell a run's rows apart, also by what they all
-    say in words (such as `run`), and in the end the first is set beside the first, and so on (column `row`).
+    Rows of notebooks are joined by mixer and seed; where these do not tell a run's rows apart, also by the text that
+    all rows have (such as `run`), and finally in their order (column `row`).
 
     Raises:
-        UserError: a folder that is no run's, or one of either kind.
-        Damaged: every file of a run is damaged. Else damaged pieces are left out, and warnings name them.
+        UserError: a folder that is no run's, or a run and a training.
+        Damaged: every file of a run is damaged. Other damaged pieces are left out, and warnings name them.
     """
     one, other = (_read(paths.expanded(folder).absolute()) for folder in (a, b))
     if one.kind != other.kind:
@@ -88,10 +87,10 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
 
 @dataclass(frozen=True)
 class _Side:
-    """What there is to compare of a run. Mappings are flat, their keys dotted.
+    """What can be compared of a run. Mappings are flat, their keys dotted.
 
     Attributes:
-        rows: mappings of metrics, and of what tells rows apart.
+        rows: metrics, with what tells rows apart.
         curves: rows by epoch for `figures.compared_curves`.
     """
 
@@ -117,11 +116,8 @@ def _read(path: Path) -> _Side:
 
 
 def _notebook_run(folder: RunFolder) -> _Side:
-    status = folder.read_status()
-    environment = jsonfiles.mapping(folder.environment)
-    rows = [flat(row) for row in _rows(folder.rows, read_rows)]
-    parameters = dict(status.get("parameters", {}))
-    parameters.pop("out", None)  # where a run lies is no difference
+    status, environment = folder.read_status(), jsonfiles.mapping(folder.environment)
+    rows = _rows(folder.rows, read_rows)
     identity = {
         "notebook": status.get("notebook"),
         "state": status.get("state"),
@@ -129,37 +125,35 @@ def _notebook_run(folder: RunFolder) -> _Side:
         "data": rows[0].get("data") if rows else None,
         "revision": environment.get("git_revision"),
     }
-    metrics = [
-        {name: value for name, value in row.items() if name not in _NO_METRICS and not name.startswith("parameters.")}
-        | {"seed": row.get("seed")}
-        for row in rows
-    ]
+    metrics = [row["metrics"] | {"seed": row.get("seed")} for row in rows]
     curves = _curves(sorted((folder.path / "train").glob(f"*/{_METRICS}")))
-    if not (status or environment or rows or curves):
-        raise jsonfiles.Damaged(f"{folder.path}: all files of this run are damaged")
-    return _Side(folder.path, "notebook", identity, _flat(parameters), _versions(environment), metrics, curves)
+    return _side(folder.path, "notebook", identity, status.get("parameters", {}), environment, metrics, curves)
 
 
 def _training(path: Path) -> _Side:
-    parameters, environment = _config(path), jsonfiles.mapping(path / _ENVIRONMENT, ("run",))
-    parameters.pop("out", None)
+    environment = jsonfiles.mapping(path / _ENVIRONMENT, ("run",))
     run = environment.get("run", {})
     identity = {
         "state": "finished" if (path / _WEIGHTS).is_file() else "not finished",
         **{name: run.get(name) for name in ("data", "pixels", "plugins", "weights")},
         "revision": environment.get("git_revision"),
     }
-    rows = _rows(path / _METRICS, jsonfiles.epochs)
-    if not (parameters or environment or rows):
-        raise jsonfiles.Damaged(f"{path}: all files of this training are damaged")
-    return _Side(
-        path, "training", identity, _flat(parameters), _versions(environment), rows[-1:], _curves([path / _METRICS])
-    )
+    rows = _rows(path / _METRICS, jsonfiles.epochs)[-1:]
+    return _side(path, "training", identity, _config(path), environment, rows, _curves([path / _METRICS]))
+
+
+def _side(
+    path: Path, kind: str, identity: dict, parameters: dict, environment: dict, rows: list, curves: list
+) -> _Side:
+    if not (parameters or environment or rows or curves):
+        raise jsonfiles.Damaged(f"{path}: all files of this {kind} are damaged")
+    given = {name: value for name, value in parameters.items() if name != "out"}  # where a run lies is no difference
+    versions = {name: value for name, value in environment.items() if name not in ("run", "code", "git_revision")}
+    return _Side(path, kind, identity, flattened(given), flattened(versions), rows, curves)
 
 
 def _curves(files: list[Path]) -> list[dict[str, Any]]:
-    """Rows by epoch of trainings, from their metrics. They are called after their mixers, or where that leaves two
-    with the same seed, after their folders."""
+    """Rows by epoch of trainings, named by their mixers, or by their folders if two have the same mixer and seed."""
     configs = {file: _config(file.parent) for file in files}
     by_mixer = {(config.get("mixer"), config.get("seed")) for config in configs.values()}
     rows = []
@@ -167,11 +161,6 @@ def _curves(files: list[Path]) -> list[dict[str, Any]]:
         name = config.get("mixer") if len(by_mixer) == len(configs) else file.parent.name
         rows += [{"mixer": name, "seed": config.get("seed"), **row} for row in _rows(file, jsonfiles.epochs)]
     return rows
-
-
-def _versions(environment: Mapping[str, Any]) -> dict[str, Any]:
-    own = {"run", "code", "git_revision"}  # those are of the identity
-    return _flat({name: value for name, value in environment.items() if name not in own})
 
 
 def _config(training: Path) -> dict[str, Any]:
@@ -184,7 +173,7 @@ def _config(training: Path) -> dict[str, Any]:
 
 
 def _rows(path: Path, read: Callable[[Path], tuple[list[dict[str, Any]], list[str]]]) -> list[dict[str, Any]]:
-    """The rows in a file; none where there is no file, since a run that broke off may not have it."""
+    """The rows in a file; none if there is no file, since an interrupted run may lack it."""
     try:
         rows, damage = read(path)
     except OSError as error:
@@ -193,29 +182,22 @@ def _rows(path: Path, read: Callable[[Path], tuple[list[dict[str, Any]], list[st
     return rows
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
 # ---- two runs -------------------------------------------------------------------------------------------------------
 
 
 def _beside(what: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> pd.DataFrame:
     """Both values of every key, as text; "" where there is none."""
-    lines = [(key, _text(one, key), _text(other, key)) for key in dict.fromkeys([*one, *other])]
+    import pandas as pd
+
+    lines = [
+        (key, *("" if key not in side else _text(side[key]) for side in (one, other)))
+        for key in dict.fromkeys([*one, *other])
+    ]
     return pd.DataFrame(lines, columns=[what, "a", "b"], dtype=str)
 
 
-def _text(values: Mapping[str, Any], key: str) -> str:
-    if key not in values:
-        return ""
-    return values[key] if isinstance(values[key], str) else json.dumps(values[key])
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _differing(what: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> pd.DataFrame:
@@ -225,11 +207,14 @@ def _differing(what: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> p
 
 def _joined(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> pd.DataFrame:
     """All numbers of both, those of one metric together, in the order of their appearance."""
-    labels = [name for name in ("mixer", "seed") if any(row.get(name) is not None for row in (*one, *other))]
-    if _ambiguous(one, labels) or _ambiguous(other, labels):
-        words = dict.fromkeys(name for row in (*one, *other) for name, value in row.items() if isinstance(value, str))
-        everywhere = (name for name in words if all(isinstance(row.get(name), str) for row in (*one, *other)))
-        labels = list(dict.fromkeys([*labels, *everywhere]))
+    import pandas as pd
+
+    both = [*one, *other]
+    labels = [name for name in ("mixer", "seed") if any(row.get(name) is not None for row in both)]
+    if any(key[-1] > 1 for rows in (one, other) for key in _numbers(rows, labels)):  # they do not tell rows apart
+        names = dict.fromkeys(name for row in both for name in row)
+        words = [name for name in names if all(isinstance(row.get(name), str) for row in both)]
+        labels = list(dict.fromkeys([*labels, *words]))
     ours, theirs = _numbers(one, labels), _numbers(other, labels)
     metrics = list(dict.fromkeys(key[0] for key in (*ours, *theirs)))
     keys = sorted(dict.fromkeys([*ours, *theirs]), key=lambda key: metrics.index(key[0]))  # stable
@@ -240,12 +225,8 @@ def _joined(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> pd.DataFr
     return table.drop(columns="row") if (table["row"] == 1).all() else table
 
 
-def _ambiguous(rows: list[dict[str, Any]], labels: list[str]) -> bool:
-    return any(key[-1] > 1 for key in _numbers(rows, labels))
-
-
 def _numbers(rows: list[dict[str, Any]], labels: list[str]) -> dict[tuple, float]:
-    """Each number of the rows by (metric, labels' values ..., how manieth it is of these)."""
+    """Each number of the rows by (metric, values of the labels ..., its count among those with the same)."""
     numbers: dict[tuple, float] = {}
     seen: Counter[tuple] = Counter()
     for row in rows:

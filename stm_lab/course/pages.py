@@ -1,14 +1,14 @@
-"""A leaderboard in words and as a file: CSV, Parquet, or a page that needs nothing else."""
+"""A leaderboard in words and as a file: CSV, Parquet, or a page by itself."""
 
 from __future__ import annotations
 
-import html
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stm_lab.course.notebooks import TEMPLATES
 from stm_lab.util import paths
 from stm_lab.util.errors import UserError
 from stm_lab.util.files import replace_bytes
@@ -29,7 +29,7 @@ def said_of_left_out(left_out: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise UserError for a file that `write` would not know how to write."""
+    """Raise UserError for a file that `write` has no format for."""
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: no format for {path.suffix!r}; use {', '.join(SUFFIXES)}")
 
@@ -52,35 +52,6 @@ def write(table: pd.DataFrame, path: str | Path, *, title: str = "Leaderboard") 
         contents = buffer.getvalue()
     replace_bytes(path, contents)
     return path
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 75rem; margin: 2rem auto;
-  padding: 0 1rem; }}
-.scroll {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.35rem 0.9rem; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; }}
-th {{ border-bottom: 2px solid #1a1a1a; }}
-td.number, th.number {{ text-align: right; }}
-tr.leader td {{ font-weight: 600; background: #eef4fa; }}
-p.small, li {{ color: #444; font-size: 0.9rem; overflow-wrap: anywhere; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-{sections}
-<p class="small">Spread is the standard deviation over seeds. Differences are paired by seed, their intervals
-Student's t at 95%, one a line, not corrected for their number.</p>
-{notes}
-</body>
-</html>
-"""
 
 
 def parts(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str]]:
@@ -110,24 +81,24 @@ _STATISTICS = ("mean", "spread", "difference", "low", "high")
 
 
 def exact(value: Any) -> str:
-    """A parameter's value as it was given, which a rounded one would not be: 0.999, and 12 for 12.0; "" for none."""
+    """A parameter's value, not rounded: 0.999, and 12 for 12.0; "" for none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return f"{value:.15g}" if isinstance(value, float) else str(value)  # 15 digits: all that a double surely holds
+    return f"{value:.15g}" if isinstance(value, float) else str(value)  # the digits that a double always holds
 
 
 def alike(values: Iterable[float], *, sign: str = "") -> list[str]:
-    """Numbers of one unit with as many decimals each, so that digits of one worth stand below each other.
+    """Numbers of one unit with the same number of decimals, for a column.
 
     Two decimals, none from 10,000 on, and where all are below 1 as many as give the largest three digits; "" for NaN.
-    sign: "+" writes that of positive numbers, too.
+    sign: "+" is also written before positive numbers.
     """
     values = list(values)
     largest = max((abs(value) for value in values if not math.isnan(value)), default=0.0)
     if 1e-12 < largest < 1e-6:
         form = f"{sign}.2e"
     else:
-        small = 1e-12 < largest < 0.995  # below is a difference of equals, but for rounding
+        small = 1e-12 < largest < 0.995  # anything smaller is rounding
         decimals = 2 - math.floor(math.log10(largest)) if small else 2 if largest < 10_000 else 0
         values = [round(value, decimals) + 0.0 for value in values]  # + 0.0: there is no -0.00
         form = f"{sign},.{decimals}f"
@@ -135,25 +106,13 @@ def alike(values: Iterable[float], *, sign: str = "") -> list[str]:
 
 
 def _page(table: pd.DataFrame, title: str) -> str:
-    sections = [
-        f"{f'<h2>{html.escape(made_with)}</h2>' * bool(made_with)}\n<p>{html.escape(verdict)}</p>\n{_html_table(lines)}"
-        for made_with, lines, verdict in parts(table)
-    ]
-    listed = "".join(f"<li>{html.escape(note)}</li>\n" for note in said_of(table))
-    notes = f"<h2>Notes</h2>\n<ul>\n{listed}</ul>" if listed else ""
-    return _PAGE.format(title=html.escape(title), sections="\n".join(sections), notes=notes)
-
-
-def _html_table(table: pd.DataFrame) -> str:
+    import jinja2
     import pandas as pd
 
-    numeric = {name for name in table.columns if pd.api.types.is_numeric_dtype(table[name])}
-    kind = {name: ' class="number"' if name in numeric else "" for name in table.columns}
-    head = "".join(f"<th{kind[name]}>{html.escape(str(name)).replace('_', ' ')}</th>" for name in table.columns)
-    lines = []
-    for line in as_text(table).to_dict("records"):
-        cells = "".join(f"<td{kind[name]}>{html.escape(text)}</td>" for name, text in line.items())
-        leader = ' class="leader"' if line["rank_statement"] == "leader" else ""
-        lines.append(f"<tr{leader}>{cells}</tr>")
-    body = "\n".join(lines)
-    return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    groups = []
+    for made_with, lines, verdict in parts(table):
+        columns = [(name, pd.api.types.is_numeric_dtype(lines[name])) for name in lines.columns]
+        groups.append((made_with, verdict, columns, as_text(lines).to_dict("records")))
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("leaderboard.html.j2").render(title=title, groups=groups, notes=said_of(table))

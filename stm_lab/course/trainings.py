@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,12 @@ from stm_lab import data, paper
 from stm_lab.course import results
 from stm_lab.course.found import find
 from stm_lab.registry import WEIGHTS
-from stm_lab.util import files, jsonfiles, paths
+from stm_lab.util import jsonfiles, paths
 from stm_lab.util.errors import UserError
 
 if TYPE_CHECKING:
     from stm_lab.train.zoo import LoadedModel
 
-NOTEBOOK = "train"  # what stands in place of a notebook's name in the row of a training
-_VARIED = ("mixer", "mixers", "seed", "seeds", "plugins")  # what an experiment compares, or how it came by it
 _METRICS = ("top1", "top1_raw", "weights", "validation_loss", "step", "images_per_second", "data_wait")
 
 
@@ -61,7 +59,7 @@ def _row(
     config: Mapping, last: Mapping, fingerprint: str | None, seconds: float, environment: Mapping
 ) -> dict[str, Any]:
     return {
-        "notebook": NOTEBOOK,
+        "notebook": "train",
         "parameters": {name: value for name, value in config.items() if name not in ("mixer", "seed")},
         "data": fingerprint,
         "revision": environment.get("git_revision"),
@@ -73,19 +71,11 @@ def _row(
     }
 
 
-def write_rows(rows: Iterable[Mapping[str, Any]], file: str | Path) -> Path:
-    """Write rows to a file, a JSON line each; `stm_lab.course.rows` and the leaderboard read it."""
-    files.replace_bytes(Path(file), "".join(f"{json.dumps(row)}\n" for row in rows).encode())
-    return Path(file)
-
-
 def records(source: str | Path | None = None) -> list[dict[str, Any]]:
-    """Rows from wherever they are, as `course.results.records` gives them.
+    """Rows of a file, of a folder of notebooks' runs or of a folder of trainings, as `results.records` gives them.
 
-    source: a file of rows, a folder of notebooks' runs, a folder of trainings; None takes those that come with the
-    course: of the package's weights, of `notebooks/sweeps/rows_of_trainings.jsonl` if it is there, and of the sweeps.
-    Damaged pieces are left out, and warnings name them. Raises UserError for a place with nothing of the kind, Damaged
-    for one where all is damaged.
+    None takes those that come with the course: of the package's weights, of trainings, and of the sweeps. Damaged
+    pieces are left out, and warnings name them. Raises UserError for a place without rows, Damaged if all are damaged.
     """
     if source is None:
         folder = paths.notebooks_dir() / "sweeps"
@@ -105,13 +95,13 @@ def records(source: str | Path | None = None) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Networks that were trained alike but for mixer and seed.
+    """Networks that were trained alike, except for mixer and seed.
 
     Attributes:
-        title: recipe, size of the images, length of the training.
+        title: recipe, image size, length of the training.
         recipe: its name.
         scores: {mixer: {seed: value}}, percent for top1.
-        notes: what somebody who compares them should know.
+        notes: what a reader should know before comparing them.
     """
 
     title: str
@@ -124,82 +114,59 @@ class Experiment:
         return {mixer: sum(by_seed.values()) / len(by_seed) for mixer, by_seed in self.scores.items()}
 
 
-@dataclass
-class _Group:
-    title: str
-    recipe: str
-    scores: dict[str, dict[int, float]] = field(default_factory=dict)
-    codes: set = field(default_factory=set)
-    repeated: int = 0
-
-
 def experiments(records: Sequence[Mapping[str, Any]], metric: str = "top1") -> list[Experiment]:
     """Rows (as `course.results.records` gives them) by what they were trained on and how, in order of appearance.
 
-    Two rows are of one experiment if their data and all their parameters but mixers, seeds and plugins are the same. Of
-    two rows for one mixer and seed the later counts; that, and rows of different code, is said in the notes.
-    Raises UserError if no row has the metric and a mixer.
+    Rows of one experiment were made alike (`results.made_with`), apart from plugins and code. Of two rows for one mixer
+    and seed the later counts; the notes say so, and whether the code differs. Raises UserError if no row has the metric
+    and a mixer.
     """
-    groups: dict[str, _Group] = {}
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in records:
-        if metric not in row or "mixer" not in row:
-            continue
-        parameters = {name.removeprefix("parameters."): row[name] for name in row if name.startswith("parameters.")}
-        made = {name: value for name, value in parameters.items() if name not in _VARIED} | _resolved(parameters)
-        key = json.dumps([row.get("data"), row.get("notebook"), sorted(made.items())], default=str)
-        group = groups.setdefault(key, _Group(_title(made), Path(str(made.get("recipe"))).stem))
-        by_seed = group.scores.setdefault(row["mixer"], {})
-        group.repeated += row["seed"] in by_seed
-        by_seed[row["seed"]] = float(row[metric])
-        group.codes.add(row.get("code"))
+        if metric in row and "mixer" in row:
+            made = results.made_with(row, "mixer", metric) | _resolved(row)
+            made = {name: value for name, value in made.items() if name not in ("code", "parameters.plugins")}
+            groups.setdefault(json.dumps(made, sort_keys=True), []).append(row)
     if not groups:
         raise UserError(f"rows: none of {len(records)} has {metric!r} and a mixer")
-    return [Experiment(g.title, g.recipe, g.scores, tuple(_notes(g))) for g in groups.values()]
+    return [_experiment(json.loads(made), rows, metric) for made, rows in groups.items()]
 
 
-def _resolved(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe's own values, where a configuration says None for them: one training may be written in both ways."""
-    recipe = parameters.get("recipe")
-    if recipe is None or "image_size" not in parameters:
-        return {}
+def _resolved(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's own values where a configuration has none: one training may be written in both ways."""
+    sizes = ("image_size", "train_size", "validation_size")
+    given = {name: row.get(f"parameters.{name}") for name in sizes if "parameters.image_size" in row}
     try:
-        known = data.load_recipe(recipe)
-    except UserError:  # a recipe of somebody else's
+        known = data.load_recipe(row["parameters.recipe"])
+    except (KeyError, UserError):  # no recipe, or one that is not here
         return {}
-    counts = {"train_size": known.counts["train"], "validation_size": known.counts["validation"]}
-    own = {"image_size": known.image_size, **counts}
+    own = dict(zip(sizes, (known.image_size, known.counts["train"], known.counts["validation"]), strict=True))
+    found = {name: own[name] if value is None else value for name, value in given.items()}
     return {
-        name: value
-        if parameters.get(name) is None
-        else min(parameters[name], value)
-        if name in counts
-        else parameters[name]
-        for name, value in own.items()
+        f"parameters.{name}": value if name == "image_size" else min(value, own[name]) for name, value in found.items()
     }
 
 
-def _title(made: Mapping[str, Any]) -> str:
-    parts = [Path(str(made.get("recipe", "?"))).stem]
-    parts += [f"{made['image_size']} px"] if made.get("image_size") else []
-    parts += [f"{made['epochs']:g} epochs"] if made.get("epochs") else []
-    parts += [f"{made['train_size']:,} images"] if made.get("train_size") else []
-    return ", ".join(parts)
-
-
-def _notes(group: _Group) -> list[str]:
+def _experiment(made: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str) -> Experiment:
+    scores: dict[str, dict[int, float]] = {}
+    for row in rows:
+        scores.setdefault(row["mixer"], {})[row["seed"]] = float(row[metric])
     notes = []
-    if len(group.codes) > 1:
-        notes.append(f"rows of {len(group.codes)} states of the code")
-    if group.repeated:
-        notes.append(f"{group.repeated} rows for a mixer and seed that a later row replaces")
-    return notes
+    if (codes := len({row.get("code") for row in rows})) > 1:
+        notes.append(f"rows of {codes} states of the code")
+    if repeated := len(rows) - sum(map(len, scores.values())):
+        notes.append(f"{repeated} rows for a mixer and seed that a later row replaces")
+    recipe = Path(str(made.get("parameters.recipe", "?"))).stem
+    said = (("image_size", "{} px"), ("epochs", "{:g} epochs"), ("train_size", "{:,} images"))
+    parts = [form.format(made[f"parameters.{name}"]) for name, form in said if made.get(f"parameters.{name}")]
+    return Experiment(", ".join([recipe, *parts]), recipe, scores, tuple(notes))
 
 
 def known_accuracy(subject: LoadedModel, weights: str | Path, scale: str = "nano") -> tuple[float, str] | None:
-    """Top-1 in percent of a model's weights, and on what, as it was written down; None where nobody did.
+    """The recorded top-1 in percent of a model's weights, and the data set; None if there is no record.
 
-    weights, scale: what `zoo.load` was asked for. Of a training's folder it is the last validation; of the package's
-    weights their row; of the paper's weights its table.
+    weights, scale: as given to `zoo.load`. The record of a training is its last validation, of the package's weights
+    their row, of the paper's weights its table.
     """
     if subject.folder is not None:
         try:

@@ -138,7 +138,7 @@ def test_a_low_loss_leads(run):
 def test_seeds_that_all_agree_are_noted(run):
     run("a", runs(halo=[40, 40], swin=[39, 39]))
     assert leaderboard().attrs["notes"] == [
-        "Every seed has the same top1, so their intervals have no width, and say nothing of chance."
+        "Every seed has the same top1, so the intervals have no width and say nothing about chance."
     ]
     run("b", runs(pvt=[40, 41]))
     assert leaderboard().attrs["notes"] == []

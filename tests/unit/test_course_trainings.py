@@ -11,8 +11,13 @@ from stm_lab.util.errors import UserError
 from stm_lab.util.paths import notebooks_dir
 
 
+def _write(rows, file):
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
 def _written(rows, tmp_path):
-    return results.records(trainings.write_rows(rows, tmp_path / "rows.jsonl"))
+    return results.records(_write(rows, tmp_path / "rows.jsonl"))
 
 
 def test_shipped_rows_are_an_experiment(tmp_path):
@@ -115,7 +120,7 @@ def test_known_accuracy_where_somebody_wrote_it():
 
 def test_rows_are_found_wherever_they_are(tmp_path):
     shipped = trainings.shipped_rows()
-    file = trainings.write_rows(shipped[:2], tmp_path / "some.jsonl")
+    file = _write(shipped[:2], tmp_path / "some.jsonl")
     assert trainings.records(file) == results.records(file)
     of_course = trainings.records()
     assert len(of_course) > len(shipped)
