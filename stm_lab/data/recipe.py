@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from huggingface_hub.utils import validate_repo_id
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,12 +22,13 @@ from pydantic import (
 
 from stm_lab.data import shards
 from stm_lab.util import paths, yaml12
-from stm_lab.util.errors import UserError, check_known, nearest, shown
+from stm_lab.util.errors import UserError, check_known, shown
 from stm_lab.util.files import read_text, same_name
 from stm_lab.util.validation import validated
 
 Name = Annotated[str, AfterValidator(same_name)]
 Names = Annotated[tuple[Name, ...], Field(strict=False)]  # YAML has lists
+Split = Literal["train", "validation"]
 
 
 def _leads_down(path: str) -> str:
@@ -39,7 +39,25 @@ def _leads_down(path: str) -> str:
     return path
 
 
+def _is(pattern: str, what: str) -> AfterValidator:
+    """A validator of text, which refuses what does not match `pattern` as not `what`."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{value!r} is not {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _has_a_range(pattern: str) -> str:
+    shards.expanded(pattern)
+    return pattern
+
+
 Below = Annotated[str, AfterValidator(_leads_down)]
+RepoName = Annotated[str, _is(r"\w+([.-]\w+)*/\w+([.-]\w+)*", "OWNER/NAME, such as 'ILSVRC/imagenet-1k'")]
+Commit = Annotated[str, _is("[0-9a-f]{40}", "a whole commit hash (40 hexadecimal digits); names of branches move")]
 
 
 class _Part(BaseModel):
@@ -61,7 +79,7 @@ class ParquetSource(_Part):
 
 
 class FolderSource(_Part):
-    """A folder of image files, as people have it on disk (`stm_lab.data.folders` says how each layout looks)."""
+    """A folder of image files, as people have it on disk (`stm_lab.data.folders` describes the layouts)."""
 
     kind: Literal["folder"]
     layout: Literal["ilsvrc", "tiny-imagenet", "imagefolder"]
@@ -71,54 +89,30 @@ class WebdatasetSource(_Part):
     """Local tar shards, in each KEY.jpg (or .png, .webp) beside KEY.cls or KEY.json with a `label`."""
 
     kind: Literal["webdataset"]
-    shards: dict[str, Below]  # split -> file name; {000..012} stands for the numbers from 000 to 012
-    labels: Names | None = None  # which class a number stands for, where labels are numbers
-
-    @field_validator("shards")
-    @classmethod
-    def _ranges(cls, value: dict[str, str]) -> dict[str, str]:
-        for pattern in value.values():
-            shards.expanded(pattern)
-        return value
+    shards: dict[Split, Annotated[Below, AfterValidator(_has_a_range)]]  # file name; {000..012}: numbers 000 to 012
+    labels: Names | None = None  # the classes that the numbers 0, 1, ... stand for, where labels are numbers
 
 
 class HubSource(_Part):
     """Parquet files of a data set on the Hugging Face hub, at one commit."""
 
     kind: Literal["hub"]
-    name: str
-    revision: str  # the whole commit hash: a branch or tag may move
-    files: dict[str, Below]  # split -> pattern of file names
+    name: RepoName
+    revision: Commit
+    files: dict[Split, Below]  # pattern of file names
     gated: bool = False  # whether one has to accept terms there first
-    labels: Names | None = None  # which class label 0, 1, ... stands for; default: the names in the files
-
-    @field_validator("name")
-    @classmethod
-    def _owner_and_name(cls, value: str) -> str:
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
-            raise ValueError(f"{value!r} is not OWNER/NAME, such as 'ILSVRC/imagenet-1k'")
-        validate_repo_id(value)  # not "../..", say
-        return value
-
-    @field_validator("revision")
-    @classmethod
-    def _whole_hash(cls, value: str) -> str:
-        if not re.fullmatch(r"[0-9a-f]{40}", value):
-            raise ValueError(f"{value!r} is not a whole commit hash (40 hexadecimal digits); names of branches move")
-        return value
+    labels: Names | None = None  # the classes that the labels 0, 1, ... stand for; default: the names in the files
 
 
 # Another kind of source is a class here and a reader in sources.py.
 Source = Annotated[
     GeneratorSource | ParquetSource | FolderSource | WebdatasetSource | HubSource, Field(discriminator="kind")
 ]
-_SOURCES = get_args(get_args(Source)[0])
-KINDS = tuple(get_args(source.model_fields["kind"].annotation)[0] for source in _SOURCES)
-SPLITS = ("train", "validation")
+_KINDS = ("generator", "parquet", "folder", "webdataset", "hub")
 
 
 class Subset(_Part):
-    """A part of a source's images. The number of images is cut in the training split alone; validation stays whole.
+    """A part of a source's images. The number of images is reduced in the training split only.
 
     Where the images' files have no names of their own, only classes can be chosen."""
 
@@ -135,7 +129,7 @@ class Subset(_Part):
 
 
 class Recipe(_Part):
-    """A data set, declared: the keys of a recipe's file, and what its name and the recipes it extends are."""
+    """A data set, declared: the keys of a recipe's file, its name, and the names of the recipes that it extends."""
 
     name: str
     bases: Names = ()  # the recipes that it extends, nearest first: their raw data are its own
@@ -146,10 +140,10 @@ class Recipe(_Part):
     homepage: str | None = None
     size: str | None = None  # of the download, for people
     image_size: int = Field(ge=1, le=8192)  # pixels, side of the square images that training sees
-    classes: dict[Name, str]  # identifier (WordNet's for photographs) -> readable name, in the order of the labels
+    classes: dict[Name, str] = Field(min_length=2)  # identifier (WordNet's) -> readable name, in the order of labels
     subset: Subset = Subset()
-    counts: dict[str, PositiveInt] = Field(min_length=1)  # images of each split
-    source: tuple[Source, ...] = Field(min_length=1, strict=False)  # the first that is there is taken
+    counts: dict[Split, PositiveInt] = Field(min_length=1)  # images of each split
+    source: tuple[Source, ...] = Field(min_length=1, strict=False)  # the first whose images are found is taken
     fingerprint: str | None = Field(None, pattern="^[0-9a-f]{16}$")  # of the images on disk it was written for
     max_broken: int = Field(0, ge=0)  # how many images of a split `prepare` may leave out because they are broken
     _given: str | None = PrivateAttr(None)  # how it was asked for: a name or a path
@@ -168,46 +162,29 @@ class Recipe(_Part):
 
     @field_validator("classes", mode="before")
     @classmethod
-    def _two_classes_or_more(cls, value: Any) -> Any:
-        if isinstance(value, list):  # identifiers that read well enough
-            for name in value:
-                if not isinstance(name, str):
-                    hint = f"; write it in quotes: '{name}'" if isinstance(name, int | float) else ""
-                    raise ValueError(f"{shown(name)} is not a class's identifier, which is text{hint}")
-            if len(set(value)) < len(value):
-                raise ValueError("a class stands twice")
-            value = {name: name for name in value}
-        if isinstance(value, Mapping) and len(value) < 2:
-            raise ValueError(f"{len(value)} of them; there is nothing to tell apart with fewer than 2")
-        return value
-
-    @field_validator("counts")
-    @classmethod
-    def _known_splits(cls, value: dict[str, int]) -> dict[str, int]:
-        for split in value:
-            check_known("split", split, SPLITS)
-        return value
+    def _identifiers_only(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        for name in value:
+            if not isinstance(name, str):
+                raise ValueError(f"{shown(name)} is not text; write a class's identifier in quotes")
+        if len(set(value)) < len(value):
+            raise ValueError("a class stands twice")
+        return {name: name for name in value}
 
     @field_validator("source", mode="before")
     @classmethod
-    def _known_kinds(cls, value: Any) -> Any:
+    def _one_or_several(cls, value: Any) -> Any:
         value = value if isinstance(value, list | tuple) else [value]
         for source in value:
-            if isinstance(source, Mapping) and "kind" not in source:
-                keys = {key for kind in _SOURCES for key in kind.model_fields}
-                for key in source:  # a misspelt one may be the kind
-                    check_known("key", key, keys)
-                raise ValueError(f"'kind' is missing; {nearest('', KINDS)}")
             if isinstance(source, Mapping):
-                check_known("kind", source["kind"], KINDS)
+                check_known("kind", source.get("kind"), _KINDS)
         return value
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
         for source in self.source:
             for what in ("files", "shards"):
-                for split in getattr(source, what, self.counts):
-                    check_known("split", split, self.counts, where=f"source: {what} of ")
                 for split in self.counts:
                     if split not in getattr(source, what, self.counts):
                         raise ValueError(f"source: {what} has nothing for {split!r}")
@@ -224,12 +201,12 @@ def list_recipes() -> list[str]:
 def load_recipe(name_or_path: str | os.PathLike) -> Recipe:
     """The recipe of that name (see `list_recipes`), or in that YAML file; `classes` are those of its subset.
 
-    `extends: NAME` (a shipped recipe, or a file beside this one) takes over every key that the file does not give, but
-    not the fingerprint; `subset` is taken over key by key. Where classes are listed, the path of a list file may stand
-    instead, relative to the recipe: a line is an identifier, then a name; # begins a comment.
+    `extends: NAME` (a shipped recipe, or a file beside this one) inherits every key that the file does not give, but
+    not the fingerprint; `subset` is inherited key by key. Where classes are listed, the path of a list file may be
+    given instead, relative to the recipe: a line is an identifier, then a name; # begins a comment.
 
     A recipe may come from a stranger. The files that it names lie below its own folder, links followed, or its data
-    root; what the user has linked into a data root is the user's.
+    root; links that the user has put into a data root are followed.
 
     Raises UserError, one line: unknown name (the nearest is named), no such file, not YAML (with the line), an unknown
     or missing key, a value out of range, a path that leads out, fewer than two classes, no images, recipes that extend
@@ -238,8 +215,8 @@ def load_recipe(name_or_path: str | os.PathLike) -> Recipe:
     path = _recipe_file(name_or_path)
     values, bases = _extended(path, ())
     recipe = validated(Recipe, values, str(path), known={"name": path.stem, "bases": bases}, also=["extends"])
-    wanted = recipe.subset.classes or recipe.classes
-    classes = {identifier: name for identifier, name in recipe.classes.items() if identifier in set(wanted)}
+    wanted = set(recipe.subset.classes or recipe.classes)
+    classes = {identifier: name for identifier, name in recipe.classes.items() if identifier in wanted}
     recipe = recipe.model_copy(update={"classes": classes})
     recipe._given = os.fspath(name_or_path)
     return recipe
@@ -257,20 +234,17 @@ def _extended(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tupl
     """The values of a recipe file on top of those that it extends, and the names of those."""
     if path.resolve() in above:
         raise UserError(f"{path}: extends itself, by way of {', '.join(file.stem for file in above)}")
-    values = yaml12.read_mapping(path)
-    values = _with_lists(values, path)
+    values = _with_lists(yaml12.read_mapping(path), path)
     if "extends" not in values:
         return values, ()
-    extends = values.pop("extends")
-    if not isinstance(extends, str):
-        raise UserError(f"{path}: extends = {shown(extends)}: expected a recipe's name or file")
-    if Path(extends).suffix in (".yaml", ".yml"):
-        base = _beside(path, extends, f"{path}: extends: ")
+    where, extends = f"{path}: extends: ", values.pop("extends")
+    if isinstance(extends, str) and Path(extends).suffix in (".yaml", ".yml"):
+        base = _beside(path, extends, where)
+        if not base.is_file():
+            raise UserError(f"{where}{base}: No such file")
     else:
-        check_known("recipe", extends, list_recipes(), where=f"{path}: extends: ")
+        check_known("recipe", extends, list_recipes(), where=where)
         base = _recipe_file(extends)
-    if not base.is_file():
-        raise UserError(f"{path}: extends: {base}: No such file")
     inherited, bases = _extended(base, (*above, path.resolve()))
     inherited.pop("fingerprint", None)  # that of other images
     subsets = [part["subset"] for part in (inherited, values) if isinstance(part.get("subset"), dict)]
@@ -291,21 +265,24 @@ def _beside(recipe: Path, name: str, where: str) -> Path:
 
 
 def _with_lists(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The values of a recipe's file with what its list files hold in the place of their paths."""
+    """The values of a recipe's file, with the contents of list files instead of their paths."""
 
-    def listed(part: Any, key: str) -> Any:
+    def filled(part: Any, key: str, kind: Callable) -> Any:
         if not isinstance(part, dict) or not isinstance(part.get(key), str):
             return part
-        where = f"{path}: {key}: "
-        classes = _read_list(_beside(path, part[key], where), where)
-        return part | {key: classes if part is values else list(classes)}
+        return part | {key: kind(_read_list(path, part[key], f"{path}: {key}: "))}
 
-    source, subset = values.get("source"), listed(values.get("subset"), "classes")
-    sources = [listed(one, "labels") for one in source] if isinstance(source, list) else listed(source, "labels")
-    return listed(values, "classes") | {k: v for k, v in (("subset", subset), ("source", sources)) if k in values}
+    values = filled(values, "classes", dict)
+    if "subset" in values:
+        values = values | {"subset": filled(values["subset"], "classes", list)}
+    if isinstance(source := values.get("source"), list):
+        return values | {"source": [filled(one, "labels", list) for one in source]}
+    return values | {"source": filled(source, "labels", list)} if source else values
 
 
-def _read_list(path: Path, where: str) -> dict[str, str]:
+def _read_list(recipe: Path, name: str, where: str) -> dict[str, str]:
+    """Identifier -> readable name, by a list file."""
+    path = _beside(recipe, name, where)
     try:
         lines = read_text(path).splitlines()
     except UserError as error:
