@@ -1,10 +1,13 @@
-"""Random numbers by counter: what is drawn for item i depends on (keys, i) alone, never on what was drawn before.
+"""Random numbers by counter: what is drawn for item i depends on (keys, i) only, never on what was drawn before.
 
 This is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) in unsigned
-64-bit arithmetic, which every machine does alike, for all items at once.
+64-bit arithmetic, the same on every machine, for all items at once.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -28,3 +31,14 @@ def words(*keys: int | np.ndarray, count: int) -> np.ndarray:
 def below(word: np.ndarray, bound: int | np.ndarray) -> np.ndarray:
     """Map uint64 words to int64 in [0, bound), `bound` up to 2**31; uniform but for less than 1 in 2**32 / bound."""
     return (((word >> np.uint64(32)) * np.asarray(bound, np.uint64)) >> np.uint64(32)).astype(np.int64)
+
+
+def rolls(words: np.ndarray) -> Callable[..., np.ndarray]:
+    """`roll(low, high, *shape)`: integers in [low, high], (N, *shape), from those of `words` (N, count) not used yet."""
+    columns = iter(words.T)
+
+    def roll(low: int | np.ndarray, high: int | np.ndarray, *shape: int) -> np.ndarray:
+        drawn = np.stack([next(columns) for _ in range(math.prod(shape))], axis=1).reshape(len(words), *shape)
+        return low + below(drawn, high - low + 1)
+
+    return roll

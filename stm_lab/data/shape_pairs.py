@@ -1,11 +1,11 @@
 """`shape-pairs`: 128x128 images of two forms far apart, drawn; the class is whether the two are the same.
 
-Each form is a ring or a cross, with the same probability whatever the class: what is present somewhere says nothing,
-only the relation of two places does (an exclusive or). The forms lie in strips of 32 pixels along opposite sides, so
-that no window of 64 pixels holds parts of both. A network that adds up what such windows say cannot learn it: that is
-identity in our backbone, whose stem and downsampling see 63 pixels. A mixer has to bring the two together.
+Each form is a ring or a cross, with the same probability in both classes: which forms are present says nothing, only
+the relation of two places does (an exclusive or). The forms lie in strips of 32 pixels along opposite sides, so no
+window of 64 pixels holds parts of both. A network that sums over such windows cannot learn the class: that is identity
+in our backbone, whose stem and downsampling see 63 pixels. A mixer has to bring the two together.
 
-Drawn as `shapes` is: in integers, from (seed, split, row) alone.
+Drawn as `shapes` is: in integers, from (seed, split, row) only.
 """
 
 from __future__ import annotations
@@ -46,12 +46,7 @@ def factors(seed: int, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
     By form (N, 2, ...): form (0 or 1), size, angle, centre (x, y); by layer (N, 3, ...), the ground first: texture,
     contrast, colour (RGB). label (N,).
     """
-    stream = iter(rng.words(VERSION, seed, shapes.SPLITS[split], rows, count=64).T)
-
-    def roll(low: int | np.ndarray, high: int | np.ndarray, columns: int) -> np.ndarray:
-        """Integers in [low, high], (N, columns)."""
-        return low + rng.below(np.stack([next(stream) for _ in range(columns)], axis=1), high - low + 1)
-
+    roll = rng.rolls(rng.words(VERSION, seed, shapes.SPLITS[split], rows, count=64))
     label = rows % 2
     first = roll(0, 1, 1)[:, 0]
     size, angle = roll(8 * PIXEL, 12 * PIXEL, 2), roll(0, TURN - 1, 2)
@@ -91,9 +86,7 @@ def render(factor: dict[str, np.ndarray], i: int) -> np.ndarray:
             int(factor["angle"][i, k]),
             IMAGE_SIZE,
         )
-        height, width = covered.shape
-        below = image[:, top : top + height, left : left + width]
-        below += (painted(k + 1, height, width) - below) * covered // shapes.SAMPLES**2
+        shapes.blend(image, painted(k + 1, *covered.shape), covered, left, top)
     return image.astype(np.uint8)
 
 

@@ -1,17 +1,15 @@
 """`shapes`: drawn, never downloaded. 64x64 images of ten classes, told apart by the form of the one bright figure.
 
 Place, size, angle, colours and textures of figure, ground and distractors are drawn without regard to the class. The
-distractors are forms of the same ten classes, drawn alike; only they are darker than the ground, and the figure is
-brighter. All forms have the same area and contours of about the same length. So averages of pixels, colours and local
-texture say little, and the power spectrum of the image, which is blind to the sign of a contrast, cannot tell the
-figure from its distractors: one has to see which contours are the figure's, and how they join up. Three groups share
-their local detail: curves (ring, arch, crescent), right angles (bar, cross, l_shape, t_shape), acute angles (triangle,
-star, dart).
+distractors are forms of the same ten classes; only they are darker than the ground, and the figure is brighter. All
+forms have the same area and contours of about the same length. So averages of pixels, colours and local texture say
+little, and the power spectrum, which does not know the sign of a contrast, cannot tell the figure from its distractors:
+a network has to see which contours are the figure's, and how they join. Three groups of classes share their local
+detail: curves (ring, arch, crescent), right angles (bar, cross, l_shape, t_shape), acute angles (triangle, star, dart).
 
 Every number is an integer, from the random words to the antialiased edge, so the same seed gives the same pixels on any
-machine. Image i of a split depends on (seed, split, i) alone: a larger set begins with the smaller one.
-
-Lengths are in 1/24 pixel while drawing, angles in 1/1024 turn; the columns give pixels and degrees.
+machine. Image i of a split depends on (seed, split, i) only. While drawing, lengths are in 1/24 pixel and angles in
+1/1024 turn; the columns give pixels and degrees.
 """
 
 from __future__ import annotations
@@ -222,13 +220,7 @@ def factors(seed: int, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
     form is the label. By image: distractors (N,), how many are drawn; light (N,), light_window (N, 2) and
     light_contrast (N,).
     """
-    stream = iter(rng.words(seed, SPLITS[split], rows, count=128).T)
-
-    def roll(low: int | np.ndarray, high: int | np.ndarray, *shape: int) -> np.ndarray:
-        """Integers in [low, high], (N, *shape)."""
-        words = np.stack([next(stream) for _ in range(math.prod(shape))], axis=1).reshape(len(rows), *shape)
-        return low + rng.below(words, high - low + 1)
-
+    roll = rng.rolls(rng.words(seed, SPLITS[split], rows, count=128))
     placed = LAYERS - 1
     texture, turn = roll(0, len(TEXTURES) - 1, LAYERS), roll(0, 7, LAYERS)
     window = roll(0, BANK_SIZE - IMAGE_SIZE, LAYERS, 2)
@@ -285,6 +277,13 @@ def coverage(
     return inside.astype(np.int16), int(first[0]), int(first[1])
 
 
+def blend(image: np.ndarray, layer: np.ndarray, covered: np.ndarray, left: int, top: int) -> None:
+    """Lay (3, h, w) over an image (3, H, W) at a place, as much of each pixel as `coverage` says."""
+    height, width = covered.shape
+    below = image[:, top : top + height, left : left + width]
+    below += (layer - below) * covered // SAMPLES**2
+
+
 def render(factor: dict[str, np.ndarray], i: int) -> tuple[np.ndarray, np.ndarray]:
     """Image (3, 64, 64) and mask of the figure (64, 64), 0 or 255, both uint8, of item `i` of `factors`' answer."""
     bank = texture_bank()
@@ -301,8 +300,7 @@ def render(factor: dict[str, np.ndarray], i: int) -> tuple[np.ndarray, np.ndarra
         return colour.clip(0, 255, out=colour)
 
     image = painted(0, 0, 0, IMAGE_SIZE, IMAGE_SIZE)
-    figure = LAYERS - 2
-    for placed in (*range(factor["distractors"][i]), figure):
+    for placed in (*range(factor["distractors"][i]), LAYERS - 2):  # the figure comes last
         covered, left, top = coverage(
             form_stencils()[factor["form"][i, placed]],
             factor["centre"][i, placed],
@@ -310,8 +308,7 @@ def render(factor: dict[str, np.ndarray], i: int) -> tuple[np.ndarray, np.ndarra
             int(factor["angle"][i, placed]),
         )
         height, width = covered.shape
-        below = image[:, top : top + height, left : left + width]
-        below += (painted(placed + 1, left, top, width, height) - below) * covered // SAMPLES**2
+        blend(image, painted(placed + 1, left, top, width, height), covered, left, top)
     u, v = factor["light_window"][i].tolist()
     light = light_bank()[factor["light"][i], v : v + IMAGE_SIZE, u : u + IMAGE_SIZE].astype(np.int16)
     image += light * factor["light_contrast"][i].astype(np.int16) >> 7
@@ -339,6 +336,13 @@ def _box(mask: np.ndarray) -> list[int]:
 
 _TEXTURE = ClassLabel(names=list(TEXTURES))
 _RGB = List(Value("uint8"), length=3)
+_PLACED = {  # columns of the figure, and of each distractor
+    "center": List(Value("float32"), length=2),  # x, y in pixels, from the image's upper left corner
+    "size": Value("float32"),  # pixels: radius of the disc that has the form's area
+    "angle": Value("float32"),  # degrees, clockwise
+    "texture": _TEXTURE,
+    "color": _RGB,  # the mean that the texture varies about
+}
 FEATURES = Features(
     {
         "id": Value("int64"),  # the image's number in its split
@@ -346,23 +350,10 @@ FEATURES = Features(
         "label": ClassLabel(names=list(CLASSES)),
         "mask": Image(),  # of the figure: 0 or 255
         "bbox": List(Value("int32"), length=4),  # of the mask, pixels: [x0, x1) x [y0, y1) as x0, y0, x1, y1
-        "center": List(Value("float32"), length=2),  # x, y in pixels, from the image's upper left corner
-        "size": Value("float32"),  # pixels: radius of the disc that has the figure's area
-        "angle": Value("float32"),  # degrees, clockwise
-        "texture": _TEXTURE,
-        "color": _RGB,  # the mean that the texture varies about
+        **_PLACED,
         "ground_texture": _TEXTURE,
         "ground_color": _RGB,
-        "distractors": List(
-            {
-                "form": ClassLabel(names=list(CLASSES)),
-                "center": List(Value("float32"), length=2),
-                "size": Value("float32"),
-                "angle": Value("float32"),
-                "texture": _TEXTURE,
-                "color": _RGB,
-            }
-        ),
+        "distractors": List({"form": ClassLabel(names=list(CLASSES)), **_PLACED}),
         "light": Value("int32"),  # the pattern of light and shadow over the whole image
         "light_contrast": Value("int32"),
         "seed": Value("int64"),

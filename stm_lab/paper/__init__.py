@@ -1,6 +1,6 @@
-"""What the paper and its forerunners report, as data: figures that were published, with where they come from.
+"""What the paper and its forerunners report, as data: published numbers and their sources.
 
-Nothing here was measured by us but for the counts, which were counted; our own numbers are rows (see `stm_lab.course`).
+Only the parameters and multiply-adds were counted by us; our own measurements are rows (see `stm_lab.course`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-
-_HERE = Path(__file__).parent
 
 SOURCES: Mapping[str, str] = MappingProxyType(
     {
@@ -34,7 +32,7 @@ class Published:
     """One network of the paper: top-1 on ImageNet-1k in percent, box and mask AP on COCO in points; and its costs.
 
     `parameters` and multiply-adds for one image of 224x224 are not the paper's but counted by `stm_lab.measure.cost`
-    (tests hold them to counts of the published code); `macs_fvcore` is the total that the paper prints, in full.
+    (tests compare them with counts of the published code); `macs_fvcore` is the total that the paper prints, in full.
     """
 
     mixer: str
@@ -52,8 +50,8 @@ class Published:
 class Original:
     """A network as its own paper reports it: top-1 on ImageNet-1k in percent at 224x224, millions of parameters.
 
-    Each was trained by its authors' recipe. `scale` is the unified scale that stands nearest in size. Of halo there is
-    none here: its paper reports other sizes of image.
+    Each was trained by its authors' recipe. `scale` is the unified scale of the nearest size. Halo has none: its paper
+    reports other image sizes.
     """
 
     mixer: str
@@ -66,40 +64,33 @@ class Original:
 
 @cache
 def published() -> tuple[Published, ...]:
-    """The paper's table, micro to base, five mixers; costs of pvt_v2 and of dcn_v3 large, which it leaves out, are in
-    `counts`."""
-    costs = counts()
-    return tuple(
-        Published(
-            row["mixer"],
-            row["scale"],
-            row["model"],
-            float(row["top1_imagenet1k"]),
-            float(row["box_ap_coco_1x"]),
-            float(row["mask_ap_coco_1x"]),
-            **costs[row["mixer"], row["scale"]],
-        )
-        for row in _lines("published")
-    )
+    """The paper's table: five mixers, micro to base. `counts` also has pvt_v2 and dcn_v3 large, which it leaves out."""
+    columns, found = ("top1_imagenet1k", "box_ap_coco_1x", "mask_ap_coco_1x"), []
+    for row in _rows("published"):
+        name = row["mixer"], row["scale"]
+        found.append(Published(*name, row["model"], *(float(row[column]) for column in columns), **counts()[name]))
+    return tuple(found)
 
 
 @cache
 def originals() -> tuple[Original, ...]:
     """The originals of four of the mixers in three sizes each, smallest first."""
-    found, sizes = [], {}
-    for row in _lines("originals"):  # smallest first
-        sizes[row["family"]] = sizes.get(row["family"], -1) + 1
-        scale = ("tiny", "small", "base")[sizes[row["family"]]]
-        top1, millions = float(row["top1_imagenet1k"]), float(row["params_m"])
-        found.append(Original(row["family"], scale, row["model"], millions, top1, row["source"]))
+    found = []
+    for number, row in enumerate(_rows("originals")):
+        numbers = float(row["params_m"]), float(row["top1_imagenet1k"])
+        scale = ("tiny", "small", "base")[number % 3]
+        found.append(Original(row["family"], scale, row["model"], *numbers, row["source"]))
     return tuple(found)
 
 
 @cache
 def counts() -> Mapping[tuple[str, str], Mapping[str, int]]:
     """Parameters and multiply-adds at 224x224 of all 25 unified models of the published code, by (mixer, scale)."""
-    lines = {(row.pop("mixer"), row.pop("scale")): row for row in _lines("counts")}
-    return MappingProxyType({name: {key: int(value) for key, value in row.items()} for name, row in lines.items()})
+    found = {}
+    for row in _rows("counts"):
+        name = row.pop("mixer"), row.pop("scale")
+        found[name] = {column: int(value) for column, value in row.items()}
+    return MappingProxyType(found)
 
 
 def rows() -> list[dict]:
@@ -107,11 +98,6 @@ def rows() -> list[dict]:
     return [asdict(one) for one in published()]
 
 
-def order(scale: str = "micro", by: str = "top1") -> list[str]:
-    """The mixers of a scale, the best first."""
-    return [one.mixer for one in sorted(published(), key=lambda one: -getattr(one, by)) if one.scale == scale]
-
-
-def _lines(name: str) -> list[dict[str, str]]:
-    with (_HERE / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+def _rows(name: str) -> list[dict[str, str]]:
+    with (Path(__file__).parent / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

@@ -23,11 +23,6 @@ def test_numbers_of_the_table(mixer, scale, top1, box_ap):
     assert (one.top1, one.box_ap) == (top1, box_ap)
 
 
-def test_order():
-    assert paper.order("micro") == ["halo", "dcn_v3", "convnext", "swin", "pvt"]
-    assert paper.order("base", "box_ap")[0] == "halo"
-
-
 def test_originals_have_sources_and_sizes():
     originals = paper.originals()
     assert {one.source for one in originals} <= set(paper.SOURCES)
