@@ -1,14 +1,14 @@
 """Image files as people have them: which files of a folder count, and the one way to open an image.
 
-What is given back is always 8 bits, RGB, upright. Every reader of images in the package goes through `to_rgb`:
+The result is always 8 bits, RGB, upright. Every reader of images in the package goes through `to_rgb`:
 
 * Orientation: an image is turned as its camera noted (EXIF, or XMP).
 * Transparency: composited on white, whether it is an alpha channel, a palette's alpha or one transparent colour.
-* 16 bits a channel: the high byte, v >> 8 (12 bits: v >> 4), for grey images as for coloured ones.
+* 16 bits a channel: the high byte, v >> 8 (12 bits: v >> 4), for grey images and for coloured ones.
 * CMYK, YCbCr, LAB, HSV: converted by Pillow's formulas. Colour profiles (ICC) and gamma are ignored.
 * Animations and files of several pages: the first image.
-* Refused by name: 32-bit integers and floats, signed 16 bits (their range is not in the file), and 16-bit colour with a
-  transparent colour (Pillow no longer tells which pixels have it).
+* Refused: 32-bit integers and floats, signed 16 bits (their range is not in the file), and 16-bit colour with a
+  transparent colour (Pillow does not tell which pixels have it).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from stm_lab.util.errors import UserError
 from stm_lab.util.files import read_bytes
 
 _ICONS = ("ICNS", "ICO", "XBM", "XPM")
-# The endings of the formats that Pillow opens and that have the media type of an image. So neither documents (.pdf,
-# .eps) nor films (.mpg) nor containers of data (.h5, .fits) belong to them; icons are left out as well.
+# The endings of the formats that Pillow opens and whose media type is an image: no documents (.pdf), films (.mpg) or
+# containers of data (.h5)
 IMAGE_FILES = frozenset(
     ending
     for ending, kind in PIL.Image.registered_extensions().items()
@@ -40,13 +40,13 @@ _OF_SYSTEMS = {
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a system or a tool left a file or folder of this name, so that it is no part of a set of images: hidden
-    ones (macOS writes `._0.jpg` beside 0.jpg, and `.DS_Store`), `Thumbs.db`, `__MACOSX` and the like."""
+    """Whether an operating system or a tool leaves files or folders of this name: hidden ones (macOS writes `._0.jpg`
+    beside 0.jpg, and `.DS_Store`), `Thumbs.db`, `__MACOSX` and the like."""
     return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def has_image_ending(name: str) -> bool:
-    """Whether a name ends like that of an image, in any case of letters."""
+    """Whether a name ends like that of an image, in upper or lower case."""
     return f".{name.rpartition('.')[2]}".lower() in IMAGE_FILES
 
 
@@ -56,10 +56,10 @@ def is_image_file(name: str) -> bool:
 
 
 def open_image(source: bytes | str | os.PathLike) -> PIL.Image.Image:
-    """The pixels of an image, from its encoded bytes or its file: 8 bits, RGB, upright (the module says of what kinds).
+    """The pixels of an image, from its encoded bytes or its file: 8 bits, RGB, upright.
 
-    Raises UserError, which does not name the file: it cannot be read, is no whole image, is so large that it may be a
-    decompression bomb, or its pixels are of a kind that has no certain conversion.
+    Raises UserError, which does not name the file: it cannot be read, is not a whole image, is so large that it may be
+    a decompression bomb, or its pixels are of a kind that this module refuses.
     """
     try:
         encoded = source if isinstance(source, bytes) else read_bytes(Path(source))
@@ -71,7 +71,7 @@ def open_image(source: bytes | str | os.PathLike) -> PIL.Image.Image:
             image.load()
             PIL.ImageOps.exif_transpose(image, in_place=True)  # a copy would not know its format
             return to_rgb(image, packing)
-    except (UserError, MemoryError):  # which says nothing about the image
+    except (UserError, MemoryError):  # running out of memory says nothing about the image
         raise
     except Exception as error:  # Pillow's readers raise a dozen types on broken files
         what = re.sub(r" ?<_io\.BytesIO.*?>", "", " ".join(str(error).split())) or type(error).__name__
@@ -88,12 +88,11 @@ def _packing(image: PIL.Image.Image) -> str:
 
 
 def to_rgb(image: PIL.Image.Image, packing: str = "") -> PIL.Image.Image:
-    """An image of any mode that Pillow has as RGB, by the rules of this module; RGB itself is given back.
+    """An image of any mode that Pillow has as RGB, by the rules of this module; RGB itself is returned as it is.
 
-    Args:
-        packing: how its file packs its pixels, from `_packing`; decides what mode and values alone do not tell.
+    `packing`, from `_packing`, is how its file packs its pixels: it decides what mode and values alone do not tell.
 
-    Raises UserError for modes without a certain conversion.
+    Raises UserError for modes that are refused.
     """
     key = image.info.get("transparency")
     if image.mode in ("I", "F") and not (image.mode == "I" and image.format in ("PNG", "PPM")):  # those are 0 .. 65535
@@ -111,17 +110,14 @@ def to_rgb(image: PIL.Image.Image, packing: str = "") -> PIL.Image.Image:
         image = image.convert("LA")
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
-    return _on_white(image.convert("RGBA"))
-
-
-def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
+    image = image.convert("RGBA")
     white = PIL.Image.new("RGB", image.size, (255, 255, 255))
     white.paste(image, mask=image.getchannel("A"))
     return white
 
 
 def _sixteen_bit(image: PIL.Image.Image, key: int | None, packing: str) -> PIL.Image.Image:
-    """Grey of 12 or 16 bits -> RGB of 8; a pixel of the value `key` is transparent, so white."""
+    """Grey of 12 or 16 bits -> RGB of 8; pixels of the value `key` are transparent, so white."""
     values = np.asarray(image.convert("I"))  # (H, W) int32, whatever the order of the bytes
     grey = (values >> (4 if ";12" in packing else 8)).clip(0, 255).astype(np.uint8)
     if packing.endswith(";inverted"):  # TIFF's WhiteIsZero, which Pillow follows for 8 bits alone

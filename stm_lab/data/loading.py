@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -220,18 +219,13 @@ def _cached(name: str, split: str, make: Callable[[], Dataset]) -> Dataset:
             with tempfile.TemporaryDirectory(prefix=f".{split}-", dir=place.parent, ignore_cleanup_errors=True) as made:
                 with sources.without_progress_bars():
                     make().save_to_disk(Path(made) / split)
-                _move(Path(made) / split, place)
+                try:
+                    (Path(made) / split).rename(place)
+                except OSError:
+                    if not place.is_dir():  # if it is, another process was quicker
+                        raise
         except OSError as error:
             raise UserError(
                 f"{place}: cannot be written ({error.strerror or error}); set STM_LAB_DATA to a folder that can"
             ) from error
     return _opened(place, lambda: datasets.load_from_disk(place))
-
-
-def _move(made: Path, place: Path) -> None:
-    try:
-        made.rename(place)
-    except OSError:
-        if not place.is_dir():
-            raise
-        shutil.rmtree(made)  # another process was quicker

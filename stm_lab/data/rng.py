@@ -34,7 +34,7 @@ def below(word: np.ndarray, bound: int | np.ndarray) -> np.ndarray:
 
 
 def rolls(words: np.ndarray) -> Callable[..., np.ndarray]:
-    """`roll(low, high, *shape)`: integers in [low, high], (N, *shape), from those of `words` (N, count) not used yet."""
+    """`roll(low, high, *shape)`: integers in [low, high], (N, *shape), from the unused of `words` (N, count)."""
     columns = iter(words.T)
 
     def roll(low: int | np.ndarray, high: int | np.ndarray, *shape: int) -> np.ndarray:

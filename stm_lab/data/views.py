@@ -104,16 +104,11 @@ class TrainingViews(torch.utils.data.Dataset):
     """Augmented views of a data set's images, batch by batch; one new view of every image in each epoch.
 
     Give it to a DataLoader with any sampler and `collate_fn=TrainingViews.collate`; persistent workers see `set_epoch`.
-    Images are decoded once and kept as uint8 (but for crop "resized", which needs the whole image: at each access).
+    Images are decoded once and kept as uint8; for crop "resized", which needs the whole image, at each access.
 
-    Args:
-        dataset: columns `image` and `label`, as from `stm_lab.data.load`.
-        image_size: S, at least 1.
-        augmentation: what to do to each view.
-        seed: a view depends on (seed, epoch, row) alone.
+    `dataset` has columns `image` and `label`; `image_size` is S; a view depends on (`seed`, epoch, row) only.
 
-    Raises:
-        UserError: an image size below 1, a broken image (its row and file named).
+    Raises UserError for an image size below 1 and a broken image (its row and file are named).
     """
 
     def __init__(self, dataset: Dataset, *, image_size: int, augmentation: Augmentation, seed: int = 0):
@@ -144,7 +139,7 @@ class TrainingViews(torch.utils.data.Dataset):
         return len(self.labels)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose views are handed out."""
+        """Choose the epoch whose views are made."""
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -162,10 +157,9 @@ class TrainingViews(torch.utils.data.Dataset):
                 images = self._resized_crops(rows.tolist(), draws[:, 0], flips, seeds)
             else:
                 images = self._shifted(rows, draws[:, :2], torch.from_numpy(flips))  # (B, 3, S, S) uint8
-                if self._colour:
-                    for image, seed in zip(images, seeds, strict=True):
-                        pixels = image.permute(1, 2, 0).contiguous().numpy()
-                        image.copy_(_pixels(self._coloured(PIL.Image.fromarray(pixels), seed)))
+                for image, seed in zip(images, seeds, strict=True) if self._colour else ():
+                    pixels = image.permute(1, 2, 0).contiguous().numpy()
+                    image.copy_(self._coloured(PIL.Image.fromarray(pixels), seed))
             views = images.float().div_(255)
             for i in np.flatnonzero(rng.below(draws[:, 4], 2**30) < self.augmentation.erasing * 2**30):
                 seed_generators(seeds[i] + 1)
@@ -192,12 +186,14 @@ class TrainingViews(torch.utils.data.Dataset):
             seed_generators(crop_seeds[i])
             view = self._random_resized_crop(image)
             view = view.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if flips[i] else view
-            images[i] = _pixels(self._coloured(view, seeds[i]) if self._colour else view)
+            images[i] = self._coloured(view, seeds[i])
         return images
 
-    def _coloured(self, image: PIL.Image.Image, seed: int) -> PIL.Image.Image:
+    def _coloured(self, image: PIL.Image.Image, seed: int) -> torch.Tensor:
+        """The pixels (3, H, W), uint8, with their colours changed."""
         seed_generators(seed)
-        return self._colour(image)
+        image = self._colour(image) if self._colour else image
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     @staticmethod
     def collate(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -210,18 +206,13 @@ _STD = torch.tensor(IMAGENET_DEFAULT_STD)[:, None, None]
 
 
 def _posterize(image: PIL.Image.Image, bits_to_keep: int, **options: object) -> PIL.Image.Image:
-    # the policy may ask for no bits at all, that is black; Pillow 13 refuses what older ones did
+    # the policy may ask for 0 bits, which is black; Pillow 13 refuses it
     return timm_posterize(image, bits_to_keep, **options) if bits_to_keep >= 1 else image.point(lambda _: 0)
-
-
-def _pixels(image: PIL.Image.Image) -> torch.Tensor:
-    """(3, H, W) uint8, a view of a copy of the image's own pixels."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the three global generators that timm's transforms draw from, and put them back as they were."""
+    """Seed the three global generators that timm's transforms draw from, and restore them afterwards."""
     with generators_kept():
         seed_generators(seed)
         yield
@@ -236,7 +227,7 @@ def seed_generators(seed: int) -> None:
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """Put the three global generators back as they were, once for all that is drawn within."""
+    """Restore the three global generators afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:
