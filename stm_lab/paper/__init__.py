@@ -1,16 +1,20 @@
 """What the paper and its forerunners report, as data: published numbers and their sources.
 
-Only the parameters and multiply-adds were counted by us; our own measurements are rows (see `stm_lab.course`).
+Accuracies are top-1 on ImageNet-1k at 224x224 in percent, `box_ap` and `mask_ap` are of COCO in points. Parameters and
+multiply-adds of an image of 224x224 are not the paper's but counted by `stm_lab.measure.cost` (tests compare them with
+counts of the published code); `macs_fvcore` is the total that the paper prints, in full. Our own measurements are rows
+(see `stm_lab.course`).
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
 
 SOURCES: Mapping[str, str] = MappingProxyType(
     {
@@ -27,77 +31,32 @@ SOURCES: Mapping[str, str] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
-class Published:
-    """One network of the paper: top-1 on ImageNet-1k in percent, box and mask AP on COCO in points; and its costs.
-
-    `parameters` and multiply-adds for one image of 224x224 are not the paper's but counted by `stm_lab.measure.cost`
-    (tests compare them with counts of the published code); `macs_fvcore` is the total that the paper prints, in full.
-    """
-
-    mixer: str
-    scale: str
-    model: str
-    top1: float
-    box_ap: float
-    mask_ap: float
-    parameters: int
-    macs: int
-    macs_fvcore: int
-
-
-@dataclass(frozen=True)
-class Original:
-    """A network as its own paper reports it: top-1 on ImageNet-1k in percent at 224x224, millions of parameters.
-
-    Each was trained by its authors' recipe. `scale` is the unified scale of the nearest size. Halo has none: its paper
-    reports other image sizes.
-    """
-
-    mixer: str
-    scale: str
-    model: str
-    parameters_m: float
-    top1: float
-    source: str
+@cache
+def published() -> tuple[Any, ...]:
+    """The paper's table, five mixers, micro to base, as named tuples: mixer, scale, model, top1, box_ap, mask_ap,
+    parameters, macs, macs_fvcore. `counts` also has pvt_v2 and dcn_v3 large, which it leaves out."""
+    return tuple(_table("published").merge(_table("counts")).itertuples(index=False, name="Published"))
 
 
 @cache
-def published() -> tuple[Published, ...]:
-    """The paper's table: five mixers, micro to base. `counts` also has pvt_v2 and dcn_v3 large, which it leaves out."""
-    columns, found = ("top1_imagenet1k", "box_ap_coco_1x", "mask_ap_coco_1x"), []
-    for row in _rows("published"):
-        name = row["mixer"], row["scale"]
-        found.append(Published(*name, row["model"], *(float(row[column]) for column in columns), **counts()[name]))
-    return tuple(found)
+def originals() -> tuple[Any, ...]:
+    """Four of the mixers' own networks in three sizes each, smallest first, as their papers report them: mixer, scale
+    (the unified one of the nearest size), model, parameters_m (millions), top1, source.
 
-
-@cache
-def originals() -> tuple[Original, ...]:
-    """The originals of four of the mixers in three sizes each, smallest first."""
-    found = []
-    for number, row in enumerate(_rows("originals")):
-        numbers = float(row["params_m"]), float(row["top1_imagenet1k"])
-        scale = ("tiny", "small", "base")[number % 3]
-        found.append(Original(row["family"], scale, row["model"], *numbers, row["source"]))
-    return tuple(found)
+    Each was trained by its authors' recipe. Halo has none: its paper reports other image sizes."""
+    return tuple(_table("originals").itertuples(index=False, name="Original"))
 
 
 @cache
 def counts() -> Mapping[tuple[str, str], Mapping[str, int]]:
     """Parameters and multiply-adds at 224x224 of all 25 unified models of the published code, by (mixer, scale)."""
-    found = {}
-    for row in _rows("counts"):
-        name = row.pop("mixer"), row.pop("scale")
-        found[name] = {column: int(value) for column, value in row.items()}
-    return MappingProxyType(found)
+    return MappingProxyType(_table("counts").set_index(["mixer", "scale"]).to_dict("index"))
 
 
-def rows() -> list[dict]:
+def rows() -> list[dict[str, Any]]:
     """`published` as dictionaries, as figures take them."""
-    return [asdict(one) for one in published()]
+    return [one._asdict() for one in published()]
 
 
-def _rows(name: str) -> list[dict[str, str]]:
-    with (Path(__file__).parent / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def _table(name: str) -> pd.DataFrame:
+    return pd.read_csv(Path(__file__).parent / f"{name}.csv")

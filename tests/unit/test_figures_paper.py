@@ -1,7 +1,5 @@
 """Figures of the paper and of costs: the numbers are in them, in the text too; nothing else is changed."""
 
-from dataclasses import asdict
-
 import pytest
 from matplotlib.figure import Figure
 
@@ -11,7 +9,7 @@ from stm_lab.figures.style import number
 from stm_lab.util.errors import UserError
 
 ROWS = paper.rows()
-ORIGINALS = [asdict(one) for one in paper.originals()]
+ORIGINALS = [one._asdict() for one in paper.originals()]
 TIMES = [
     {"model": model, "role": role, "milliseconds": value}
     for model, of in {"a": {"mixers": 3.0, "rest": 1.0}, "b": {"mixers": 0.5, "rest": -0.1}}.items()
