@@ -213,11 +213,13 @@ def views(
     def select(panel: int, x: float, y: float, now: State) -> State:
         if panel > 1:
             return {}  # features
-        if panel == 0:  # the standard view: where does the moved one have this pixel?
-            x, y = _place(x, y, (height, width), now["turn"], now["size"])
-            x, y = x + now["right"], y + now["down"]
-        right, down = now["right"] + (width - 1) / 2 - x, now["down"] + (height - 1) / 2 - y
-        return {"right": _within(right, width // 2), "down": _within(down, height // 2)}
+        away = complex(x, y) - complex(width - 1, height - 1) / 2  # from the middle; y counts downwards
+        shift = complex(now["right"], now["down"]) - away
+        if panel == 0:  # the standard view, before it is turned and scaled
+            shift = -now["size"] * away * np.exp(-1j * np.deg2rad(now["turn"]))
+        furthest = width // 2, height // 2
+        right, down = np.clip((shift.real, shift.imag), np.negative(furthest), furthest)
+        return {"right": round(right), "down": round(down)}
 
     controls = {
         "image": widgets.IntSlider(0, 0, len(pixels) - 1),
@@ -235,20 +237,6 @@ def _moved(view: Tensor, right: int, down: int, turn: float, size: float) -> Ten
     view = rotate(view, turn) if turn else view
     view = rescale(view, size) if size != 1 else view
     return translate(view, down, right)
-
-
-def _place(x: float, y: float, size: tuple[int, int], turn: float, factor: float) -> tuple[float, float]:
-    """Where a pixel of the image lies once it is turned (degrees) and scaled about the middle."""
-    middle_y, middle_x = ((side - 1) / 2 for side in size)
-    angle, across, down = np.deg2rad(turn), x - middle_x, y - middle_y
-    # counter-clockwise, with rows that count downwards
-    turned_x = across * np.cos(angle) + down * np.sin(angle)
-    turned_y = down * np.cos(angle) - across * np.sin(angle)
-    return middle_x + factor * turned_x, middle_y + factor * turned_y
-
-
-def _within(shift: float, most: int) -> int:
-    return min(max(round(shift), -most), most)
 
 
 def _seen(model: nn.Module, view: Tensor, stages: int) -> _Seen:

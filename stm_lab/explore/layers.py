@@ -92,31 +92,24 @@ def query_map(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1
     layers = {name: _by_stage(_reducing(name, model)) for name, model in models.items()}
 
     @lru_cache(maxsize=64)
-    def sites(name: str, image: int, stage: int) -> list[Site]:
-        return _sites(models[name], images[image : image + 1], _in_stage(name, layers[name], stage))
-
-    def mixer_at(name: str, stage: int, block: int) -> tuple[int, nn.Module]:
-        """The mixer with its block's number."""
-        here = _in_stage(name, layers[name], stage)
-        number = min(block, len(here))
-        return number, models[name].get_submodule(here[number - 1].name)
-
-    @lru_cache(maxsize=64)
     def attention(name: str, image: int, stage: int, block: int, ratio: int) -> np.ndarray:
-        """(heads, H, W, rows, columns)"""
-        number, mixer = mixer_at(name, stage, block)
-        site = sites(name, image, stage)[number - 1]
+        """(heads, H, W, rows, columns); ratio 0 is the trained one."""
+        layer = _in_stage(name, layers[name], stage)[block - 1]
+        (site,) = _sites(models[name], images[image : image + 1], [layer])
+        mixer = models[name].get_submodule(layer.name)
         with torch.no_grad():
             found = key_attention(mixer, site.tokens.view(1, *site.size, -1), ratio or mixer.reduction)
         return found[0].float().cpu().numpy()
 
     def draw(model: str, stage: int, block: int, head: str, ratio: int, image: int, row: int, column: int) -> Figure:
+        here = _in_stage(model, layers[model], stage)
+        block = min(block, len(here))
+        trained = models[model].get_submodule(here[block - 1].name).reduction
         weights = attention(model, image, stage, block, ratio)
         H, W, rows, columns = weights.shape[1:]
-        number, mixer = mixer_at(model, stage, block)
-        side = min(ratio or mixer.reduction, H, W)
-        other = "" if side == mixer.reduction else f" (trained with {mixer.reduction}x{mixer.reduction})"
-        title = f"{model}, stage {stage}, block {number}: {H}x{W} queries, {rows}x{columns} keys of patches"
+        side = min(ratio or trained, H, W)
+        other = "" if side == trained else f" (trained with {trained}x{trained})"
+        title = f"{model}, stage {stage}, block {block}: {H}x{W} queries, {rows}x{columns} keys of patches"
         y, x = token_at(row, column, size, (H, W))
         return figures.query_map(
             as_shown(images[image]),

@@ -84,7 +84,7 @@ def mixer_bench(mixer: str, *, scale: str = "nano") -> Explorer:
     """
     check_known("mixer", mixer, list_mixers(), "mixer_bench: ")
     check_known("scale", scale, list_scales(mixer), f"mixer_bench: {mixer}: ")
-    first = _first_options(mixer)
+    first = {name: control.value for name, control in _option_controls(mixer).items()}
     others = {name: _curve(_Chosen.of(name)) for name in _BESIDE if name != mixer}
 
     @lru_cache(maxsize=256)
@@ -105,7 +105,7 @@ def mixer_bench(mixer: str, *, scale: str = "nano") -> Explorer:
         }
         return figures.mixer_bench(mixer, near, (row, column), curves, side, facts)
 
-    controls = {**{name: _control(name, default) for name, default in first.items()}, **_map_controls()}
+    controls = {**_option_controls(mixer), **_map_controls()}
     return Explorer(draw, controls, select=lambda panel, x, y, _: _token(x, y) if panel == 0 else {})
 
 
@@ -121,18 +121,18 @@ def _token(x: float, y: float) -> State:
     return {"row": clipped(y, _SIDE), "column": clipped(x, _SIDE)}
 
 
-def _first_options(mixer: str) -> dict[str, int | bool]:
-    """The options that are controls, with their first values: small ones for windows, else the defaults."""
-    parameters = inspect.signature(get_mixer(mixer)).parameters
-    defaults = {name: _SMALL.get(name, parameters[name].default) for name in option_names(mixer)}
-    taken = {"heads", "row", "column", "side"}
-    return {name: value for name, value in defaults.items() if isinstance(value, int) and name not in taken}
-
-
-def _control(name: str, value: int | bool) -> widgets.Widget:
-    if isinstance(value, bool):
-        return widgets.Checkbox(value, description=name, indent=False)
-    return widgets.IntSlider(value, min(0, value), max(15, 2 * value + 1))
+def _option_controls(mixer: str) -> dict[str, widgets.Widget]:
+    """A control for each option that can have one, at first a small window or the default."""
+    controls, parameters = {}, inspect.signature(get_mixer(mixer)).parameters
+    for name in option_names(mixer):
+        if name in ("heads", "row", "column", "side"):
+            continue
+        value = _SMALL.get(name, parameters[name].default)
+        if isinstance(value, bool):
+            controls[name] = widgets.Checkbox(value, indent=False)
+        elif isinstance(value, int):
+            controls[name] = widgets.IntSlider(value, min(0, value), max(15, 2 * value + 1))
+    return controls
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,6 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from stm_lab.data.image_files import open_image
@@ -19,30 +18,18 @@ from stm_lab.pixels import EvaluationView
 from stm_lab.util.errors import UserError
 
 
-def picture(source: str | Path | np.ndarray, view: EvaluationView | int) -> Tensor:
+def picture(path: str | Path, view: EvaluationView | int) -> Tensor:
     """(1, 3, H, W) uint8: a photograph of one's own, resized and cropped.
 
-    source: the path of a file, or an array (H, W, 3), uint8 or in [0, 1].
     view: how it is resized and cropped, such as `EvaluationView.of(model)`; a number means `EvaluationView(number)`.
-    Raises UserError for a file that does not exist or is no image, another array, and an impossible size.
+    Raises UserError for a file that does not exist or is no image, and for an impossible size.
     """
     view = EvaluationView(view) if isinstance(view, int) else view
     check_image_size(min(view.size))
-    if isinstance(source, np.ndarray):
-        return view(_of_array(source))[None]
     try:
-        return view(open_image(source))[None]
+        return view(open_image(path))[None]
     except UserError as error:
-        raise UserError(f"picture = {str(source)!r}: {error}") from error
-
-
-def _of_array(pixels: np.ndarray) -> Image.Image:
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-        raise UserError(f"picture: an array of shape {pixels.shape}; expected (H, W, 3)")
-    is_share = np.issubdtype(pixels.dtype, np.floating) and pixels.min() >= 0 and pixels.max() <= 1  # NaN is not
-    if not is_share and pixels.dtype != np.uint8:
-        raise UserError(f"picture: {pixels.dtype} up to {pixels.max():g}; expected uint8, or floats from 0 to 1")
-    return Image.fromarray((255 * pixels).round().astype(np.uint8) if is_share else pixels)
+        raise UserError(f"picture = {str(path)!r}: {error}") from error
 
 
 def as_shown(image: Tensor) -> np.ndarray:

@@ -84,17 +84,20 @@ def test_a_models_view_is_timms_evaluation_transform(crop_pct, interpolation, cr
     ("crop_pct", "interpolation", "crop_mode"),
     [(0.875, "bilinear", "center"), (0.95, "bicubic", "squash"), (1.0, "bilinear", "border")],
 )
-def test_every_path_shows_a_model_what_timm_shows_it(few_photographs, crop_pct, interpolation, crop_mode):
+def test_every_path_shows_a_model_what_timm_shows_it(few_photographs, crop_pct, interpolation, crop_mode, tmp_path):
     model = Model(crop_pct=crop_pct, interpolation=interpolation, crop_mode=crop_mode)
     transform = create_transform(**resolve_model_data_config(model))
     wanted = torch.stack([transform(image) for image in few_photographs["image"]])
     normalize, view = Normalize(model, torch.device("cpu")), EvaluationView.of(model)
     invariance(model, few_photographs, strengths=[0], batch_size=99)  # sees the standard view first
+    files = [tmp_path / f"{number}.png" for number in range(len(few_photographs))]
+    for image, file in zip(few_photographs["image"], files, strict=True):
+        image.save(file)
     paths = {
         "to_tensors": normalize(data.to_tensors(few_photographs, view)[0]),
         "measures": normalize(as_images(few_photographs, model).pixels),
         "invariance": model.seen[0],
-        "explorers": torch.cat([normalize(explore.picture(np.asarray(p), view)) for p in few_photographs["image"]]),
+        "explorers": torch.cat([normalize(explore.picture(file, view)) for file in files]),
     }
     for path, shown in paths.items():
         torch.testing.assert_close(shown, wanted, atol=1e-5, rtol=0, msg=path)

@@ -35,25 +35,10 @@ def test_images_lose_the_axis_of_their_number():
     assert {name: tuple(image.shape) for name, image in found.items()} == {"one": (3, 4, 5), "batch of one": (3, 4, 5)}
 
 
-def test_a_photograph_of_ones_own_is_a_file_or_an_array(tmp_path):
+def test_a_photograph_of_ones_own(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (80, 120, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     shown = picture(tmp_path / "photo.png", 64)
     assert (shown.shape, shown.dtype) == ((1, 3, 64, 64), torch.uint8)
-    for same in (pixels, pixels / 255):
-        torch.testing.assert_close(picture(same, 64), shown, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        ("nowhere.png", "nowhere.png"),
-        (np.zeros((4, 4)), r"shape \(4, 4\); expected \(H, W, 3\)"),
-        (np.full((40, 40, 3), np.nan), "expected uint8, or floats from 0 to 1"),
-        (np.full((40, 40, 3), 1.5), "up to 1.5"),
-        (np.zeros((40, 40, 3), int), "int64 .* expected uint8"),
-    ],
-)
-def test_what_is_no_photograph_is_refused(source, says):
-    with pytest.raises(UserError, match=says):
-        picture(source, 64)
+    with pytest.raises(UserError, match="nowhere"):
+        picture(tmp_path / "nowhere.png", 64)
