@@ -17,7 +17,7 @@ from stm_lab import figures, measure
 from stm_lab.explore.pictures import as_shown, checked_pixels, clipped
 from stm_lab.explore.shell import Explorer, State
 from stm_lab.figures.attack import NORM_NAMES
-from stm_lab.figures.views import Answers
+from stm_lab.figures.invariance import Answers
 from stm_lab.measure._batches import as_pixels, check_classes, evaluating, sight
 from stm_lab.measure.attack import DEFAULT_EPSILONS, AdversarialExamples
 from stm_lab.measure.corruptions import CORRUPTIONS, SEVERITIES, corrupt

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from stm_lab import figures
 from stm_lab.explore.shell import Explorer, State
-from stm_lab.figures.paper import front
+from stm_lab.figures.cost import front
 from stm_lab.figures.style import number
 from stm_lab.util.errors import UserError, check_known
 

@@ -1,4 +1,4 @@
-"""Deformable sampling: where the nine points of a token lie, what one of them finds, and how points move."""
+"""Deformable sampling: where the nine points of a token lie, what one of them samples, and how points move."""
 
 from __future__ import annotations
 
@@ -13,35 +13,32 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from stm_lab.figures.style import described, framed
+from stm_lab.figures.draw import board, fences, framed, picture, placed
+from stm_lab.figures.style import described, dot, drawing, legend
 from stm_lab.measure.sampling import SamplingPoints, finds_nothing
 from stm_lab.mixers.dcn_v3 import GRID
 from stm_lab.util.errors import UserError
 
 _INSIDE, _OUTSIDE, _BEYOND, _CHOSEN = "#E69F00", "#56B4E9", "#E8E8E8", "#D55E00"
-_PATHS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7")  # colours of paths, then the same ones with dashes, with dots
+_PATHS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7")  # colours of paths; they repeat dashed, then dotted
 _LARGEST = 420.0  # area of a dot that has all the weight, in square points
-_LINED = 20  # tokens a side: more are drawn without lines between them
+_LINED = 20  # tokens a side up to which lines are drawn between tokens
 
 
 def sampling_by_stage(result: SamplingPoints, image: int = 0, place: tuple[float, float] = (0.5, 0.5)) -> Figure:
     """All groups of the first block of each stage, for the token at a place of an image.
 
-    Args:
-        result: of `measure.sampling_points`.
-        image: which of its images.
-        place: shares of height and width.
-
+    result: of `measure.sampling_points`. image: which of its images. place: fractions of height and width.
     Raises UserError for an image that the result does not have, and for a place outside of it.
     """
     if not 0 <= image < len(result.pixels):
         raise UserError(f"image={image}; there are {len(result.pixels)}, from 0")
     if not all(0 <= at < 1 for at in place):
         raise UserError(f"place={place}: shares of height and width, at least 0 and below 1")
-    firsts = {layer.stage: layer for layer in reversed(result.layers)}
+    firsts = {layer.stage or 0: layer for layer in reversed(result.layers)}
     panels, sizes, tokens = {}, {}, {}
-    for stage, layer in sorted(firsts.items(), key=lambda one: one[0] or 0):
-        name = f"stage {(stage or 0) + 1}"
+    for stage, layer in sorted(firsts.items()):
+        name = f"stage {stage + 1}"
         sizes[name] = layer.map_size
         row, column = tokens[name] = tuple(int(at * side) for at, side in zip(place, layer.map_size, strict=True))
         panels[name] = layer.places[image, row, column].reshape(-1, 2), layer.weights[image, row, column].reshape(-1)
@@ -49,6 +46,7 @@ def sampling_by_stage(result: SamplingPoints, image: int = 0, place: tuple[float
     return sampling_points(shown, panels, size=sizes, token=tokens, title=result.model)
 
 
+@drawing
 def sampling_points(
     image: np.ndarray,
     panels: Mapping[str, tuple[np.ndarray, np.ndarray]],
@@ -61,7 +59,7 @@ def sampling_points(
     """Where one token takes its samples, drawn over the image: a panel for each layer or group.
 
     A dot is a point, its area and opacity are its weight; the thin line comes from its place in the 3x3 grid. Points
-    with nothing but zeros round them are blue.
+    with only zeros round them are blue.
 
     Args:
         image: (height, width, 3), uint8 or in [0, 1].
@@ -72,14 +70,16 @@ def sampling_points(
         title: above all.
         panel_size: side of a panel in inches.
 
-    Raises UserError for no panels, places that are no (9 n, 2), and a token outside of its map.
+    Raises UserError for no panels, places that are not (9 n, 2), and a token outside of its map.
     """
     if not panels:
-        raise UserError("sampling_points: nothing to show")
+        raise UserError("sampling_points: nothing to draw")
     arrays = {name: _as_points(name, *pair) for name, pair in panels.items()}
-    figure, panels = _panels(len(arrays), panel_size)
+    columns = min(len(panels), 4)
+    room = (max(0.3, 6.6 - panel_size * columns), 0.75)  # for title and legend
+    figure, shown = board(len(panels), columns, (panel_size, panel_size + 0.2), room=room, dpi=100)
     said = []
-    for axes, (name, (places, weights)) in zip(panels, arrays.items(), strict=True):
+    for axes, (name, (places, weights)) in zip(shown, arrays.items(), strict=True):
         (rows, across), (row, column) = (each[name] if isinstance(each, Mapping) else each for each in (size, token))
         if not (0 <= row < rows and 0 <= column < across):
             raise UserError(f"sampling_points: token=({row}, {column}) lies outside of {rows}x{across} tokens")
@@ -87,24 +87,17 @@ def sampling_points(
         _map(axes, image, (rows, across), *_limits(together, (rows, across)))
         framed(axes, row, column)
         _dots(axes, places, weights, (rows, across), (column, row))
-        words = _in_words(places, weights, (rows, across), (column, row))
+        total, lost = weights.sum() or 1.0, weights[finds_nothing(places, (rows, across))].sum()
+        far = (weights * np.hypot(*(places - (column, row)).T)).sum() / total
+        words = f"{far:.1f} tokens away; {100 * lost / total:.0f}% of the weight finds 0"
         axes.set_title(f"{name}\n{words}", fontsize=8)
         said.append(f"{name}: {words}")
-    _legend(figure)
+    look = {"markeredgecolor": "black", "markersize": 8}
+    entries = [dot(_INSIDE, "a point; its size is its weight", **look), dot(_OUTSIDE, "outside: finds 0", **look)]
+    entries.append(Line2D([], [], color="black", lw=0.8, label="from its place in the grid"))
+    legend(figure, entries, "lower center", ncols=3, fontsize=8)
     figure.suptitle(title, fontsize=10)
     return described(figure, f"{title}. {'; '.join(said)}." if title else f"{'; '.join(said)}.")
-
-
-def _panels(count: int, side: float) -> tuple[Figure, np.ndarray]:
-    """A figure with so many panels, four in a line, of that side in inches."""
-    columns = min(count, 4)
-    lines = math.ceil(count / columns)
-    width = max(side * columns + 0.3, 6.6)  # room for title and legend
-    figure = Figure(figsize=(width, (side + 0.2) * lines + 0.75), dpi=100, layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes in grid[count:]:
-        axes.remove()
-    return figure, grid[:count]
 
 
 def _as_points(name: str, places: object, weights: object) -> tuple[np.ndarray, np.ndarray]:
@@ -127,15 +120,12 @@ def _limits(places: Sequence[np.ndarray], size: tuple[int, int], outside: float 
 
 
 def _map(axes: Axes, image: np.ndarray, size: tuple[int, int], low: np.ndarray, high: np.ndarray) -> None:
-    """The image, as large as its map of tokens, with lines between tokens; grey where there is 0."""
-    extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
-    axes.imshow(image, extent=extent, interpolation="nearest", zorder=1)
+    """The image, as large as its map of tokens, with lines between tokens; grey where the values are 0."""
+    picture(axes, image, extent=(-0.5, size[1] - 0.5, size[0] - 0.5, -0.5), zorder=1)
     axes.set_facecolor(_BEYOND)
     if max(size) <= _LINED:
-        line = {"color": "white", "lw": 0.5, "alpha": 0.45, "zorder": 2}
-        axes.hlines(np.arange(1, size[0]) - 0.5, -0.5, size[1] - 0.5, **line)
-        axes.vlines(np.arange(1, size[1]) - 0.5, -0.5, size[0] - 0.5, **line)
-    axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), xticks=[], yticks=[], aspect="equal")
+        fences(axes, np.arange(size[0] + 1) - 0.5, np.arange(size[1] + 1) - 0.5, linewidth=0.5, alpha=0.45, zorder=2)
+    axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal")
 
 
 def _dots(
@@ -152,68 +142,48 @@ def _dots(
     axes.scatter(*places.T, s=area, c=colours, alpha=alpha, edgecolors="black", linewidths=0.8, zorder=6)
 
 
-def _in_words(places: np.ndarray, weights: np.ndarray, size: tuple[int, int], centre: tuple[float, float]) -> str:
-    total = weights.sum() or 1.0
-    far = (weights * np.hypot(*(places - centre).T)).sum() / total
-    outside = finds_nothing(places, size)
-    return f"{far:.1f} tokens away; {100 * weights[outside].sum() / total:.0f}% of the weight finds 0"
-
-
-def _legend(figure: Figure) -> None:
-    dot = {"marker": "o", "linestyle": "", "markeredgecolor": "black", "markersize": 8}
-    handles = [
-        Line2D([], [], markerfacecolor=_INSIDE, label="a point; its size is its weight", **dot),
-        Line2D([], [], markerfacecolor=_OUTSIDE, label="outside: finds 0", **dot),
-        Line2D([], [], color="black", lw=0.8, label="from its place in the grid"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-
-
+@drawing
 def point_paths(values: np.ndarray, paths: Mapping[str, np.ndarray], *, title: str = "") -> Figure:
-    """How points moved over a map of numbers, step by step: a ring where each began, a dot where it came to.
+    """How points moved over a map of numbers, step by step: a ring at the start of each path, a dot at its end.
 
-    Args:
-        values: (H, W), the map.
-        paths: by name, places (steps, [x, y]) in tokens.
-        title: above all.
-
+    values: (H, W), the map. paths: by name, places (steps, [x, y]) in tokens. title: above all.
     Raises UserError for no paths.
     """
     if not paths:
-        raise UserError("point_paths: nothing to show")
-    values = np.asarray(values, float)
-    low, high = _limits([np.asarray(path, float) for path in paths.values()], values.shape)
-    figure = Figure(figsize=(6.2, 4.2), dpi=110, layout="constrained")
-    axes = figure.subplots()
+        raise UserError("point_paths: nothing to draw")
+    paths = {name: np.asarray(path, float) for name, path in paths.items()}
+    low, high = _limits(list(paths.values()), np.shape(values))
+    figure, (axes,) = board(1, 1, (6.2, 4.2), dpi=110)
     image = axes.imshow(values, cmap="cividis", interpolation="nearest", zorder=1)
     axes.set_facecolor(_BEYOND)
     axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", xlabel="x (tokens)", ylabel="y (tokens)")
     said = []
     for number, (name, path) in enumerate(paths.items()):
-        path, colour = np.asarray(path, float), _PATHS[number % len(_PATHS)]
+        colour, dash = _PATHS[number % len(_PATHS)], ("-", "--", ":")[number // len(_PATHS) % 3]
         axes.plot(*path.T, color="white", lw=3.2, zorder=3)
-        axes.plot(*path.T, ("-", "--", ":")[number // len(_PATHS) % 3], color=colour, lw=1.8, zorder=4, label=name)
+        axes.plot(*path.T, dash, color=colour, lw=1.8, zorder=4, label=name)
         axes.plot(*path[0], "o", mfc="white", mec=colour, mew=2, ms=8, zorder=5)
         axes.plot(*path[-1], "o", mfc=colour, mec="black", ms=8, zorder=6)
         said.append(f"{name}: from ({path[0, 0]:.1f}, {path[0, 1]:.1f}) to ({path[-1, 0]:.1f}, {path[-1, 1]:.1f})")
     figure.colorbar(image, ax=axes, shrink=0.8, label="value")
-    figure.legend(loc="outside lower center", ncols=min(len(paths), len(_PATHS)), frameon=False, fontsize=8)
+    legend(figure, axes, "lower center", ncols=min(len(paths), len(_PATHS)), fontsize=8)
     figure.suptitle(title, fontsize=10)
     return described(figure, f"{title + '. ' if title else ''}Points, [x, y] in tokens: {'; '.join(said)}.")
 
 
+@drawing
 def sampled_value(
     tokens: np.ndarray, offsets: np.ndarray, logits: np.ndarray, *, token: tuple[int, int], point: int = 4
 ) -> Figure:
     """The nine points of one token: where they lie, the four tokens round one of them with their shares, and what each
-    point gives to the result. Three panels in this order, places in tokens; a swatch of what comes out beside.
+    point contributes to the result. Three panels in this order, places in tokens; beside them a swatch of the result.
 
     Args:
-        tokens: (H, W, 3) in [0, 1], the map; its brightness (the mean of three channels) is what is told in numbers.
+        tokens: (H, W, 3) in [0, 1], the map; the numbers are its brightness (the mean of three channels).
         offsets: (9, [x, y]) in tokens. logits: (9,), whose softmax are the weights.
         token: (row, column). point: 0 to 8, x slow, whose four tokens are shown.
 
-    Raises UserError for a token outside of the map, a point that there is not, and other shapes.
+    Raises UserError for a token outside of the map, an unknown point, and other shapes.
     """
     (row, column), size = token, tokens.shape[:2]
     if tokens.ndim != 3 or tokens.shape[2] != 3 or np.shape(offsets) != (9, 2) or np.shape(logits) != (9,):
@@ -228,23 +198,21 @@ def sampled_value(
     weights = weights / weights.sum()
     places = np.array([column, row]) + GRID + offsets
     found = np.stack([sum(share * _colour(tokens, i, j) for i, j, share in _shares(*place)) for place in places])
-    result = weights @ found  # (3,)
-
-    figure = Figure(figsize=(12.4, 4.4), dpi=100)
-    panels = [
-        figure.add_axes(box) for box in ((0.01, 0.1, 0.33, 0.78), (0.36, 0.1, 0.27, 0.78), (0.69, 0.13, 0.2, 0.75))
-    ]
-    _nine(panels[0], tokens, places, weights, token, point)
-    words = _four(panels[1], tokens, places[point], point, found[point].mean())
-    _bars(panels[2], weights, found.mean(1), point)
-    own, now = tokens[row, column], float(result.mean())
-    panels[2].set_title(f"what each gives; result {now:.3f}", fontsize=9)
-    _swatch(figure, (0.91, 0.53, 0.08, 0.3), own, "the token")
-    _swatch(figure, (0.91, 0.13, 0.08, 0.3), result, "the result")
+    result, own = weights @ found, tokens[row, column]  # (3,)
+    boxes = [(0.01, 0.1, 0.33, 0.78), (0.36, 0.1, 0.27, 0.78), (0.69, 0.13, 0.2, 0.75)]
+    swatches = [(0.91, 0.53, 0.08, 0.3), (0.91, 0.13, 0.08, 0.3)]
+    figure, (left, middle, right, *patches) = placed((12.4, 4.4), boxes + swatches)
+    _nine(left, tokens, places, weights, token, point)
+    words = _four(middle, tokens, places[point], point, found[point].mean())
+    _bars(right, weights, found.mean(1), point)
+    right.set_title(f"what each gives; result {result.mean():.3f}", fontsize=9)
+    for axes, colour, name in zip(patches, (own, result), ("the token", "the result"), strict=True):
+        axes.set(facecolor=colour.clip(0, 1), xticks=[], yticks=[])
+        axes.set_title(f"{name}\n{colour.mean():.3f}", fontsize=8)
     lost = int(finds_nothing(places, size).sum())
     said = (
         f"The token in row {row}, column {column} of {size[0]}x{size[1]}, brightness {own.mean():.3f}. {words} Its "
-        f"weight is {weights[point]:.2f}. The nine together give {now:.3f}; {lost} of them find nothing."
+        f"weight is {weights[point]:.2f}. The nine together give {result.mean():.3f}; {lost} of them find nothing."
     )
     return described(figure, said)
 
@@ -255,9 +223,12 @@ def _shares(x: float, y: float) -> list[tuple[int, int, float]]:
     return [(i, j, (1 - abs(x - i)) * (1 - abs(y - j))) for j in (top, top + 1) for i in (left, left + 1)]
 
 
+def _inside(tokens: np.ndarray, i: int, j: int) -> bool:
+    return 0 <= j < tokens.shape[0] and 0 <= i < tokens.shape[1]
+
+
 def _colour(tokens: np.ndarray, i: int, j: int) -> np.ndarray:
-    inside = 0 <= j < tokens.shape[0] and 0 <= i < tokens.shape[1]
-    return tokens[j, i].astype(float) if inside else np.zeros(3)
+    return tokens[j, i].astype(float) if _inside(tokens, i, j) else np.zeros(3)
 
 
 def _nine(
@@ -265,8 +236,7 @@ def _nine(
 ) -> None:
     """The nine points with their numbers over the map, and a ring round the chosen one."""
     (row, column), size = token, tokens.shape[:2]
-    low, high = _limits([places], size, outside=1.5)  # so that a click can send a point where there is nothing
-    _map(axes, tokens, size, low, high)
+    _map(axes, tokens, size, *_limits([places], size, outside=1.5))  # a click may send a point outside of the map
     framed(axes, row, column)
     _dots(axes, places, weights, size, (column, row))
     for number, (x, y) in enumerate(places):
@@ -275,30 +245,19 @@ def _nine(
     axes.set_title("the points: drag them; a click puts the chosen one there", fontsize=9)
 
 
-def _swatch(figure: Figure, box: tuple[float, float, float, float], colour: np.ndarray, name: str) -> None:
-    axes = figure.add_axes(box)
-    axes.set(facecolor=colour.clip(0, 1), xticks=[], yticks=[])
-    axes.set_title(f"{name}\n{colour.mean():.3f}", fontsize=8)
-
-
 def _four(axes: Axes, tokens: np.ndarray, place: np.ndarray, point: int, found: float) -> str:
     """The four tokens round the chosen point, with shares and brightness; the same in words."""
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2}
     said = []
     for i, j, share in _shares(*place):
-        inside = 0 <= j < tokens.shape[0] and 0 <= i < tokens.shape[1]
-        colour = _colour(tokens, i, j)
+        inside, colour = _inside(tokens, i, j), _colour(tokens, i, j)
         face = colour.clip(0, 1) if inside else _BEYOND
         axes.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, fc=face, ec="white", lw=0.8, zorder=1))
-        words = f"{share:.2f} x {colour.mean():.3f}" if inside else f"{share:.2f} x 0, outside"
-        axes.text(
-            i, j + (0.38 if j > place[1] else -0.38), words, ha="center", va="center", fontsize=8, bbox=box, zorder=5
-        )
-        said.append(words)
+        said.append(f"{share:.2f} x {colour.mean():.3f}" if inside else f"{share:.2f} x 0, outside")
+        y = j + (0.38 if j > place[1] else -0.38)
+        axes.text(i, y, said[-1], ha="center", va="center", fontsize=8, bbox=box, zorder=5)
     left, top = math.floor(place[0]), math.floor(place[1])
-    axes.plot(
-        [left, left + 1, left + 1, left, left], [top, top, top + 1, top + 1, top], color="black", lw=0.8, zorder=3
-    )
+    axes.add_patch(Rectangle((left, top), 1, 1, fill=False, ec="black", lw=0.8, zorder=3))
     axes.plot(*place, "o", mfc=_CHOSEN, mec="black", ms=10, zorder=4)
     axes.set(xlim=(left - 0.5, left + 1.5), ylim=(top + 1.5, top - 0.5), aspect="equal", xticks=[], yticks=[])
     axes.set_title(f"point {point} at ({place[0]:.2f}, {place[1]:.2f}) finds {found:.3f}", fontsize=9)

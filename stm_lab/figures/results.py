@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import singledispatch
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from stm_lab.figures.attack import accuracy_by_epsilon, loss_by_steps, loss_surfaces
+from stm_lab.figures.attack import accuracy_by_epsilon, loss_surfaces
 from stm_lab.figures.corruption import severity_curves
 from stm_lab.figures.cost import cost_by_part, shares_by_role, throughput_repeats
 from stm_lab.figures.deform import sampling_by_stage
+from stm_lab.figures.draw import lines
 from stm_lab.figures.invariance import consistency_curves
 from stm_lab.figures.mixing import mixing_matrices
 from stm_lab.figures.receptive import receptive_fields
@@ -32,8 +34,8 @@ from stm_lab.util.errors import UserError
 def of(result: object) -> Figure:
     """The figure of one result of `stm_lab.measure`: `figures.of(measure.cost(model))`.
 
-    Several results in one figure, or options, are what the functions of this package take. Raises UserError for
-    anything that is not a measure's result.
+    The functions of this package draw several results in one figure, and have options. Raises UserError for anything
+    that is not a measure's result.
     """
     known = ", ".join(sorted(kind.__name__ for kind in of.registry if kind is not object))
     raise UserError(f"no figure of {type(result).__name__}; figures.of takes the results of measures: {known}")
@@ -46,59 +48,20 @@ def _(result: AdversarialAccuracy) -> Figure:
 
 @of.register
 def _(result: AttackChecks) -> Figure:
-    return loss_by_steps({result.model: result.loss_by_step})
+    ways = np.atleast_2d(result.loss_by_step)
+    names = [f"{result.model}, restart {i}" for i in range(1, 1 + len(ways))] if len(ways) > 1 else [result.model]
+    curves = {name: dict(enumerate(way)) for name, way in zip(names, ways, strict=True)}
+    return lines(curves, "steps of the attack", "cross-entropy, mean over images")
 
 
-@of.register
-def _(result: LossSurface) -> Figure:
-    return loss_surfaces({result.model: result})
-
-
-@of.register
-def _(result: CorruptionError) -> Figure:
-    return severity_curves({result.model: result})
-
-
-@of.register
-def _(result: Cost) -> Figure:
-    return cost_by_part(result.rows())
-
-
-@of.register
-def _(result: Invariance) -> Figure:
-    return consistency_curves({result.model: result})
-
-
-@of.register
-def _(result: Memory) -> Figure:
-    return shares_by_role(result.rows(), "activations", "kept for the backward pass (%)")
-
-
-@of.register
-def _(result: MixingMatrix) -> Figure:
-    return mixing_matrices({f"{result.model}, {result.layer}": result})
-
-
-@of.register
-def _(result: ReceptiveField) -> Figure:
-    return receptive_fields({result.model: result.contribution})
-
-
-@of.register
-def _(result: SamplingPoints) -> Figure:
-    return sampling_by_stage(result)
-
-
-@of.register
-def _(result: ShapeTrace) -> Figure:
-    return shape_trace(result)
-
-
-@of.register
-def _(result: PartTimes) -> Figure:
-    return shares_by_role(result.rows(), "milliseconds", "time for one image (%)")
-
-
-@of.register
-def _(result: Throughput) -> Figure:
-    return throughput_repeats(result.model, result.repeats)
+of.register(CorruptionError, lambda result: severity_curves({result.model: result}))
+of.register(Cost, lambda result: cost_by_part(result.rows()))
+of.register(Invariance, lambda result: consistency_curves({result.model: result}))
+of.register(LossSurface, lambda result: loss_surfaces({result.model: result}))
+of.register(MixingMatrix, lambda result: mixing_matrices({f"{result.model}, {result.layer}": result}))
+of.register(ReceptiveField, lambda result: receptive_fields({result.model: result.contribution}))
+of.register(SamplingPoints, sampling_by_stage)
+of.register(ShapeTrace, shape_trace)
+of.register(Throughput, lambda result: throughput_repeats(result.model, result.repeats))
+of.register(Memory, lambda result: shares_by_role(result.rows(), "activations", "kept for the backward pass (%)"))
+of.register(PartTimes, lambda result: shares_by_role(result.rows(), "milliseconds", "time for one image (%)"))

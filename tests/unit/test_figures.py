@@ -47,7 +47,8 @@ def lines(axes, width):
 DRAWINGS = {
     "training_curves": (figures.training_curves, [ROWS]),
     "run_curves": (figures.run_curves, [RUN]),
-    "learning_rates": (figures.learning_rates, [{"short": [0.0, 1.0, 0.5], "one step": [1.0]}]),
+    "lines": (figures.lines, [{"halo": {1: 2.0, 2: [3.0, 4.0]}}, "x", "y"]),
+    "scatter": (figures.scatter, [{"halo": [(1, 2)], "swin": [(2, 1)]}, "x", "y"]),
     "receptive_fields": (figures.receptive_fields, [{name: bump() for name in MIXERS}]),
     "consistency_curves": (figures.consistency_curves, [{"halo": (np.arange(3), np.full((2, 3), 50.0))}]),
     "accuracy_dots": (figures.accuracy_dots, [LAST]),
@@ -140,12 +141,27 @@ def test_training_curves_have_a_line_for_chance_if_it_is_told():
     assert "chance" not in [line.get_label() for line in loss.lines]
 
 
-def test_learning_rates_of_long_and_short_runs_share_an_axis():
-    figure = figures.learning_rates({"short": [0, 2, 1], "long": np.linspace(0, 1, 101)})
-    short, long = figure.axes[0].lines
-    assert short.get_xdata().tolist() == [0, 50, 100]
-    assert (long.get_xdata()[0], long.get_xdata()[-1]) == (0, 100)
-    assert legend(figure) == ["short", "long"]
+def test_lines_show_means_ranges_a_level_and_plain_ticks():
+    curves = {"swin": {64: [1.0, 3.0], 128: [4.0, 4.0]}, "mine": {64: 5.0}}
+    figure = figures.lines(curves, "side", "cost", level=(3, "limit"), log="x")
+    (axes,) = figure.axes
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[64, 2], [128, 4]])
+    assert axes.collections[0].get_paths()[0].vertices[:, 1].max() == 4
+    assert [line.get_label() for line in axes.lines] == legend(figure) == ["swin", "mine", "limit"]
+    figure.draw_without_rendering()
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["64", "128"]
+    assert figure.get_label() == "cost by side: swin: 2 at 64, 4 at 128; mine: 5 at 64; limit at 3."
+
+
+def test_names_stand_at_single_dots_and_otherwise_in_a_legend():
+    single = figures.scatter({"halo": [(12, 71)], "swin": [(20, 91)]}, "x", "y")
+    single.draw_without_rendering()
+    assert {text.get_text(): text.xy for text in single.axes[0].texts} == {"halo": (12, 71), "swin": (20, 91)}
+    assert not single.legends
+    assert all(text.get_window_extent().x1 <= single.bbox.width for text in single.axes[0].texts)
+    several = figures.scatter({"halo": [(12, 71), (8, 91)], "swin": [(20, 91)]}, "x", "y")
+    assert legend(several) == ["halo", "swin"]
+    assert not several.axes[0].texts
 
 
 def test_receptive_fields_share_one_scale():
@@ -153,7 +169,7 @@ def test_receptive_fields_share_one_scale():
     figure = figures.receptive_fields(maps)
     *panels, bar = figure.axes
     assert [panel.get_title().split("\n")[0] for panel in panels] == list(maps)
-    assert len({panel.images[0].norm for panel in panels}) == 1
+    assert len({(panel.images[0].norm.vmin, panel.images[0].norm.vmax) for panel in panels}) == 1
     np.testing.assert_allclose(panels[0].images[0].get_array(), panels[1].images[0].get_array())
     area = 100 * measure.high_contribution_area(maps["halo"], 0.5)
     assert f"50% in {area:.1f}%" in panels[0].get_title()
@@ -227,9 +243,9 @@ def test_an_interval_that_is_cut_has_arrow_heads_and_its_ends_in_numbers():
     _, right = figure.axes
     low, high = right.get_xlim()
     assert -23 < low < 0 < 4 < high < 27
-    assert heads(right) == {("<", low, -1), (">", high, -1)}
+    assert heads(right) == {("<", low, 1), (">", high, 1)}
     assert [text.get_text().strip() for text in right.texts] == ["baseline", "-23 .. +27"]
-    assert right.texts[1].xy == (1, -1)
+    assert right.texts[1].xy == (1, 1)
     box, page = right.texts[1].get_window_extent(figure.draw_without_rendering()), figure.bbox
     assert page.x0 <= box.x0 < box.x1 <= page.x1  # all of it is on the page
 
@@ -237,7 +253,7 @@ def test_an_interval_that_is_cut_has_arrow_heads_and_its_ends_in_numbers():
 def test_an_interval_that_is_cut_on_one_side_has_one_arrow_head():
     """8 and 12: 10 +- 25.4; the dots from -20 to 12 leave room to the left."""
     _, right = figures.accuracy_dots(paired(halo=(-20, -20), swin=(8, 12))).axes
-    assert heads(right) == {(">", right.get_xlim()[1], -2)}
+    assert heads(right) == {(">", right.get_xlim()[1], 2)}
     assert right.get_xlim()[0] < 10 - 25.4
 
 
@@ -270,19 +286,19 @@ def test_image_grid_takes_tensors_and_pictures():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: figures.training_curves([]), "no rows"),
+        (lambda: figures.training_curves([]), "training_curves: nothing to draw"),
         (lambda: figures.training_curves(ROWS, by="lr"), "row 0: no 'lr'"),
-        (lambda: figures.run_curves([]), "no rows"),
+        (lambda: figures.run_curves([]), "nothing to draw"),
         (lambda: figures.run_curves([{"epoch": 1}]), "row 0: no 'loss'"),
-        (lambda: figures.learning_rates({}), "no schedules"),
         (lambda: figures.training_curves([{**ROWS[0], "seed": 1}, {"mixer": "halo"}]), "row 1: .*'seed'"),
         (lambda: figures.accuracy_dots(LAST, baseline="identiti"), "did you mean 'identity'"),
-        (lambda: figures.receptive_fields({}), "no maps"),
+        (lambda: figures.receptive_fields({}), "nothing to draw"),
         (lambda: figures.receptive_fields({"halo": np.zeros((4, 4))}), "empty"),
-        (lambda: figures.consistency_curves({}), "no curves"),
+        (lambda: figures.consistency_curves({}), "nothing to draw"),
         (lambda: figures.consistency_curves({"halo": ([0, 1], [1, 2, 3])}), "halo"),
         (lambda: figures.image_grid(torch.rand(2, 3, 4, 4), ["one"]), "2 images with 1 titles"),
-        (lambda: figures.image_grid([], []), "0 images"),
+        (lambda: figures.image_grid([], []), "nothing to draw"),
+        (lambda: figures.lines({"halo": {}}, "x", "y"), "lines: nothing to draw"),
     ],
 )
 def test_bad_input(draw, message):

@@ -58,7 +58,7 @@ def test_switched_off_averages_seeds():
         {"mixer": "mine", "on": 50.0, "off": 40.0},
     ]
     figure = figures.switched_off(rows, chance=10)
-    assert "halo 85.0% on, 11.0% off; mine 50.0% on, 40.0% off" in figure.get_label()
+    assert "halo 85, 11; mine 50, 40" in figure.get_label()
     with pytest.raises(UserError, match="no 'off'"):
         figures.switched_off([{"mixer": "halo", "on": 1.0}])
 

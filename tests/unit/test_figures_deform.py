@@ -63,7 +63,7 @@ def test_panels_may_have_maps_of_their_own():
 @pytest.mark.parametrize(
     ("panels", "token", "says"),
     [
-        ({}, (0, 0), "nothing to show"),
+        ({}, (0, 0), "nothing to draw"),
         ({"a": (GRID, EQUAL)}, (8, 0), "outside of 8x10"),
         ({"a": (GRID[:4], EQUAL[:4])}, (0, 0), "'a' has places"),
         ({"a": (GRID, EQUAL[:4])}, (0, 0), "weights"),
@@ -122,7 +122,7 @@ def test_paths_tell_where_points_came_from_and_to():
         "Paths. Points, [x, y] in tokens: up: from (0.0, 4.0) to (1.5, 2.0); still: from (-2.0, 0.0) to (-2.0, 0.0)."
     )
     assert figure.axes[0].get_xlim()[0] < -2
-    with pytest.raises(UserError, match="nothing to show"):
+    with pytest.raises(UserError, match="nothing to draw"):
         figures.point_paths(np.eye(3), {})
 
 

@@ -117,14 +117,14 @@ def test_fields_are_shares_on_one_scale_and_the_number_is_the_squares():
     [
         (lambda: figures.design_steps(ROWS[:1], LABELS), "design_steps: 1 rows; a step needs the design before it"),
         (lambda: figures.design_steps(ROWS, {"seconds": "s"}), "row 0: no 'seconds'"),
-        (lambda: figures.design_levels([], LABELS), "no rows to draw"),
-        (lambda: figures.design_corners([]), "no rows to draw"),
+        (lambda: figures.design_levels([], LABELS), "design_levels: nothing to draw"),
+        (lambda: figures.design_corners([]), "nothing to draw"),
         (
             lambda: figures.design_corners([{**SEEDS[0], "design": "netwrk"}]),
             "design_corners: unknown design 'netwrk'; did you mean 'network'",
         ),
-        (lambda: figures.design_fields({}), "design_fields: no maps"),
-        (lambda: figures.design_fields({"forwards": {}}), "design_fields: no maps"),
+        (lambda: figures.design_fields({}), "design_fields: nothing to draw"),
+        (lambda: figures.design_fields({"forwards": {}}), "design_fields: nothing to draw"),
         (lambda: figures.design_fields({"forwards": {"original": np.zeros((4, 4))}}), "the receptive field is empty"),
     ],
 )

@@ -138,9 +138,7 @@ def test_weights_over_an_image_are_relative_to_their_largest_and_frame_the_token
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: figures.mixing_matrices({}), "no matrices"),
-        (lambda: figures.leans({}), "no matrices"),
-        (lambda: figures.mixing_distances([]), "no rows"),
+        (lambda: figures.mixing_matrices({}), "nothing to draw"),
         (lambda: figures.mixing_distances(ROWS, key="metres"), "no 'metres'"),
         (lambda: figures.inductive_biases([{"mixer": "halo", "dynamic": 1.0}]), "row 0: no 'state'"),
         (lambda: figures.mixing_over_image(PICTURE, {}, (0, 0), "t"), "no layers"),

@@ -4,30 +4,7 @@ import numpy as np
 import pytest
 
 from stm_lab import UserError
-from stm_lab.figures import fetched, mixer_bench
-
-ROWS = [
-    {"mixer": "mine", "offset": 2, "error": 0.5},
-    {"mixer": "mine", "offset": 1, "error": 0.1},
-    {"mixer": "mine", "offset": 1, "error": 0.3},
-    {"mixer": "identity", "offset": 1, "error": 1.4},
-]
-
-
-def test_errors_are_averaged_and_in_order():
-    figure = fetched(ROWS)
-    line, *_ = figure.axes[0].lines
-    np.testing.assert_allclose(line.get_xdata(), [1, 2])
-    np.testing.assert_allclose(line.get_ydata(), [0.2, 0.5])
-    assert "mine 1: 0.20, 2: 0.50; identity 1: 1.40" in figure.get_label()
-    assert figure.axes[0].get_ylim()[1] > 1.4
-    assert figure.axes[0].get_xlabel().endswith("to the left")
-
-
-@pytest.mark.parametrize(("rows", "says"), [([], "no rows"), ([{"mixer": "a", "offset": 1}], "no 'error'")])
-def test_fetched_refuses(rows, says):
-    with pytest.raises(UserError, match=says):
-        fetched(rows)
+from stm_lab.figures import mixer_bench
 
 
 def test_the_bench_marks_side_and_token():

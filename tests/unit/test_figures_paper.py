@@ -4,7 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from stm_lab import figures, paper
-from stm_lab.figures.paper import front
+from stm_lab.figures.cost import front
 from stm_lab.figures.style import number
 from stm_lab.util.errors import UserError
 
@@ -18,7 +18,7 @@ TIMES = [
 FIGURES = {
     "bubbles": (figures.accuracy_bubbles, [ROWS, ORIGINALS], ["halo", "84.6%", "Swin-T 81.3%"]),
     "bubbles of ours alone": (figures.accuracy_bubbles, [ROWS[:5]], ["75.8%"]),
-    "over costs": (figures.accuracy_over_costs, [ROWS, {"parameters": "parameters", "macs": "MACs"}], ["72.8%"]),
+    "over costs": (figures.accuracy_over_costs, [ROWS, {"parameters": "parameters"}], ["pvt: 72.8 at 4.45 M"]),
     "detection": (figures.detection_over_classification, [ROWS], ["r = 0.98", "rank correlation 0.96"]),
     "orders": (
         figures.orders,
@@ -37,34 +37,19 @@ FIGURES = {
         [{"swin": (1.0, 5.0), "pvt": (2.0, 4.0)}, ("ms", "top-1 (%)"), {"spread": {"swin": 0.5}}],
         ["swin (1, 5.0 ± 0.5)"],
     ),
-    "agreement": (
-        figures.rank_agreement,
-        [[{"name": "a", "tau": 0.6, "low": None, "high": None}, {"name": "b", "tau": -0.2, "low": -0.8, "high": 0.6}]],
-        ["a +0.60;", "b -0.20 (95% -0.80 to +0.60)"],
-    ),
-    "contrasts": (
-        figures.contrasts,
+    "intervals": (
+        figures.intervals,
         [
             [
-                {"claim": "c", "source": "paper", "difference": 1.0, "low": None, "high": None},
-                {"claim": "c", "source": "ours", "difference": -3.0, "low": -90.0, "high": 84.0},
-                {"claim": "d", "source": "ours", "difference": 0.5, "low": 0.1, "high": 0.9},
-            ]
+                {"claim": "c", "source": "paper", "value": 1.0, "low": None, "high": None},
+                {"claim": "c", "source": "ours", "value": -3.0, "low": -90.0, "high": 84.0},
+                {"claim": "d", "source": "ours", "value": 0.5, "low": 0.1, "high": 0.9},
+            ],
+            "points",
         ],
         ["c, paper: +1.0;", "c, ours: -3.0 (-90.0 to +84.0)", "d, ours: +0.5"],
     ),
     "shares": (figures.shares_by_role, [TIMES, "milliseconds", "time (%)"], ["mixers 75%", "rest 0%"]),
-    "relative": (
-        figures.relative_costs,
-        [{"swin": {"MACs": 4.0, "time, forward": 2.0}, "identity": {"MACs": 2.0, "time, forward": 0.5}}, "identity"],
-        ["swin: MACs 2, time, forward 4"],
-    ),
-    "against": (
-        figures.cost_against_cost,
-        [{"swin": (1.0, 5.0), "pvt": (2.0, 4.0), "halo": (3.0, 3.0)}, ("MACs", "ms")],
-        ["rank correlation -1.00"],
-    ),
-    "over size": (figures.macs_over_size, [{"pvt": {64: 4096.0, 128: 65536.0}}], ["pvt: 1 at 64 pixels, 4 at 128"]),
 }
 
 
@@ -106,12 +91,8 @@ def test_shares_of_milliseconds_are_not_milli():
 
 
 def test_refuses():
-    for draw in (figures.rank_agreement, figures.contrasts):
-        with pytest.raises(UserError, match="no rows"):
-            draw([])
-    with pytest.raises(UserError, match="no points"):
-        figures.pareto({}, ("a", "b"))
-    with pytest.raises(UserError, match="nothing to order"):
-        figures.orders({})
+    for draw in (figures.intervals, figures.pareto):
+        with pytest.raises(UserError, match="nothing to draw"):
+            draw([], "x")
     with pytest.raises(UserError, match="no 'top1'"):
         figures.accuracy_over_costs([{"mixer": "swin"}], {"macs": "MACs"})

@@ -23,18 +23,12 @@ AREAS = [
     )
     for threshold, area in pairs
 ]
-SCORED = [
-    {"mixer": "halo", "area": 8.0, "top1": 91.0},
-    {"mixer": "halo", "area": 12.0, "top1": 71.0},
-    {"mixer": "swin", "area": 20.0, "top1": 91.5},
-]
 PICTURE = np.full((16, 16, 3), 0.5)
 
 DRAWINGS = {
     "receptive_grid": (figures.receptive_grid, [GRID]),
     "radial_profiles": (figures.radial_profiles, [PROFILES]),
     "area_ratios": (figures.area_ratios, [AREAS]),
-    "accuracy_over_area": (figures.accuracy_over_area, [SCORED]),
     "receptive_field_over_image": (figures.receptive_field_over_image, [PICTURE, HILL, (8, 8), 5, "halo, stage 2"]),
 }
 
@@ -110,36 +104,9 @@ def test_areas_are_dots_full_for_the_first_state_and_hollow_for_the_second():
     assert [label.get_text() for label in half.get_yticklabels()] == ["halo", "identity"]
 
 
-def test_areas_tell_means_over_networks():
+def test_areas_are_told():
     text = figures.area_ratios(AREAS).get_label()
-    assert "50%: halo trained 25, halo untrained 5, identity trained 3; 99%: halo trained 90," in text
-
-
-def test_accuracy_over_area_has_a_dot_a_network_and_a_name_a_mixer():
-    figure = figures.accuracy_over_area(SCORED)
-    (axes,) = figure.axes
-    colours = figures.colours(["halo", "swin"])
-    assert dots(axes, colours["halo"])[True] == [(8.0, 91.0), (12.0, 71.0)]
-    assert dots(axes, colours["swin"])[True] == [(20.0, 91.5)]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["halo", "swin"]
-    assert not axes.texts  # a name at one of several dots would be that of none
-    low, high = axes.get_xlim()
-    assert low == 0
-    assert high > 20
-    assert "halo 10.0, 81.0; swin 20.0, 91.5" in figure.get_label()
-
-
-def test_names_stand_at_their_dots_where_there_is_one_each_and_inside_the_picture():
-    figure = figures.accuracy_over_area(SCORED[1:])
-    figure.draw_without_rendering()
-    (axes,) = figure.axes
-    assert {text.get_text(): text.xy for text in axes.texts} == {"halo": (12.0, 71.0), "swin": (20.0, 91.5)}
-    assert not figure.legends
-    for text in axes.texts:
-        box = text.get_window_extent()
-        assert box.x0 >= 0
-        assert box.x1 <= figure.bbox.width
-        assert box.y1 <= figure.bbox.height
+    assert "50% of the contribution: halo 20, 30, 5; identity 3. 99%" in text
 
 
 # ---- one image ------------------------------------------------------------------------------------------------------
@@ -162,14 +129,11 @@ def test_a_field_of_zeros_is_drawn_dark():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: figures.receptive_grid({}), "no maps"),
+        (lambda: figures.receptive_grid({}), "nothing to draw"),
         (lambda: figures.receptive_grid({"halo": {"stage 1": np.zeros((4, 4))}}), "empty"),
-        (lambda: figures.radial_profiles({"halo": []}), "no profiles"),
-        (lambda: figures.area_ratios([]), "no rows"),
+        (lambda: figures.radial_profiles({"halo": []}), "nothing to draw"),
         (lambda: figures.area_ratios([{"mixer": "halo", "area": 1, "state": "a"}]), "row 0: no 'threshold'"),
         (lambda: figures.area_ratios([{**AREAS[0], "state": state} for state in "abc"]), "states a, b, c"),
-        (lambda: figures.accuracy_over_area([]), "no rows"),
-        (lambda: figures.accuracy_over_area([{"mixer": "halo", "area": 3.0}]), "row 0: no 'top1'"),
     ],
 )
 def test_refuses(draw, message):

@@ -83,19 +83,3 @@ def test_query_map_has_a_panel_a_head_and_none_overlap(heads):
 def test_query_map_needs_heads():
     with pytest.raises(UserError, match="no heads"):
         figures.query_map(np.zeros((8, 8, 3)), {}, (0, 0), tokens=(4, 4), reduction=2, title="t")
-
-
-def test_accuracy_by_reduction_averages_seeds_and_rings_the_trained_one():
-    rows = [
-        {"mixer": mixer, "reduction": side, "trained": 4, "top1": top1 + seed}
-        for mixer, scores in (("pvt", {2: 60, 4: 66, 8: 35}), ("pvt_v2", {2: 95, 4: 97, 8: 88}))
-        for side, top1 in scores.items()
-        for seed in (0, 2)
-    ]
-    figure = figures.accuracy_by_reduction(rows, chance=10)
-    assert "pvt (trained with 4) 2: 61.0%, 4: 67.0%, 8: 36.0%" in figure.get_label()
-    (axes,) = figure.axes
-    rings = [line for line in axes.lines if line.get_markersize() == 13]
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in rings] == [(4, 67), (4, 98)]
-    with pytest.raises(UserError, match="no 'trained'"):
-        figures.accuracy_by_reduction([{"mixer": "pvt", "reduction": 2, "top1": 1}])

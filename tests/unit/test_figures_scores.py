@@ -24,12 +24,12 @@ def test_a_mistake_costs_the_mean_of_paired_differences_and_their_spread():
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([], "no rows"),
+        ([], "nothing to draw"),
         ([{"mistake": None, "seed": 0}], "no 'top1'"),
         ([{"mistake": None, "top1": 90.0}], "no 'seed'"),
         (ROWS[1:3], "no row with mistake None, as trained, of seed 1"),
         ([*ROWS, {"mistake": "no bias", "seed": 2, "top1": 1.0}], r"of seed 2 \(no bias\)"),
-        ([*ROWS, ROWS[0]], "2 rows of mistake None and seed 0"),
+        ([*ROWS, ROWS[0]], "mistake None has several rows of one seed"),
     ],
 )
 def test_rows_that_cannot_be_paired_are_refused(rows, says):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stm_lab.figures import views_compared
-from stm_lab.figures.views import Answers
+from stm_lab.figures.invariance import Answers
 from stm_lab.util.errors import UserError
 
 VIEWS = [np.zeros((8, 8, 3)), np.ones((8, 8, 3))]
