@@ -2,7 +2,8 @@
 
 A mixer has one colour everywhere, of Okabe and Ito's palette that colour-blind readers tell apart; controls are dashed.
 Values come as rows (dictionaries, as a run records them) or arrays, and are not changed. `lines` and `scatter` draw
-plain numbers; `of` draws a measure's result; every figure has an alternative text.
+plain numbers; `of` draws a measure's result. Every figure has an alternative text, and refuses empty input and rows
+that lack a key (UserError).
 """
 
 from stm_lab.figures.attack import accuracy_by_epsilon, image_under_attack, loss_surfaces
@@ -15,13 +16,6 @@ from stm_lab.figures.draw import line_panels, lines, scatter
 from stm_lab.figures.invariance import consistency_curves, invariance_curves, protocols_compared, views_compared
 from stm_lab.figures.mixing import inductive_biases, leans, mixing_distances, mixing_matrices, mixing_over_image
 from stm_lab.figures.operators import image_grid, kernel_applied, map_panels, mixer_bench, mixer_cards, number_grids
-from stm_lab.figures.paper import (
-    accuracy_bubbles,
-    accuracy_over_costs,
-    detection_over_classification,
-    intervals,
-    orders,
-)  # fmt: skip
 from stm_lab.figures.receptive import (
     area_ratios,
     design_fields,
@@ -36,6 +30,7 @@ from stm_lab.figures.scores import (
     accuracy_dots,
     difference_so_far,
     interval_by_seeds,
+    intervals,
     lucky_leads,
     switched_off,
 )  # fmt: skip
@@ -44,14 +39,13 @@ from stm_lab.figures.trace import shape_trace
 from stm_lab.figures.training import compared_curves, run_curves, training_curves
 
 __all__ = [
-    "MIXER_COLOURS", "accuracy_bubbles", "accuracy_by_epsilon", "accuracy_by_mistake", "accuracy_dots",
-    "accuracy_over_costs", "area_ratios", "colours", "compared_curves", "consistency_curves", "corruption_answers",
-    "corruption_dots", "corruption_heat", "cost_by_part", "cost_shares", "curves_of", "described", "design_corners",
-    "design_fields", "design_levels", "design_parts", "design_steps", "detection_over_classification",
-    "difference_so_far", "front", "halo_blocks", "image_grid", "image_under_attack", "inductive_biases",
+    "MIXER_COLOURS", "accuracy_by_epsilon", "accuracy_by_mistake", "accuracy_dots", "area_ratios", "colours",
+    "compared_curves", "consistency_curves", "corruption_answers", "corruption_dots", "corruption_heat", "cost_by_part",
+    "cost_shares", "curves_of", "described", "design_corners", "design_fields", "design_levels", "design_parts",
+    "design_steps", "difference_so_far", "front", "halo_blocks", "image_grid", "image_under_attack", "inductive_biases",
     "interval_by_seeds", "intervals", "invariance_curves", "kernel_applied", "leans", "line_panels", "lines",
     "loss_surfaces", "lucky_leads", "map_panels", "mixer_bench", "mixer_cards", "mixing_distances", "mixing_matrices",
-    "mixing_over_image", "number_grids", "of", "orders", "pareto", "point_paths", "protocols_compared", "query_map",
+    "mixing_over_image", "number_grids", "of", "pareto", "point_paths", "protocols_compared", "query_map",
     "radial_profiles", "receptive_field_over_image", "receptive_fields", "receptive_grid", "reduction_steps",
     "run_curves", "sampled_value", "sampling_by_stage", "sampling_points", "scatter", "severity_curves", "shape_trace",
     "shares_by_role", "switched_off", "throughput_repeats", "training_curves", "views_compared", "window_steps",

@@ -26,7 +26,7 @@ def accuracy_by_epsilon(rows: Sequence[Mapping], *, chance: float | None = None)
     The line is the mean over seeds, the band their range. The axis of epsilon is linear up to its smallest value above
     0 and logarithmic beyond.
     rows: those of `AdversarialAccuracy` with mixer and seed (attack, norm, epsilon in 1/255, accuracy in percent).
-    chance: the accuracy of a guess, in percent. Raises UserError for no rows or one that lacks a key.
+    chance: the accuracy of a guess, in percent.
     """
     groups = grouped(rows, ("mixer", "seed", "attack", "norm", "epsilon", "accuracy"), by=("attack", "norm"))
     panels = {
@@ -58,7 +58,6 @@ def loss_surfaces(surfaces: Mapping[str, object]) -> Figure:
     """A panel for each result of `loss_surface`: the mean loss round the images (the dot), on one scale for all.
 
     To the right the images move along the gradient, upwards along a random direction, both by up to one epsilon.
-    Raises UserError for no surfaces.
     """
     figure, panels = board(len(surfaces), len(surfaces), (2.7, 3.0), room=(1.2, 0), sharey=True)
     low, high = (pick(pick(surface.loss.flat) for surface in surfaces.values()) for pick in (min, max))

@@ -375,7 +375,7 @@ def query_map(
         title: above all.
 
     Each panel is relative to its own largest weight; its title tells that, and how many keys the weights amount to (the
-    exponential of their entropy). Raises UserError for no maps.
+    exponential of their entropy).
     """
     if not maps:
         raise UserError("query_map: no heads")

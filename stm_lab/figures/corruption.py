@@ -111,7 +111,7 @@ def corruption_answers(
         corruption: its name. classes: names of the classes, for models with as many; others show numbers.
         truth: the right class. If it is unknown, the curves follow each model's own answer to the clean picture.
 
-    Panels: clean picture, corrupted picture, answers, curves. Raises UserError for no pictures.
+    Panels: clean picture, corrupted picture, answers, curves.
     """
 
     def named(of: np.ndarray, number: int) -> str:

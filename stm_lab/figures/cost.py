@@ -122,7 +122,7 @@ def pareto(
 
     points: {name: (cost, score)}. chosen: the name that gets a ring, and `note` in a box. mixers: {name: mixer}, for
     the colours; by default the names are mixers. spread: {name: standard deviation of the score over seeds}, drawn
-    as a bar to either side. Raises UserError for no points.
+    as a bar to either side.
     """
     mixers, spread = mixers or {name: name for name in points}, spread or {}
     colour, best = colours(mixers.values()), front(points)

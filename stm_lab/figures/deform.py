@@ -147,7 +147,6 @@ def point_paths(values: np.ndarray, paths: Mapping[str, np.ndarray], *, title: s
     """How points moved over a map of numbers, step by step: a ring at the start of each path, a dot at its end.
 
     values: (H, W), the map. paths: by name, places (steps, [x, y]) in tokens. title: above all.
-    Raises UserError for no paths.
     """
     if not paths:
         raise UserError("point_paths: nothing to draw")

@@ -83,7 +83,7 @@ def design_levels(rows: Sequence[Mapping], metrics: Mapping[str, str]) -> Figure
     """What the steps of each level add up to, in percent of the original: one panel a metric, one group a mixer.
 
     rows: dictionaries with mixer, step, level and every metric, for each mixer in the order of the steps. metrics: key
-    -> label. Raises UserError for no rows, or one without a metric.
+    -> label.
     """
     by_mixer = by_name(rows, "mixer", "step", "level", *metrics)
     levels = [level for level in LEVEL_COLOURS if any(row["level"] == level for row in rows)]

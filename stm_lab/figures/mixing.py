@@ -84,7 +84,7 @@ def mixing_distances(rows: Sequence[Mapping], *, key: str = "reach") -> Figure:
 
     rows: with mixer, stage (from 0), state and `key`, one for each mixer inside a network; all of one mixer and stage
     are averaged, their range is shaded. key: "reach", the mean mixing distance over that of an even mixture, or
-    "distance" (tokens), "distance_pixels". Raises UserError for no rows or a row that lacks a key.
+    "distance" (tokens), "distance_pixels".
     """
     by_state = by_name([{**row, "stage": row["stage"] + 1} for row in rows], "state", "mixer", key)
     panels = {state: curves_of(some, "mixer", "stage", key) for state, some in by_state.items()}
@@ -101,7 +101,7 @@ def inductive_biases(rows: Sequence[Mapping]) -> Figure:
     panel a state.
 
     rows: with mixer, state, shared, positional and dynamic (shares that add up to 1); those of one mixer are averaged.
-    Rows without shares (one input) are left out. Raises UserError for no rows or a row that lacks a key.
+    Rows without shares (one input) are left out.
     """
     rows = [row for row in rows if row.get("dynamic", 0) is not None]
     groups = by_name(rows, "state", "mixer", *PARTS)
@@ -134,7 +134,6 @@ def mixing_over_image(
 
     maps: (h, w) contributions by the layer's name, not negative; each is shown relative to its largest: the less of
     the image shows through, the more. place: row and column of the token, as fractions of the image.
-    Raises UserError for no maps.
     """
     if not maps:
         raise UserError("mixing_over_image: no layers")

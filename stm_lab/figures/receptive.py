@@ -24,7 +24,6 @@ def receptive_fields(maps: Mapping[str, np.ndarray]) -> Figure:
 
     maps: (H, W) contributions, not negative, as `effective_receptive_field` gives them; each is divided by its sum. The
     white square is the smallest centred one that holds half of it, the title its share of the image.
-    Raises UserError for no maps or an empty one.
     """
     figure, panels = board(len(maps), 6, (1.9, 2.3), room=(1.0, 0))
     areas = {name: f"50% in {100 * high_contribution_area(map_, 0.5):.1f}% of area" for name, map_ in maps.items()}
@@ -78,7 +77,6 @@ def receptive_grid(maps: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
     maps: {name: {label: (H, W) contributions, not negative}}; a label that a name lacks leaves its place empty. The
     number is the share of the area in the smallest centred square that holds half of the contribution.
-    Raises UserError for no maps or an empty one.
     """
     labels = list(dict.fromkeys(label for of_name in maps.values() for label in of_name))
     figure, panels = board(len(labels) * len(maps), len(labels), (1.55, 1.5), room=(1.2, 0.35))
@@ -110,7 +108,7 @@ def radial_profiles(profiles: Mapping[str, Sequence[RadialProfile]]) -> Figure:
     """Contribution by distance from the centre: of one pixel (left), and of all up to that distance (right).
 
     profiles: by name, those of one or more networks (seeds) on images of one size; the line is their mean, the shade
-    their range. Left, a profile is divided by its largest value. Raises UserError for no profiles.
+    their range. Left, a profile is divided by its largest value.
     """
     figure, (left, right) = board(2, 2, (4.8, 3.5))
     means = {name: [each.mean / each.mean.max() for each in some] for name, some in profiles.items()}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from stm_lab.figures.draw import beside, board, dots, named_rows
 from stm_lab.figures.style import BLUE, CHANCE, RED, by_name, colours, described, dot, drawing, legend, plain
@@ -138,8 +139,7 @@ def _change(differences: Sequence[float]) -> str:
 def switched_off(rows: Sequence[Mapping], *, chance: float | None = None) -> Figure:
     """What is left of trained networks when their mixers are switched off: two dots a mixer, and a line between them.
 
-    rows: with mixer, on and off (top-1 accuracy in percent); those of one mixer are averaged. Raises UserError for no
-    rows or a row that lacks a key.
+    rows: with mixer, on and off (top-1 accuracy in percent); those of one mixer are averaged.
     """
     by_mixer = by_name(rows, "mixer", "on", "off")
     figure, (axes,) = board(1, 1, (7.5, 1.3 + 0.38 * len(by_mixer)), dpi=110)
@@ -270,3 +270,45 @@ def lucky_leads(leads: Mapping[str, Sequence[float]], seen: Mapping[str, float],
     panels[0].set_ylabel("simulated sweeps (%)")
     figure.supxlabel(label, fontsize=10)
     return described(figure, f"{label}, of simulated sweeps. {'; '.join(said)}.")
+
+
+@drawing
+def intervals(
+    rows: Sequence[Mapping], label: str, *, columns: int = 2, digits: int = 1, reach: float | None = None
+) -> Figure:
+    """Values with their intervals, a panel a claim, a row a source.
+
+    rows: dictionaries with claim, source, value, and low, high (None for a single run, a diamond). digits: after the
+    point. reach: where the axis ends to either side; by default it holds all, and is linear up to 1 to either side and
+    logarithmic beyond, since intervals of a few seeds may be a hundred times as wide as others.
+    """
+    groups = by_name(rows, "claim", "source", "value", "low", "high")
+    sources = list(dict.fromkeys(row["source"] for row in rows))
+    figure, panels = board(len(groups), columns, (4.0, 0.7 + 0.38 * len(sources)), room=(3.0, 0.7), sharey=True)
+    end = reach or 1.4 * max(1, *(abs(row[key]) for row in rows for key in ("value", "low", "high") if row[key]))
+    ticks = [tick for tick in (1, 10, 100, 1000) if tick < end]
+    for axes, (claim, some) in zip(panels, groups.items(), strict=True):
+        axes.axvline(0, color="0.3", linewidth=1)
+        named_rows(axes, sources, fontsize=8)
+        for row in some:
+            line, single = sources.index(row["source"]), row["low"] is None
+            if not single:
+                axes.plot([row["low"], row["high"]], [line, line], color=BLUE, linewidth=2)
+            axes.plot(row["value"], line, "D" if single else "o", color=RED if single else BLUE, markersize=6)
+            look = {"ha": "center", "va": "baseline", "fontsize": 7, "color": "0.25"}
+            beside(axes, (row["value"], line), f"{row['value']:+.{digits}f}", (0, 6), **look)
+        axes.set_title(claim, fontsize=9)
+        axes.set_xlabel(label, fontsize=9)
+        if reach is None:
+            axes.set_xscale("symlog", linthresh=1)
+            axes.set_xticks([*(-tick for tick in reversed(ticks)), 0, *ticks])
+            axes.xaxis.set_major_formatter("{x:+g}")
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(xlim=(-end, end), ylim=(len(sources) - 0.5, -0.8))
+    said = "diamonds are single runs"
+    figure.supxlabel(said if reach else f"axes are linear to ±1 and logarithmic beyond; {said}", fontsize=8)
+    words = []
+    for row in rows:
+        ends = "" if row["low"] is None else f" ({row['low']:+.{digits}f} to {row['high']:+.{digits}f})"
+        words.append(", ".join(filter(None, (row["claim"], row["source"]))) + f": {row['value']:+.{digits}f}{ends}")
+    return described(figure, f"{label}. {'; '.join(words)}.")

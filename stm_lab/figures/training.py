@@ -21,7 +21,7 @@ def training_curves(
 
     rows: dictionaries with seed, epoch, top1 (percent), loss, and `by`, which names the curve: the mixer, or a setting.
     A value that was not measured is None. chance: the accuracy of a guess, in percent. images: those that accuracy was
-    measured on, for the axis. Raises UserError for no rows or a row that lacks a key.
+    measured on, for the axis.
     """
     grouped(rows, (by, "seed", "epoch", "top1", "loss"), by=(by,))
     figure, panels = board(2, 2, (4.75, 3.6))
@@ -85,7 +85,6 @@ def run_curves(
 
     rows: those of a `stm_lab.train.Result`. epochs: where the axis ends, so that it stays while the curves grow.
     chance: the accuracy of a guess, in percent. images: those that the run was validated on.
-    Raises UserError for no rows or a row that lacks a key.
     """
     parts = {
         "cross-entropy": {"loss": "while training", "validation_loss": f"on {images}"},

@@ -74,16 +74,16 @@ def test_lines_whose_colour_comes_again_are_dashed_in_another_way():
 
 
 DOTS = [
-    {"mixer": name, "scale": size, "top1": 70.0 + 3 * i + j, "box_ap": 40.0 + i + j * j, "design": "unified", "seed": 0}
+    {"mixer": name, "design": design, "top1": 70.0 + 3 * i + j, "seed": 0}
     for i, name in enumerate(NAMES)
-    for j, size in enumerate(("tiny", "small", "base"))
+    for j, design in enumerate(("original", "unified"))
 ]
 
 
-@pytest.mark.parametrize("draw", [figures.detection_over_classification, figures.design_corners])
-def test_every_mixer_of_a_figure_has_its_own_colour(draw):
-    drawn = {line.get_color() for axes in draw(DOTS).axes for line in axes.lines}
-    assert set(colours(NAMES).values()) <= drawn
+def test_every_mixer_of_a_figure_has_its_own_colour():
+    scores = {name: {1: 2.0} for name in NAMES}
+    for figure in (figures.lines(scores, "x", "y"), figures.accuracy_dots(DOTS), figures.design_corners(DOTS)):
+        assert set(colours(NAMES).values()) <= {line.get_color() for axes in figure.axes for line in axes.lines}
 
 
 def test_an_explorers_still_picture_holds_every_colour():
