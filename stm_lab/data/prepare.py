@@ -3,13 +3,12 @@
 The folder `prepared/<name>-<fingerprint>/<size>` holds a folder for each split, with Arrow files of up to PART images
 (`datasets.load_dataset("arrow", data_files=...)` reads them), and the manifest: recipe, fingerprint, counts, broken
 images, hashes of the parts. It appears by one rename when all is there. Until then the parts gather in a hidden folder
-beside it, so whatever stops the work, it goes on from the parts that are whole: a part's record is written after it.
+beside it, and work that was stopped goes on from the parts that are whole.
 
 Images whose shorter side is longer than the size asked for are resized to it (bicubic, antialiased, exactly as
-`to_tensors` does), the others are kept byte for byte. Up to 96 pixels, resized images are PNG: nothing is lost, and one
-that is asked for at that very size is the same to the last bit, prepared or not. Above, PNG would be larger than the
-photographs themselves and three times slower to read than JPEG; there it is JPEG of quality 95 with full colour
-resolution: 42 dB from the resized image at 256 pixels, 41 at 128 (48 photographs of ImageNet).
+`to_tensors` does), the others are kept byte for byte. Up to 96 pixels, resized images are PNG: nothing is lost. Above,
+PNG would be larger than the photographs themselves and three times slower to read; there it is JPEG of quality 95 with
+full colour resolution: 42 dB from the resized image at 256 pixels, 41 at 128 (48 photographs of ImageNet).
 """
 
 from __future__ import annotations
@@ -21,10 +20,8 @@ import json
 import shutil
 import signal
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import PIL.Image
@@ -32,6 +29,7 @@ import pyarrow as pa
 import torch
 from datasets import Dataset, Features, Value
 from filelock import FileLock, Timeout
+from torch.utils.data import DataLoader
 
 from stm_lab.data import sources
 from stm_lab.data.found import class_counts, declaration, locate, without_images
@@ -71,16 +69,14 @@ def prepare(
     What some data root has already is not made again. Drawn data are drawn.
 
     Args:
-        recipe: as of `load_recipe`.
         data_root: the folder of the raw data, as for `load`.
         size: pixels of the shorter side, at least 1; default: `default_size`.
         workers: processes; default: one a core. 1: in this process.
 
     Raises:
-        UserError: the raw data cannot be read or are not what the recipe says, or another process prepares them;
-            nothing was begun.
-        PrepareFailed: more than `max_broken` images of a split are broken (they are named), an image's file cannot be
-            read or nothing can be written.
+        UserError: the raw data cannot be read or are not what the recipe says, or another process prepares them.
+        PrepareFailed: more than `max_broken` images of a split are broken, a file cannot be read, nothing can be
+            written, or a process was killed.
     """
     size = default_size(recipe) if size is None else size
     if size < 1:
@@ -128,8 +124,7 @@ def prepare(
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(NamedTuple):
     """Some rows of a split, and where they go."""
 
     split: str
@@ -159,16 +154,12 @@ class _Parts(torch.utils.data.Dataset):
 
 
 def _parts_of(split: str, dataset: Dataset, folder: Path) -> list[_Part]:
-    starts = enumerate(range(0, len(dataset), PART))
-    return [
-        _Part(
-            split,
-            range(start, min(start + PART, len(dataset))),
-            folder / split / part_name(number),
-            folder / "parts" / f"{split}-{number:05d}.json",
-        )
-        for number, start in starts
-    ]
+    parts = []
+    for number, start in enumerate(range(0, len(dataset), PART)):
+        rows = range(start, min(start + PART, len(dataset)))
+        data, record = folder / split / part_name(number), folder / "parts" / f"{split}-{number:05d}.json"
+        parts.append(_Part(split, rows, data, record))
+    return parts
 
 
 def _make_parts(
@@ -179,23 +170,18 @@ def _make_parts(
     for name in (*splits, "parts"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     missing = [part for of_split in parts.values() for part in of_split if not jsonfiles.mapping(part.record)]
-    total = sum(map(len, splits.values()))
-    with progress(total, f"{recipe.name} at {size}", unit="images") as bar:
-        bar.update(total - sum(len(part.rows) for part in missing))
-        for done in _loader(_Parts(missing, splits, size), min(workers, len(missing))):
-            if isinstance(done, Exception):
-                raise done
-            bar.update(done)
-    return {split: [jsonfiles.read(part.record) for part in of_split] for split, of_split in parts.items()}
-
-
-def _loader(parts: _Parts, workers: int) -> Iterator[int | OSError | PrepareFailed]:
-    """Make the parts, in this process or in several."""
     options = {"batch_size": None, "generator": torch.Generator()}  # its own, so that nobody else's numbers change
-    if workers > 1:  # spawned, because forking beside torch's threads may hang
-        options |= {"num_workers": workers, "multiprocessing_context": "spawn", "worker_init_fn": _begin_worker}
+    if min(workers, len(missing)) > 1:  # spawned, because forking beside torch's threads may hang
+        options |= {"num_workers": min(workers, len(missing)), "multiprocessing_context": "spawn"}
+    loader = DataLoader(_Parts(missing, splits, size), worker_init_fn=_begin_worker, **options)
+    total = sum(map(len, splits.values()))
     try:
-        yield from torch.utils.data.DataLoader(parts, **options)
+        with progress(total, f"{recipe.name} at {size}", unit="images") as bar:
+            bar.update(total - sum(len(part.rows) for part in missing))
+            for done in loader:
+                if isinstance(done, Exception):
+                    raise done
+                bar.update(done)
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
@@ -203,6 +189,7 @@ def _loader(parts: _Parts, workers: int) -> Iterator[int | OSError | PrepareFail
             "a worker process was killed, perhaps because memory ran out; the parts that are whole stay; prepare again "
             "with fewer --workers"
         ) from error
+    return {split: [jsonfiles.read(part.record) for part in of_split] for split, of_split in parts.items()}
 
 
 def _begin_worker(number: int) -> None:
@@ -214,13 +201,20 @@ def _make_part(part: _Part, dataset: Dataset, size: int) -> None:
     """Write the data and the record of a part. Raises OSError, and PrepareFailed for what may succeed another time."""
     rows, broken = [], []
     for row in dataset.with_format("arrow")[part.rows].to_pylist():
-        encoded = _read(row["image"], f"{part.split}: image {row['id']}")
+        where, image = f"{part.split}: image {row['id']}", row["image"]
+        try:
+            encoded = sources.stored_bytes(image)
+        except OSError as error:  # a disk or network that fails says nothing about the image: it is not a broken one
+            raise PrepareFailed(
+                f"{where}: {image['path']} cannot be read ({error.strerror or error}); the parts that are whole stay; "
+                f"prepare again when it can be"
+            ) from error
         try:
             smaller = _reduced(encoded, size)
         except MemoryError:
-            raise PrepareFailed(f"{part.split}: no memory left for image {row['id']}; take fewer --workers") from None
+            raise PrepareFailed(f"{where}: no memory left for it; take fewer --workers") from None
         except Exception as error:
-            broken.append([row["id"], sources.why_broken(error, row["image"])])
+            broken.append([row["id"], sources.why_broken(error, image)])
             continue
         hashes = {"hash": sources.content_hash(smaller), "raw_hash": sources.content_hash(encoded)}
         rows.append(row | {"image": {"bytes": smaller, "path": None}} | hashes)
@@ -232,17 +226,6 @@ def _make_part(part: _Part, dataset: Dataset, size: int) -> None:
     files.write_whole(part.data, content, durable=True)
     record = {"count": len(rows), "sha256": hashlib.sha256(content).hexdigest(), "broken": broken}
     files.write_whole(part.record, json.dumps(record).encode(), durable=True)
-
-
-def _read(image: dict[str, Any], where: str) -> bytes:
-    """The encoded image. A disk or network that fails says nothing about the image: it is not a broken one."""
-    try:
-        return sources.stored_bytes(image)
-    except OSError as error:
-        raise PrepareFailed(
-            f"{where}: {image['path']} cannot be read ({error.strerror or error}); the parts that are whole stay; "
-            f"prepare again when it can be"
-        ) from error
 
 
 def _reduced(encoded: bytes, size: int) -> bytes:

@@ -127,15 +127,21 @@ NOISE_SPECTRA = (  # weights of the octaves: lattices of spacing 1, 2, 4, 8, 16,
 )
 LIGHT_SPECTRA = ((0, 0, 0, 2, 1, 0), (0, 0, 0, 1, 1, 0), (0, 0, 0, 2, 2, 1), (0, 0, 0, 1, 2, 0))  # as coarse as figures
 LIGHTS = 10 * len(LIGHT_SPECTRA)
-FAMILIES = {"gradient": 8, "stripes": 8, "bars": 8, "checks": 8, "speckle": 8, "noise": 3 * len(NOISE_SPECTRA)}
-TEXTURES = tuple(f"{family}_{i}" for family, number in FAMILIES.items() for i in range(number))
+FAMILIES = {  # family of textures -> how many there are, and how texture i is made
+    "gradient": (8, lambda i: _wave((150 + 20 * i) * PIXEL, 37 + 128 * i)),
+    "stripes": (8, lambda i: _wave((3, 4, 5, 7, 8, 10, 13, 17)[i] * PIXEL, 11 + 413 * i)),
+    "bars": (8, lambda i: _bars((4, 5, 6, 7, 9, 11, 14, 18)[i] * PIXEL, 70 + 437 * i, (-64, 0, 64)[i % 3])),
+    "checks": (8, lambda i: _checks((4, 5, 6, 8, 10, 12, 14, 18)[i] * PIXEL, 45 + 97 * i)),
+    "speckle": (8, lambda i: _speckle(i)),
+    "noise": (3 * len(NOISE_SPECTRA), lambda i: _octaves(NOISE_SPECTRA[i % len(NOISE_SPECTRA)], stream=3, number=i)),
+}
+TEXTURES = tuple(f"{family}_{i}" for family, (number, _) in FAMILIES.items() for i in range(number))
 
 
 @lru_cache
 def texture_bank() -> np.ndarray:
     """All textures (len(TEXTURES), BANK_SIZE, BANK_SIZE), int8: mean about 0, mean absolute value about 48."""
-    makers = (_gradient, _stripes, _bars, _checks, _speckle, _noise)
-    return _bank([make(i) for make, number in zip(makers, FAMILIES.values(), strict=True) for i in range(number)])
+    return _bank([make(i) for number, make in FAMILIES.values() for i in range(number)])
 
 
 @lru_cache
@@ -151,28 +157,18 @@ def _bank(patterns: list[np.ndarray]) -> np.ndarray:
     return bank.clip(-127, 127).astype(np.int8)
 
 
-def _wave(period: int, angle: int, phase: int = 0) -> np.ndarray:
+def _wave(period: int, angle: int) -> np.ndarray:
     """A triangle wave in [-128, 128] of `period`, in 1/24 pixel, along `angle`."""
     axis = np.arange(BANK_SIZE, dtype=np.int64) * PIXEL
     along = (axis[None, :] * sines()[(angle + TURN // 4) % TURN] + axis[:, None] * sines()[angle % TURN]) // ONE
-    return abs((along + phase) * 512 // period % 512 - 256) - 128
+    return abs(along * 512 // period % 512 - 256) - 128
 
 
-def _gradient(i: int) -> np.ndarray:
-    return _wave(period=(150 + 20 * i) * PIXEL, angle=37 + 128 * i)
+def _bars(period: int, angle: int, duty: int) -> np.ndarray:
+    return np.where(_wave(period, angle) < duty, -128, 128)
 
 
-def _stripes(i: int) -> np.ndarray:
-    return _wave(period=(3, 4, 5, 7, 8, 10, 13, 17)[i] * PIXEL, angle=11 + 384 * i + 29 * i)
-
-
-def _bars(i: int) -> np.ndarray:
-    duty = (-64, 0, 64)[i % 3]
-    return np.where(_wave(period=(4, 5, 6, 7, 9, 11, 14, 18)[i] * PIXEL, angle=70 + 384 * i + 53 * i) < duty, -128, 128)
-
-
-def _checks(i: int) -> np.ndarray:
-    period, angle = (4, 5, 6, 8, 10, 12, 14, 18)[i] * PIXEL, 45 + 97 * i
+def _checks(period: int, angle: int) -> np.ndarray:
     return np.where((_wave(period, angle) < 0) ^ (_wave(period, angle + TURN // 4) < 0), -128, 128)
 
 
@@ -185,10 +181,6 @@ def _speckle(i: int) -> np.ndarray:
             if dx * dx + dy * dy < radius * radius:
                 dots |= np.roll(seeds, (dy, dx), axis=(0, 1))
     return np.where(dots, 128, -128) * (1 - 2 * (i % 2))
-
-
-def _noise(i: int) -> np.ndarray:
-    return _octaves(NOISE_SPECTRA[i % len(NOISE_SPECTRA)], stream=3, number=i)
 
 
 def _octaves(weights: tuple[int, ...], stream: int, number: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The drawn data set: exact, free of short cuts, and what its columns say."""
 
+import functools
 import hashlib
 import io
 import math
@@ -27,6 +28,7 @@ def few() -> list[dict]:
     return list(shapes.examples(0, "train", 0, 200))
 
 
+@functools.cache
 def drawn(split: str, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, 64, 64, 3) uint8 and labels (N,)."""
     factor = shapes.factors(0, split, np.arange(number))
