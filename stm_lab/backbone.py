@@ -101,11 +101,10 @@ class UnifiedBackbone(nn.Module):
     (B, num_classes).
 
     `torch.compile`, `torch.fx`, torchvision's `create_feature_extractor`, `torch.jit.trace` (one size) and
-    `torch.export` work. An export may have a dynamic batch, and a dynamic height and width unless the mixer is halo or
-    swin, which cut the map by its size. `torch.jit.script` does not work.
+    `torch.export` work, but not `torch.jit.script`. An export may have a dynamic batch, and a dynamic height and width
+    unless the mixer is halo or swin, which cut the map by its size.
 
-    Raises UserError for images of another shape, an argument out of its range, a device that torch does not have, or a
-    `dtype` that is not floating point.
+    Raises UserError for images of another shape, and for an argument of a wrong type or out of its range.
     """
 
     def __init__(

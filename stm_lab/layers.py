@@ -23,7 +23,6 @@ class TokenConv2d(nn.Conv2d):
     """A convolution over tokens: (B, H, W, C) -> (B, H', W', C'); nothing is copied."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, H, W, C) -> (B, H', W', C')."""
         x = super().forward(x.permute(0, 3, 1, 2))  # (B, H, W, C) -> (B, C', H', W')
         return x.permute(0, 2, 3, 1)  # -> (B, H', W', C')
 
@@ -35,7 +34,6 @@ class PatchConv2d(TokenConv2d):
         super().__init__(dim, out_dim, patch, stride=patch)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, H, W, C) -> (B, H/patch, W/patch, C'), rounded up."""
         return super().forward(_whole_patches(x, self.stride[0]))
 
 
@@ -46,7 +44,6 @@ class MergePatches(nn.Module):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, H, W, C) -> (B, H/2, W/2, 4C), rounded up."""
         x = _whole_patches(x, 2)
         B, H, W, C = x.shape
         x = x.view(B, H // 2, 2, W // 2, 2, C).permute(0, 1, 3, 4, 2, 5)  # (B, H/2, W/2, column, row, C)
@@ -182,7 +179,6 @@ class Block(nn.Module):
                 nn.init.constant_(gamma, self.scale)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, H, W, C) -> (B, H, W, C)."""
         x = self.residual(x, self.gamma1, self.mix(self.norm1(x)))
         return self.residual(x, self.gamma2, self.mlp(self.norm2(x)))
 
@@ -205,7 +201,6 @@ class OneBranchBlock(Block):
         self.norm1 = self.gamma1 = None  # the norm stands between mixer and MLP, the scale after both
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, H, W, C) -> (B, H, W, C)."""
         return self.residual(x, self.gamma2, self.mlp(self.norm2(self.mix(x))))
 
 

@@ -1,8 +1,7 @@
-"""Models of every mixer and design, by timm's builder: its weights, classifiers, stems and feature maps are timm's."""
+"""Models of every mixer and design, by timm's builder."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from http.client import HTTPException
@@ -13,22 +12,11 @@ from torch import nn
 
 from .backbone import UnifiedBackbone
 from .designs import NETWORKS, Design, list_scales, original_scales
+from .designs.design import MODEL_ARGS, TIMM_ARGS
 from .mixers import get_mixer
-from .mixers.registry import option_names
 from .published import checkpoint_filter_fn
 from .util.errors import UserError, check_known
 
-# arguments of create_model that timm's builder takes; all others are the model's or the design's
-_TIMM_ARGS = {
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-    "pretrained_model_args",
-    "features_only",
-    "out_indices",
-    "feature_cls",
-    "cache_dir",
-}
-_MODEL_ARGS = set(inspect.signature(UnifiedBackbone).parameters) - {"design"}
 _SOURCES = ("file", "url", "state_dict", "hf_hub_id", "hf_hub_filename")  # of weights, in a pretrained cfg
 _FEATURES = ("getter", "list", "dict", "hook")  # timm's "fx" cannot follow sizes that are computed
 
@@ -50,20 +38,16 @@ def build_model(
         design: "unified", the paper's common architecture; "original", the network that the mixer comes from; or a
             `Design` of the mixer, such as a step between the two (`stm_lab.designs.steps`).
         pretrained: load trained weights: at nano ours, of `shapes`, which come with the package; from micro to base
-            the paper's, of ImageNet-1k, which are fetched from its authors and converted.
+            the paper's, of ImageNet-1k, which are fetched from its authors and converted. Others are named by timm's
+            `pretrained_cfg_overlay={"file": path}` (or "url", "state_dict"), and fitted to other classes and sizes.
         num_classes: None takes the cfg's: 1000, and 10 at nano.
-        **design_overrides: fields of the design (`depths=(2, 2, 2, 2)`), options of its mixer (`window=8`), or
-            arguments of `UnifiedBackbone` (`in_chans=1`, `device="cuda"`, `dtype=torch.bfloat16`). Swin's shift follows
+        **design_overrides: fields of the design (`depths=(2, 2, 2, 2)`), options of its mixer (`window=8`), arguments
+            of `UnifiedBackbone` (`in_chans=1`, `device="cuda"`, `dtype=torch.bfloat16`) or timm. Swin's shift follows
             the window unless it is given; heads do not follow the widths, nor halo the block (as in timm).
 
-    A file of weights, published or ours, is loaded by `pretrained=True` with `pretrained_cfg_overlay={"file": path}`,
-    or `pretrained_cfg` alike, and a state dict under the key "state_dict": other classes, channels and sizes are
-    fitted. A file named by timm's `checkpoint_path` is read by timm itself, strictly: it must have our names, and the
-    model's classes, channels and sizes.
-
     Returns a model of images (B, 3, H, W) -> logits (B, num_classes), H and W from 1 on.
-    Raises UserError, naming the nearest, for any name that is not there; for a value of another type than its option's;
-    if there are no trained weights of that model, or they cannot be fetched.
+    Raises UserError, naming the nearest, for an unknown name; for a value of another type than its option's; if there
+    are no trained weights of that model, or they cannot be fetched.
     """
     given = design_overrides if num_classes is None else {"num_classes": num_classes, **design_overrides}
     if isinstance(design, Design):
@@ -102,7 +86,7 @@ def create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn.
     Raises UserError for unknown options, and for weights that do not exist, cannot be fetched or do not fit.
     """
     _check_options(name, design, kwargs)
-    own = {key: kwargs.pop(key) for key in list(kwargs) if key in _TIMM_ARGS | _MODEL_ARGS}
+    own = {key: kwargs.pop(key) for key in list(kwargs) if key in TIMM_ARGS | MODEL_ARGS}
     cfg = _resolve_cfg(name, own.pop("pretrained_cfg", None), own.pop("pretrained_cfg_overlay", None))
     try:
         return build_model_with_cfg(
@@ -131,7 +115,7 @@ def create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn.
 def _check_options(name: str, design: Design, options: Mapping[str, object]) -> None:
     """Raise a UserError for an option that neither model nor design has."""
     for key in options:
-        check_known("option", key, _TIMM_ARGS | _MODEL_ARGS | design.overridable(), where=f"{name}: ")
+        check_known("option", key, TIMM_ARGS | MODEL_ARGS | design.overridable(), where=f"{name}: ")
     if isinstance(wanted := options.get("feature_cls"), str):
         check_known("feature_cls", wanted.lower(), _FEATURES, where=f"{name}: ")
 
@@ -141,10 +125,8 @@ def _resolve_cfg(
 ) -> PretrainedCfg:
     """timm's cfg for these arguments of `create_model`, but files and addresses are read by our own loader.
 
-    A dictionary lies over the model's own cfg, as an overlay does; a `PretrainedCfg` is taken whole, with its classes.
-    Where either names a source of weights, there is no other.
-
-    Raises UserError, naming the nearest, for an entry that a cfg has not.
+    A dictionary lies over the model's own cfg, as an overlay does; a `PretrainedCfg` is taken whole. A source of
+    weights in either is the only one. Raises UserError, naming the nearest, for an unknown entry.
     """
     given = {**(cfg if isinstance(cfg, Mapping) else {}), **(overlay or {})}
     for key in given:
@@ -153,10 +135,3 @@ def _resolve_cfg(
         given = dict.fromkeys(_SOURCES) | given
     resolved = resolve_pretrained_cfg(name, None if isinstance(cfg, Mapping) else cfg, given)
     return replace(resolved, custom_load=bool(resolved.custom_load or resolved.file or resolved.url))
-
-
-def check_option_names(mixer: str) -> None:
-    """Raise UserError for an option of a mixer that already means something else to timm, the model or its design."""
-    taken = (_TIMM_ARGS | _MODEL_ARGS | {field.name for field in fields(Design)}).intersection(option_names(mixer))
-    if taken:
-        raise UserError(f"mixer {mixer!r}: the option {min(taken)!r} is one of the model already; give it another name")

@@ -14,10 +14,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class EvaluationView:
-    """How an image is resized and cropped before a model is evaluated on it: timm's evaluation transform.
-
-    Every image that is evaluated, shown or prepared goes through it, so that resizing and cropping round alike
-    everywhere. The defaults are those of our models at scale nano.
+    """How an image is resized and cropped before it is evaluated, shown or prepared: timm's evaluation transform.
 
     Attributes:
         image_size: side of the view, or its height and width, in pixels.
@@ -38,7 +35,7 @@ class EvaluationView:
     def of(cls, model: nn.Module, image_size: int | None = None, crop_pct: float | None = None) -> EvaluationView:
         """The view that timm resolves for a model; `image_size` and `crop_pct` replace its own.
 
-        A module without timm's `pretrained_cfg` says nothing: it is shown 224x224 pixels, the whole shorter side.
+        A module without timm's `pretrained_cfg` gets 224x224 pixels, with the whole shorter side.
         """
         if getattr(model, "pretrained_cfg", None):
             cfg = resolve_model_data_config(model)
@@ -89,7 +86,7 @@ class EvaluationView:
 class Normalize:
     """Pixels (..., 3, H, W), uint8 or in [0, 1], anywhere -> the model's own mean, std and dtype, on `device`.
 
-    A module without timm's `pretrained_cfg` says nothing about normalisation and gets its pixels in [0, 1] as they are.
+    A module without timm's `pretrained_cfg` gets pixels in [0, 1] as they are.
     """
 
     def __init__(self, model: nn.Module, device: torch.device):
@@ -106,6 +103,6 @@ class Normalize:
 
 
 def mirrored(position: Tensor, size: int) -> Tensor:
-    """Positions along an axis of `size` places, beyond its ends reflected there: -1 -> 1, size -> size - 2."""
+    """Positions on an axis of `size` places, reflected at its ends: -1 -> 1, size -> size - 2."""
     position = position.abs()
     return torch.where(position < size, position, 2 * (size - 1) - position)

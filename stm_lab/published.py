@@ -111,9 +111,9 @@ def load_published(
     """Load weights of the published code, or of ours, into one of our models, in place, and return the model.
 
     Args:
-        model: as built by `build_model`; its image size, window or block may differ from the checkpoint's: position
-            embeddings and relative tables are then resized as the published code does. Classes and channels must be
-            the checkpoint's; `pretrained=True` adapts them too.
+        model: as built by `build_model`. Position embeddings and relative tables are resized to its image size, window
+            or block as the published code does. Classes and channels must be the checkpoint's; `pretrained=True`
+            adapts them too.
         source, use_ema: as for `read_weights`.
 
     Raises UserError as `read_weights` does; CheckpointMismatch (a UserError) with every missing, unexpected and
@@ -130,9 +130,8 @@ def load_pretrained(model: UnifiedBackbone, path: str | Path) -> None:
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, object], model: UnifiedBackbone) -> dict[str, torch.Tensor]:
-    """Clean and fit weights that timm has read itself: a state dict, a folder, or a file of a hub.
+    """Clean and fit weights that timm has read itself, before it adapts stem and classifier to the model's cfg.
 
-    timm calls this before it adapts the stem and the classifier to what the model's cfg declares of the weights.
     Raises UserError as `load_published` does.
     """
     weights = _as_ours(read_weights(state_dict))
@@ -165,10 +164,9 @@ def read_weights(source: str | Path | Mapping[str, object], *, use_ema: bool = T
     """A clean state dict: tensors by the names that the model without any wrapper has.
 
     Args:
-        source: a path (.safetensors, or a file of torch.save that holds tensors, numbers, plain containers and
-            argparse.Namespace only) or a mapping. The weights may stand in it bare, or under "state_dict_ema",
-            "model_ema", "state_dict" or "model"; timm's `load_state_dict` chooses in this order too. Prefixes of
-            wrappers (torch.compile, DistributedDataParallel, Lightning, mmcv) are removed.
+        source: a mapping or a path (.safetensors, or a file of torch.save with tensors, numbers, plain containers and
+            argparse.Namespace only). The weights stand in it bare, or under "state_dict_ema", "model_ema", "state_dict"
+            or "model", chosen in this order as by timm. Prefixes of wrappers (torch.compile, Lightning) are removed.
         use_ema: prefer averaged weights if there are any.
 
     Raises UserError if the file cannot be read without executing something, holds no weights, or weights that are not
@@ -213,36 +211,23 @@ def _read(path: Path) -> Mapping[str, object]:
 
 
 def _refused(path: Path, error: Exception) -> UserError:
-    wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if wanted:
-        reason = f"it wants to run {wanted[1]}; only tensors, numbers and argparse.Namespace are read"
-    else:
-        reason = f"it is no .safetensors file and no plain file of torch.save: {_looks(path)}"
-    return UserError(f"{path} is refused: {reason}")
-
-
-def _looks(path: Path) -> str:
-    """In plain words, what a file that cannot be read seems to be."""
     with path.open("rb") as file:
-        start = file.read(64)
-    if not start:
-        return "it is empty"
-    if start.startswith(b"version https://git-lfs"):
-        return "it is a pointer of git-LFS to that file; fetch the file itself by 'git lfs pull'"
-    if path.suffix == ".safetensors" or start[:2] == b"PK" or start[:1] == b"\x80":  # as torch.save's: zip or pickle
-        return "it is damaged or cut off"
-    return "it does not begin like one, but like a text or something else"
+        is_pointer = file.read(23) == b"version https://git-lfs"
+    if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        reason = f"it wants to run {wanted[1]}; only tensors, numbers and argparse.Namespace are read"
+    elif is_pointer:
+        reason = "it is a pointer of git-LFS to that file; fetch the file itself by 'git lfs pull'"
+    else:
+        reason = "it is no .safetensors file and no plain file of torch.save, or damaged or cut off"
+    return UserError(f"{path} is refused: {reason}")
 
 
 # ---- what weights are of ---------------------------------------------------------------------------------------------
 
 
 class Kind(NamedTuple):
-    """What weights are of.
-
-    `architecture` is timm's name of the model, None if nothing tells; `classes` is None without a classifier; `looks`
-    says in words what they resemble: a mixer, the widths and depths of their stages, the nearest scale.
-    """
+    """timm's name of the model that weights are of (None if nothing tells), their classes (None without a classifier),
+    and in words the mixer, widths, depths and nearest scale that they look like."""
 
     architecture: str | None
     classes: int | None

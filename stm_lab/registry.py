@@ -1,4 +1,4 @@
-"""Our models in timm's registry: every mixer's, and those of every mixer that you register.
+"""Our models in timm's registry, and those of every mixer that you register.
 
 `unified_<mixer>_<scale>` has the paper's common architecture, `original_<mixer>_<scale>` that of the network that the
 mixer comes from. `import stm_lab` loads this module as soon as timm is imported; it builds nothing by itself.
@@ -117,7 +117,7 @@ def _register_own(mixer: str) -> None:
     """
     if mixer in {parts(name)[1] for name in NAMES}:
         return
-    from .models import check_option_names
+    from .designs.design import check_option_names  # not from the models, which may be importing timm just now
 
     check_option_names(mixer)
     for name in NAMES:

@@ -1,6 +1,6 @@
 """Controls that are not in the paper (after Yu et al. 2022, MetaFormer; arXiv 2111.11418).
 
-They have no parameters. What a network reaches with them, stem, downsampling and MLPs reach alone.
+They have no parameters: any accuracy reached with them comes from stem, downsampling and MLPs alone.
 """
 
 from __future__ import annotations

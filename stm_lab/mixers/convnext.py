@@ -12,7 +12,7 @@ from .registry import register_mixer
 
 @register_mixer("convnext")
 class DepthwiseConv(nn.Module):
-    """A depth-wise convolution, 7x7 unless told otherwise, between two point-wise projections.
+    """A depth-wise convolution, 7x7 by default, between two point-wise projections.
 
     Weights are static, one kernel a channel, shared by all positions; locality is hard. Outside the image there is 0,
     not the first projection's bias. Without `projections` it is the convolution alone, as in ConvNeXt itself.
@@ -31,7 +31,6 @@ class DepthwiseConv(nn.Module):
         self.proj_out = nn.Linear(dim, dim) if projections else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
         return self.proj_out(self.dwconv(self.proj_in(x)))
 
     def macs(self, H: int, W: int) -> int:

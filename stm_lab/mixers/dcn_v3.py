@@ -1,7 +1,7 @@
 """Deformable convolution v3 in plain PyTorch (Wang et al. 2023, InternImage; arXiv 2211.05778).
 
-No compiled operator: the samples are drawn by `grid_sample`, so that it runs on any device. It is slower and hungrier
-than the CUDA kernel of its authors (nine samples of every value are held at once).
+The samples are drawn by `grid_sample`, so that it runs on any device. It is slower than its authors' CUDA kernel, and
+uses more memory: nine samples of every value are held at once.
 
 Legend of shapes: h groups ("heads" here, for one name in all designs), d channels a group, P = 9 sampling points.
 """
@@ -61,7 +61,6 @@ class DeformableConvV3(nn.Module):
         return self.offsets(f).view(B, H, W, self.heads, POINTS, 2), self.weights(f).view(B, H, W, self.heads, POINTS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
         B, H, W, C = x.shape
         h, d = self.heads, C // self.heads
         offsets, logits = self._predict(x)

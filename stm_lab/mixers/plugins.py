@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from stm_lab.mixers import get_mixer, list_mixers
 from stm_lab.util import paths
 from stm_lab.util.errors import UserError
 from stm_lab.util.files import write_whole
@@ -20,10 +19,9 @@ MODULE_PREFIX = "stm_lab_plugin_"  # of the names of their modules
 
 
 def load_plugins(files: Iterable[str | Path]) -> None:
-    """Run each Python file once more, so that what it registers with `stm_lab.register_mixer` is there.
+    """Run Python files that register mixers with `stm_lab.register_mixer`.
 
-    Raises:
-        UserError: a file that is missing or that fails, with its line and what it said.
+    Raises UserError for a file that is missing or that fails, with its line and message.
     """
     for file in files:
         path = paths.expanded(file).absolute()
@@ -48,54 +46,27 @@ def load_plugins(files: Iterable[str | Path]) -> None:
 
 
 def module_name(file: str | Path) -> str:
-    """The name of a plugin's module: the file's, and a hash of where it lies, for files of one name in two folders.
-
-    It is the same in every process that is given this path.
-    """
+    """The name of a plugin's module, by file name and folder; the same in every process that is given this path."""
     path = paths.expanded(file).absolute()
     digest = hashlib.sha256(path.as_posix().encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return f"{MODULE_PREFIX}{path.stem}_{digest}"
 
 
 def write_plugin(mixer: type, file: str | Path) -> Path:
-    """Write the cell in which a mixer was defined to a file, and load it: from then on the mixer is the file's.
+    """Write the cell (or file) in which a mixer was defined to a file, and load it: the mixer is the file's then.
 
-    The cell must stand by itself: imports, the class with `@register_mixer`, and nothing that other cells made. As a
-    file it comes to processes that train beside this one, to sweeps and to other machines, where a cell could not. A
-    class that was read from a file is written likewise, with all that stands in that file.
+    The cell must stand by itself: imports, the class with `@register_mixer`, and nothing that other cells made.
+    Returns the file's absolute path, for `plugins=[path]`.
 
-    Returns the file's absolute path, for `plugins=[path]`. A file that says the same already is left as it is.
-
-    Raises:
-        UserError: the class's source is not known (typed at a prompt without IPython), it is no .py file, or the cell
-            fails when it is run alone or registers nothing; then there is no file, or the one that was there.
+    Raises UserError if the source is unknown, as of a class typed at a prompt without IPython, or the file fails.
     """
     path = paths.expanded(file).absolute()
-    if path.suffix != ".py":
-        raise UserError(f"plugin {str(file)!r}: expected a Python file (.py)")
-    source = _cell_of(mixer)
-    before = path.read_text(encoding="utf-8") if path.is_file() else None
-    if source != before:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, source.encode())
-    try:
-        load_plugins([path])
-        if not any(get_mixer(name).__module__ == module_name(path) for name in list_mixers()):
-            raise UserError(f"plugin {str(file)!r} registers no mixer; put @register_mixer before the class")
-    except UserError as error:
-        path.unlink() if before is None else write_whole(path, before.encode())
-        hint = "a cell that is to be a file must hold all that it uses, its imports too"
-        raise UserError(f"{error}; {hint}") from error
+    source_file = inspect.unwrap(mixer.forward).__code__.co_filename
+    linecache.checkcache(source_file)  # it may have been edited since
+    source = "".join(linecache.getlines(source_file)).rstrip() + "\n"
+    if not source.strip():
+        raise UserError(f"{mixer.__name__}: its source is unknown; write it into a file yourself")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, source.encode())
+    load_plugins([path])
     return path
-
-
-def _cell_of(mixer: type) -> str:
-    """The whole cell, or file, in which a class was defined: that of its first method."""
-    functions = [inspect.unwrap(value) for value in vars(mixer).values() if inspect.isfunction(value)]
-    own = [one for one in functions if one.__qualname__.startswith(f"{mixer.__qualname__}.")]  # no decorator's
-    file = own[0].__code__.co_filename if own else ""
-    linecache.checkcache(file)  # it may have been edited since
-    lines = linecache.getlines(file)
-    if not lines:
-        raise UserError(f"{mixer.__name__}: its source is not known; write it into a file yourself")
-    return "".join(lines).rstrip() + "\n"

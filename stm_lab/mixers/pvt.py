@@ -1,7 +1,7 @@
 """Spatial-reduction attention (Wang et al. 2021, PVT, arXiv 2102.12122; PVT v2, arXiv 2106.13797).
 
-The mixer of `pvt` and `pvt_v2` is one and the same; what differs between the two networks, a position embedding here
-and a convolution in the MLP there, is in their designs.
+`pvt` and `pvt_v2` share this mixer. Their networks differ, as their designs say: a position embedding in the first, a
+convolution in the MLP in the second.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ class SpatialReductionAttention(nn.Module):
             self.norm = nn.LayerNorm(dim, eps=1e-5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
         B, H, W, C = x.shape
         h, d = self.heads, C // self.heads
         q = self.q(x).view(B, H * W, h, d).transpose(1, 2)  # (B, h, HW, d)

@@ -182,12 +182,12 @@ def load_config(source: str | Path | Mapping[str, Any] | TrainConfig, /, **overr
 
 
 def _check_no_options(values: Mapping[str, Any], where: str) -> None:
-    """Raise UserError if a key is an option of the mixer or of its design, which have a place of their own."""
+    """Raise UserError if a key is an option of the mixer or of its design, which belong into `model_options`."""
     mixer = values.get("mixer", TrainConfig.model_fields["mixer"].default)
-    of_design = {"design", *(field.name for field in fields(Design))}
-    options = {*option_names(mixer), *of_design} if mixer in list_mixers() else set()
+    of_mixer = option_names(mixer) if mixer in list_mixers() else []
+    of_design = ["design", *(field.name for field in fields(Design))]
     for name in values:
-        if name not in TrainConfig.model_fields and name in options:
+        if name not in TrainConfig.model_fields and name in (*of_mixer, *of_design):
             raise UserError(
                 f"{where}: unknown key {name!r}; it is an option of the model: "
                 f"-p model_options.{name}={shown(values[name])}"

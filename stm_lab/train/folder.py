@@ -65,9 +65,7 @@ class RunFolder:
         self._held: AcquireReturnProxy | None = None
 
     def is_finished(self) -> bool:
-        """Whether the folder holds this very run, with its weights and all its rows.
-
-        A finished run with damaged rows goes on from its last checkpoint, which has the rows too, at its end.
+        """Whether the folder holds this very run, with its weights and all its rows; a checkpoint can restore rows.
 
         Raises UserError if another run is there, or if this one is finished but its rows are lost.
         """
@@ -79,10 +77,8 @@ class RunFolder:
             self.read_rows()
         except jsonfiles.Damaged as error:
             if not any(self.checkpoints.glob("*.safetensors")):
-                raise UserError(
-                    f"{error}; the run is finished and no checkpoint has its rows; bring the file back, or {_REPLACE} "
-                    "to train again"
-                ) from None
+                where = f"{error}; the run is finished and no checkpoint has its rows"
+                raise UserError(f"{where}; bring the file back, or {_REPLACE} to train again") from None
             jsonfiles.tell([f"{error}; made again from the last checkpoint"])
             return False
         return True
@@ -163,7 +159,6 @@ class RunFolder:
         return None if found is None else {"mixer_source": self.identity["mixer_source"]} | found
 
     def _differing(self, found: dict[str, Any]) -> list[str]:
-        """The names in which another identity differs from ours, but for the mixer's source."""
         return [name for name in self.identity if name != "mixer_source" and found.get(name) != self.identity[name]]
 
     def _check_identity(self) -> None:
@@ -178,7 +173,6 @@ class RunFolder:
             raise UserError(f"{where} holds another run ({self._difference(names[0], found)}{more}); {way_out}")
 
     def _difference(self, name: str, found: dict[str, Any]) -> str:
-        """One thing in which the run in the folder is another, in words."""
         then, now = found.get(name), self.identity[name]
         if name == "plugins" and isinstance(then, list) and len(then) == len(now):
             changed = [repr(file) for file, a, b in zip(self.config.plugins, then, now, strict=True) if a != b]

@@ -1,8 +1,7 @@
 """One training, `fit("quick", mixer="swin")`, or several at a time, `fit_all([...])`.
 
-Networks as small as `nano` leave most of a processor idle between their many small operations: two runs on one thread
-each finish sooner than one after the other on two. Worker processes are spawned, never forked from a process that has
-touched CUDA, and end with the one that started them.
+Networks as small as `nano` leave most of a processor idle: two runs on one thread each finish sooner than one after the
+other on two. Worker processes are spawned, never forked, and end with the one that started them.
 """
 
 from __future__ import annotations
@@ -47,10 +46,8 @@ def fit(
 ) -> Result:
     """Train one model: `fit("quick", mixer="swin", seed=1)`.
 
-    A folder that holds this very run finished gives the result, and nothing is trained; an interrupted run goes on from
-    its last checkpoint. If the file in which its mixer is written has changed since, training starts afresh and says
-    so; a mixer of a notebook's cell may have changed, so it starts afresh every time.
-
+    A finished run is read from its folder, and an interrupted one goes on from its last checkpoint. If its mixer's file
+    has changed since, training starts afresh and says so; with a mixer of a notebook's cell it always starts afresh.
     Afterwards the process is as it was: random numbers, Accelerate's state, environment variables, warnings' filters.
 
     Args:
@@ -61,9 +58,8 @@ def fit(
         **overrides: fields of `TrainConfig`, on top of `config`.
 
     Raises:
-        UserError: the configuration does not fit, the folder holds another run, or another process trains there;
-            nothing has been trained then.
-        RuntimeError: the loss is not finite any more, or a checkpoint cannot be written.
+        UserError: the configuration does not fit, the folder holds another run, or another process trains there.
+        RuntimeError: the loss is not finite any more, or a file cannot be written.
     """
     config = load_config(config, **overrides)
     load_plugins(config.plugins)
@@ -97,9 +93,7 @@ def finished(folder: RunFolder) -> Result:
 def fit_all(
     configs: Iterable[str | Path | Mapping[str, Any] | TrainConfig], *, processes: int | None = None
 ) -> list[Result]:
-    """Train one model for each configuration, several at a time; the results are the same as of `fit`, in that order.
-
-    Finished runs are not trained again and interrupted ones go on, so this may be called again after anything.
+    """Train one model for each configuration, several at a time; the results of `fit`, in that order.
 
     Args:
         configs: what `fit` takes.

@@ -58,13 +58,11 @@ class Result:
         rows: one mapping an epoch, the lines of `metrics.jsonl`:
             `epoch`, `step`: how many are done; the last epoch may be a part of one.
             `loss`, `grad_norm` (before clipping): means over the epoch's steps; `grad_norm_max`; `lr`: the last step's.
-            `images_per_second`, `data_wait`: of training; the latter is the share (0 to 1) of its time spent waiting
-            for the next batch.
-            `weights`: "ema" or "raw", those that the run saves; `top1` (percent of the whole validation split) and
-            `validation_loss` are theirs. `top1_raw` is that of the weights that the optimizer moves.
-            `seconds`: wall time of the epoch and its evaluation.
-            `health`: sentences about what looks wrong, if anything does.
-        run_dir: the absolute folder, for `load_run`.
+            `images_per_second` of training; `data_wait`: the share (0 to 1) of its time spent waiting for a batch.
+            `weights`: "ema" or "raw", those that the run saves, of which `top1` (percent of the validation split) and
+            `validation_loss` are; `top1_raw`: that of the weights that the optimizer moves.
+            `seconds`: wall time of the epoch and its evaluation; `health`: what looks wrong, if anything does.
+        run_dir: the absolute folder.
     """
 
     model: nn.Module
@@ -74,7 +72,6 @@ class Result:
 
     @classmethod
     def of(cls, model: nn.Module, rows: list[dict[str, Any]], run_dir: Path) -> Result:
-        """The result whose metrics are summed up from `rows`."""
         parameters = sum(parameter.numel() for parameter in model.parameters())
         metrics = rows[-1] | {"parameters": parameters, "seconds": sum(row["seconds"] for row in rows)}
         return cls(model, metrics, rows, run_dir)
@@ -106,9 +103,18 @@ class Trainer:
         self._seconds = 0.0  # of this epoch, before the run was interrupted
         self._saved_at: int | None = None  # step of the last checkpoint
         self.folder = RunFolder(config)
-        try:
+        with self._holding():
             self._begin(force)
-        except BaseException:  # a notebook's process lives on
+
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Release the folder if the run stops here, since a notebook's process lives on. OSError -> RuntimeError."""
+        try:
+            yield
+        except OSError as error:
+            self.folder.release()
+            raise RuntimeError(f"{error.filename or self.folder.path}: {error.strerror or error}") from error
+        except BaseException:
             self.folder.release()
             raise
 
@@ -165,10 +171,10 @@ class Trainer:
 
     def run(self, *, on_row: OnRow | None = None) -> Result:
         """Train to the end, one row an epoch, then save the weights. `on_row`: as for `fit`."""
-        try:
-            return self._run(on_row)
-        finally:
-            self.folder.release()
+        with self._holding():
+            result = self._run(on_row)
+        self.folder.release()
+        return result
 
     def _run(self, on_row: OnRow | None) -> Result:
         main = self.accelerator.is_main_process
@@ -192,8 +198,7 @@ class Trainer:
         state = weights_of(self.model) if self.ema is None else model.state_dict()
         if main:
             facts = {"weights": self.weights, "num_classes": self.num_classes, "image_size": self.view.image_size}
-            with _writing(self.folder.path):
-                self.folder.save_weights(state, **facts)
+            self.folder.save_weights(state, **facts)
         self.accelerator.wait_for_everyone()
         for tracker in self.accelerator.trackers:
             tracker.finish()
@@ -215,14 +220,13 @@ class Trainer:
         self.rows.append(row | ({"health": said} if said else {}))
         self.losses = self.norms = torch.zeros(0, device=self.device)
         self._write_rows()
-        with _writing(self.folder.path):
-            self.accelerator.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=self.step)
+        self.accelerator.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=self.step)
         self._save()
         bar.note = f"loss {row['loss']:.3f}, top1 {row['top1']:.1f}%"
 
     @property
     def weights(self) -> str:
-        """Which weights are the run's outcome: "ema" or "raw"."""
+        """The run's outcome: "ema" or "raw" weights."""
         return "raw" if self.ema is None else "ema"
 
     @property
@@ -238,8 +242,7 @@ class Trainer:
             self.folder.begin(self.device, processes=self.accelerator.num_processes, afresh=force)
         self.accelerator.wait_for_everyone()
         if self.config.tracker != "none":
-            with _writing(self.folder.path):
-                self.accelerator.init_trackers("")
+            self.accelerator.init_trackers("")
         checkpoint = checkpoints.latest(self.folder.checkpoints)
         found = torch.tensor([-1 if checkpoint is None else checkpoint.step], device=self.device)
         if len(self.accelerator.gather(found).unique()) > 1:
@@ -250,11 +253,9 @@ class Trainer:
 
     def _write_rows(self) -> None:
         if self.accelerator.is_main_process:
-            with _writing(self.folder.path):
-                self.folder.write_rows(self.rows)
+            self.folder.write_rows(self.rows)
 
     def _save(self) -> None:
-        """Write a checkpoint. Raises RuntimeError if that fails."""
         tensors = pack(self.model, self.optimizer.optimizer, self.ema)
         scaler = self.accelerator.scaler
         facts = {
@@ -263,9 +264,8 @@ class Trainer:
             "seconds": time.perf_counter() - self._started if len(self.losses) else 0.0,
         }
         if self.accelerator.is_main_process:
-            with _writing(f"{self.folder.checkpoints}: no checkpoint at step {self.step}"):
-                epoch = {"epoch.losses": self.losses, "epoch.norms": self.norms}
-                checkpoints.save(self.folder.checkpoints, self.step, tensors | epoch, facts)
+            epoch = {"epoch.losses": self.losses, "epoch.norms": self.norms}
+            checkpoints.save(self.folder.checkpoints, self.step, tensors | epoch, facts)
         self._saved_at = self.step
         self.accelerator.wait_for_everyone()
 
@@ -320,7 +320,6 @@ class Trainer:
         }
 
     def _next(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """This process's parts of the next step."""
         try:
             return [next(batches) for _ in range(self.config.accumulate)]
         except UserError as error:  # a broken image; a worker's traceback comes as the error's text
@@ -373,12 +372,9 @@ class Trainer:
         if self.accelerator.scaler is None:
             checked["gradient's norm"] = norms[start:stop]
         for what, values in checked.items():
-            wrong = (~values.isfinite()).nonzero()
-            if len(wrong):
-                first = int(wrong[0])
-                raise self._diverged(
-                    what, values[first].item(), self.batches.epoch * self.batches.steps + start + first
-                )
+            if len(wrong := (~values.isfinite()).nonzero()):
+                step = self.batches.epoch * self.batches.steps + start + int(wrong[0])
+                raise self._diverged(what, values[wrong[0]].item(), step)
 
     def _diverged(self, what: str, value: float, step: int) -> RuntimeError:
         lr = self.learning_rate(step)
@@ -401,15 +397,6 @@ class Trainer:
 def _tell(bar: progress, said: list[str]) -> None:
     for sentence in said:
         bar.say(f"health: {sentence}")
-
-
-@contextmanager
-def _writing(what: object) -> Iterator[None]:
-    """Turn an OSError into a RuntimeError that says what could not be written: the training had begun."""
-    try:
-        yield
-    except OSError as error:
-        raise RuntimeError(f"{what}: {error.strerror or error}") from error
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:

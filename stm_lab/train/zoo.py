@@ -85,16 +85,15 @@ def load(
     Args:
         names: mixers, or models of timm; None takes all models that the weights hold.
         weights: "pretrained": ours of `shapes` at scale nano, the paper's from micro to base, timm's own; "none":
-            random ones; the folder of a training, of a notebook's run, or one that holds folders of trainings; a file
-            of weights for one model, published or ours, or a folder of such files, each known by what it holds.
+            random ones; the folder of a training, of a notebook's run, or of several trainings; a file of weights,
+            published or ours, or a folder of such files, each known by what it holds.
         scale: of the mixers; a folder's trainings have their own.
-        recipe: whose classes a model without trained weights is given.
-        seed: of random weights.
+        recipe, seed: the classes and the random numbers of a model without trained weights.
         device: None is the fastest available.
 
     Raises:
-        UserError: a name that is neither mixer nor timm's, weights that do not exist, do not fit, or are none of a
-            name that is asked for (those that exist are listed); Damaged if all trainings are.
+        UserError: an unknown name, weights that do not exist or do not fit, or none of a name that is asked for.
+        Damaged: none of several trainings can be read.
     """
     if names is not None:
         check_models(names)
@@ -104,9 +103,9 @@ def load(
     if source == "pretrained":
         return [_pretrained(name, scale, on) for name in (names if names is not None else _shipped())]
     path = Path(source)
-    if names is None and not is_of_trainings(path):
-        return [_of_file(path, on)]
     if names is None:
+        if not is_of_trainings(path):
+            return [_of_file(path, on)]
         return list(_whole(training_folders(path), lambda folder: of_training(folder, on)))
     if files := _weight_files(path):
         kinds = {file: kind_of(file) for file in files}
@@ -223,10 +222,7 @@ def _of_file(path: Path, device: torch.device) -> LoadedModel:
 
 
 def _with_weights(name: str, path: Path, scale: str | None, device: torch.device) -> LoadedModel:
-    """The model of that name with the weights of a file, and with as many classes as they have.
-
-    Raises UserError if they are of another model.
-    """
+    """The model of that name with the weights of a file and their classes. UserError if they are of another model."""
     architecture, facts = _architecture(name, scale), read_facts(path)
     of = facts.get("architecture", architecture)
     if of != architecture:
@@ -247,10 +243,7 @@ def _with_weights(name: str, path: Path, scale: str | None, device: torch.device
 
 
 def _built_with(path: Path, facts: Mapping[str, str]) -> tuple[dict[str, object], dict[str, object]]:
-    """The design's options and the entries of a pretrained cfg in the metadata of a file of ours.
-
-    Raises UserError for metadata that a training does not write; a file may come from anywhere.
-    """
+    """The design's options and the entries of a pretrained cfg in a file's metadata, which anybody may have written."""
     try:
         options, cfg = dict(json.loads(facts.get("model_args", "{}"))), {}
         if "image_size" in facts:
@@ -329,7 +322,7 @@ def _of_trainings(names: Sequence[str], source: Path, device: torch.device) -> l
 
 
 def _whole(folders: Sequence[Path], load_one: Callable[[Path], T]) -> Iterator[T]:
-    """What `load_one` makes of each folder. One of several that it refuses is left out, and a warning names it.
+    """What `load_one` makes of each folder. One of several that it refuses is left out with a warning.
 
     Raises UserError for a single folder that is refused, Damaged if all are.
     """
@@ -348,10 +341,7 @@ def _whole(folders: Sequence[Path], load_one: Callable[[Path], T]) -> Iterator[T
 
 @torch.no_grad()
 def unit_layer_scale(model: nn.Module) -> nn.Module:
-    """A copy of a model, ours or timm's, whose layer scales and SkipInit gains are all 1.
-
-    Blocks that start at 1e-6 or 0 then show what their random weights do. Other scales, such as those of norms, stay.
-    """
+    """A copy of a model, ours or timm's, whose layer scales and SkipInit gains are all 1 instead of 1e-6 or 0."""
     model = copy.deepcopy(model)
     for name, parameter in model.named_parameters():
         if _LAYER_SCALE.search(name):

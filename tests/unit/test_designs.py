@@ -1,6 +1,7 @@
 """Originals against timm's own models, weight for weight, and the steps from there to the unified networks."""
 
 import copy
+import inspect
 import pickle
 import re
 from dataclasses import fields, replace
@@ -14,6 +15,7 @@ from torch import nn
 
 import stm_lab
 from stm_lab import UserError, build_model, list_mixers, measure, train, zoo
+from stm_lab.backbone import UnifiedBackbone
 from stm_lab.designs import (
     CORNERS,
     Design,
@@ -25,6 +27,7 @@ from stm_lab.designs import (
     steps,
     unified,
 )
+from stm_lab.designs.design import MODEL_ARGS
 from stm_lab.layers import PARTS
 
 MIXERS = list_mixers()
@@ -377,6 +380,10 @@ def test_a_mixer_of_ones_own_gets_swins_original():
         from stm_lab.mixers import registry
 
         registry._mixers.pop("scratch", None)
+
+
+def test_the_arguments_of_the_model_are_known_to_its_designs():
+    assert MODEL_ARGS | {"design"} == set(inspect.signature(UnifiedBackbone).parameters)
 
 
 def test_the_unified_network_has_the_first_of_the_parts():

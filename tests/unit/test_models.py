@@ -42,10 +42,19 @@ def test_registry_lists_every_mixer_at_every_scale():
     assert stm_lab.list_scales() == ["nano", "micro", "tiny", "small", "base", "large"]
 
 
-@pytest.mark.parametrize("first", ["", "stm_lab.layers", "stm_lab.mixers.halo", "stm_lab.designs", "stm_lab.published"])
+@pytest.mark.parametrize("first", ["", "stm_lab.mixers.halo"])
 def test_timm_knows_the_models_whatever_is_imported_first(first):
     line = f"import {first or 'timm'}, stm_lab, timm; assert timm.create_model('unified_pooling_nano').num_classes"
     subprocess.run([sys.executable, "-c", line], check=True)
+
+
+def test_timm_knows_a_mixer_that_was_registered_before_it_is_imported(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import sys, torch, stm_lab\n@stm_lab.register_mixer('own')\nclass Own(torch.nn.Identity):\n"
+        "    def __init__(self, dim): super().__init__()\n"
+        "assert 'timm' not in sys.modules\nassert stm_lab.build_model('own', 'nano').num_classes\n"
+    )
+    subprocess.run([sys.executable, tmp_path / "own.py"], check=True)
 
 
 def test_importing_the_package_alone_is_quick():
@@ -53,7 +62,7 @@ def test_importing_the_package_alone_is_quick():
     subprocess.run([sys.executable, "-c", line], check=True)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 5), (28, 28), (31, 33), once((75, 50)), (130, 32)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), once((75, 50)), (130, 32)], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_forward_at_any_size(name, size):
     model = timm.create_model(name).eval()
@@ -96,7 +105,7 @@ def test_every_feature_class_of_timm_gives_the_same_maps(name, feature_cls):
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 def test_device_and_dtype(name):
     """The model of a dtype is the model without one, rounded; on "meta" there are shapes and nothing else."""
     torch.manual_seed(0)
@@ -239,7 +248,7 @@ def test_gradient_checkpointing_changes_nothing(name):
 
 
 @pytest.mark.parametrize("coarse", [False, True])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 def test_every_parameter_has_a_depth(name, coarse):
     model = timm.create_model(name)
     groups = group_parameters(model, model.group_matcher(coarse=coarse))
@@ -281,7 +290,7 @@ def test_start_is_as_published(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", soaked(NAMES, besides=UNIFIED + ORIGINAL[:1]))
+@pytest.mark.parametrize("name", soaked(NAMES, besides=SOME))
 def test_compile_has_no_graph_break(name):
     torch._dynamo.reset()
     model = timm.create_model(name, depths=(1, 2, 1, 1)).eval()  # two blocks, so that swin's shift is there
@@ -293,7 +302,7 @@ def test_compile_has_no_graph_break(name):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
-@pytest.mark.parametrize("mixer", soaked(MIXERS, besides=KINDS))
+@pytest.mark.parametrize("mixer", soaked(MIXERS, besides=("halo", "dcn_v3")))
 def test_inductor_agrees(mixer):
     """A mixer compiled for real gives what it gives when run plainly, on a map that is padded."""
     torch._dynamo.reset()

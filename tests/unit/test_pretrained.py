@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 from filler import fill
+from kinds import KINDS, soaked
 from publish_weights import ROWS, command_of
 from timm.models import PretrainedCfg
 from timm.models._hub import save_for_hf
@@ -29,7 +30,7 @@ NAMES = [f"unified_{mixer}_nano" for mixer in list_mixers()]
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(scope="module", params=sorted(PUBLISHED))
+@pytest.fixture(scope="module", params=["dcn_v3", "swin"])
 def published(request, tmp_path_factory):
     """A file of the published form, with optimizer and arguments beside, and the model that it is of."""
     state = fill(json.loads((MANIFESTS / f"unified_{request.param}_micro.json").read_text()))
@@ -113,7 +114,7 @@ def validation():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", soaked(NAMES, besides=[f"unified_{mixer}_nano" for mixer in KINDS]))
 def test_shipped_weights_reach_what_their_row_says(name, validation):
     row = next(row for row in map(json.loads, ROWS.read_text().splitlines()) if row["name"] == f"{name}.shapes")
     model = timm.create_model(name, pretrained=True)
@@ -215,9 +216,10 @@ def test_the_address_is_that_of_the_published_file(published, monkeypatch):
     monkeypatch.setattr("timm.models._builder.download_cached_file", lambda url, **_: asked.append(url) or path)
     model = timm.create_model(name, pretrained=True).eval()
     torch.testing.assert_close(model(IMAGES), expected(IMAGES))
-    family = {"halo": "halonet", "dcn_v3": "internimage"}.get(name.split("_", 1)[1].rsplit("_", 1)[0])
-    assert asked[0].startswith("https://github.com/OpenGVLab/STM-Evaluation/releases/download/cls-ckpt/unified_")
-    assert family is None or family in asked[0]
+    folder = "https://github.com/OpenGVLab/STM-Evaluation/releases/download/cls-ckpt"
+    assert asked == [timm.get_pretrained_cfg(name).url]
+    for mixer, family in PUBLISHED.items():
+        assert timm.get_pretrained_cfg(f"unified_{mixer}_tiny").url == f"{folder}/unified_{family}_tiny.pth"
 
 
 def test_a_file_that_wants_to_run_code_does_not(tmp_path, published):

