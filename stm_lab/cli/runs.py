@@ -12,9 +12,8 @@ from stm_lab.cli.console import Overrides, print_table
 from stm_lab.util.errors import UserError, WorkFailed
 
 if TYPE_CHECKING:
-    from stm_lab.course.engines import Engine, Limits
-    from stm_lab.course.run import Job
-    from stm_lab.course.sweep import Sweep
+    from stm_lab.course.run import Job, Limits
+    from stm_lab.course.sweep import Engine, Sweep
 
 Force = Annotated[bool, typer.Option(help="Start afresh, whatever is there.")]
 Timeout = Annotated[float | None, typer.Option(metavar="MINUTES", help="Stop a run after so long.")]
@@ -82,7 +81,7 @@ def sweep(
     """Do the runs of a sweep that are missing, and gather the results."""
     from stm_lab.course import sweep as perform_sweep
     from stm_lab.course.board import describe
-    from stm_lab.course.engines import Limits
+    from stm_lab.course.run import Limits
     from stm_lab.course.sweep import load_sweep, make_engine, parse_shard, plan_sweep
 
     loaded = load_sweep(file)
@@ -94,9 +93,6 @@ def sweep(
     outcomes = perform_sweep(file, engine=chosen, shard=shard, force=force, timeout=timeout, memory=memory)
     states = [outcome.state for outcome in outcomes]
     print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
-    ways = [outcome.way for outcome in outcomes if outcome.way]
-    if ways:
-        print(f"results: {', '.join(f'{ways.count(way)} {way}' for way in sorted(set(ways)))}")
     other_code = [outcome for outcome in outcomes if outcome.state == "done already" and outcome.message]
     if other_code:
         print(f"{len(other_code)} of them {other_code[0].message}; --force runs them again")

@@ -42,21 +42,17 @@ class Board:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-        if self._bar is not None:
-            self._bar.close()
-
-    def started(self, job: Job) -> None:
-        """It runs now; said again of one that had to begin anew."""
-        self.running[job.key] = (job, time.monotonic())
+        (self._live.stop if self._live is not None else self._bar.close)()
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Show a line of its own."""
         if self._live is not None:
             self._live.console.print(Text(text))
         else:
             self._bar.say(text)
+
+    def started(self, job: Job) -> None:
+        self.running[job.key] = (job, time.monotonic())
 
     def put_back(self, job: Job) -> None:
         """It has to wait after all."""
@@ -65,15 +61,14 @@ class Board:
     def ended(self, job: Job, state: str, message: str) -> None:
         self.running.pop(job.key, None)
         self.finished.append((job, state, message))
-        if self._bar is not None:
-            if state == "failed":
-                self._bar.say(f"failed: {message}")
-            self._bar.update(note=self._note())
+        if self._bar is not None and state == "failed":
+            self._bar.say(f"failed: {message}")
+        self.look(1)
 
-    def look(self) -> None:
-        """A plain line, if one is due."""
+    def look(self, more: int = 0) -> None:
+        """Count so many more, and show a plain line if one is due."""
         if self._bar is not None:
-            self._bar.update(0, note=self._note())
+            self._bar.update(more, note=self._note())
 
     def _note(self) -> str:
         failed = sum(state == "failed" for _, state, _ in self.finished)
@@ -84,10 +79,10 @@ class Board:
         """The live table."""
         table = Table("run", "what", "state", "cell", "seconds", "GB", title=self.title, title_justify="left")
         for job, state, message in self.finished[-_LAST:]:
-            colour = "red" if state == "failed" else "green"
             status = job.folder.read_status()
-            seconds, peak = status.get("seconds", ""), status.get("peak_memory_gb", "")
-            table.add_row(job.key, describe(job), Text(state, colour), message[:60], str(seconds), str(peak))
+            numbers = (str(status.get(name, "")) for name in ("seconds", "peak_memory_gb"))
+            colour = "red" if state == "failed" else "green"
+            table.add_row(job.key, describe(job), Text(state, colour), message[:60], *numbers)
         for job, started in self.running.values():
             status = job.folder.read_status()
             cell = f"{status.get('cell', 0)}/{status.get('cells', '?')}"

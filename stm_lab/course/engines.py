@@ -1,98 +1,82 @@
-"""What every engine of a sweep does alike: a run is done by `work`, and comes to an `Outcome`.
+"""The engines that do a sweep's runs: `Local` on this machine, `cluster.Ray` on several.
 
-`local` does the runs of a sweep on this machine's cores, `cluster` on Ray. Both give each run a process of its own and
-learn what became of it from the answer of `work`; where the process died without one, the run failed. Rows and figures
-stay in the run's folder.
+`do_all` gives an engine's workers the runs that are missing, and gathers what became of each. Rows and figures stay in
+the run's folder. A run's kernel is a process of its own, so that here a thread is enough to look after each.
+
+An engine has `room()`, a context with the `Room` where it would place runs now and that place in words, and
+`workers(jobs, limits, board)`, a context at whose end everything is stopped. Workers `start(job)`, or return False if
+it has to wait for others to end; `look()` waits a little and returns the jobs that have begun and the outcomes of those
+that have ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from stm_lab.course.run import Job, perform
-from stm_lab.course.watch import check_limits
-from stm_lab.util.environment import code_fingerprint
+from stm_lab.course.board import Board
+from stm_lab.course.room import Place, Room
+from stm_lab.course.run import Job, Limits, perform
 from stm_lab.util.errors import UserError, WorkFailed
 from stm_lab.util.folders import Held
 
 PATIENCE = 15.0  # seconds for a run that is stopped to write down what became of it
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What each run is held to."""
-
-    force: bool = False
-    timeout: float | None = None  # minutes
-    memory: float | None = None  # gigabytes
-
-    def __post_init__(self) -> None:
-        check_limits(self.timeout, self.memory)
+PAUSE = 0.5  # seconds that `look` waits for news
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run: "done" (now), "done already", "failed", or "held" by another process.
-
-    `way` says how its results came here, where that may be in more than one way.
-    """
+    """What became of a run: "done" (now), "done already", "failed", or "held" by another process."""
 
     job: Job
     state: str
     message: str = ""
-    way: str = ""
 
 
-class Room(Protocol):
-    """What is free where runs are done."""
+def do_all(engine: Any, jobs: Sequence[Job], limits: Limits, title: str) -> list[Outcome]:
+    """Do what is not done; the outcomes, in the order of `jobs`. One that fails does not stop the others.
 
-    def take(self, job: Job) -> Any | None:
-        """A place for a job; None if it has to wait."""
-        ...
-
-    def give_back(self, job: Job, place: Any) -> None: ...
-
-
-class Engine(Protocol):
-    """Does jobs, wherever that is."""
-
-    def room(self) -> AbstractContextManager[tuple[Room, str]]:
-        """What the engine would place runs by now, and where that is, in words. Raises UserError if it has none."""
-        ...
-
-    def perform(
-        self, jobs: Sequence[Job], *, title: str, force: bool, timeout: float | None, memory: float | None
-    ) -> list[Outcome]:
-        """Do what is not done; the outcomes, in the order of `jobs`. One that fails does not stop the others."""
-        ...
-
-
-def work(job: Job, limits: Limits) -> tuple[str, str]:
-    """Do one job in this process; the state of its outcome, and a message. Raises KeyboardInterrupt if terminated."""
-    try:
-        now = perform(job, force=limits.force, timeout=limits.timeout, memory=limits.memory, threads=job.resources.cpus)
-        return ("done", "") if now else ("done already", "")
-    except Held as error:  # by now it may be done; whoever asked looks again
-        return "held", str(error)
-    except (WorkFailed, UserError) as error:
-        return "failed", str(error)
-    except Exception as error:  # a fault of ours: the sweep goes on with the others
-        return "failed", f"{type(error).__name__}: {error}"
+    A job that another process is at waits until that is over. Raises KeyboardInterrupt, once all that ran has stopped.
+    """
+    outcomes, waiting = sort_out(jobs, limits)
+    with Board(title, len(jobs)) as board:
+        for outcome in outcomes.values():
+            board.ended(outcome.job, outcome.state, outcome.message)
+        if waiting:
+            with engine.workers(waiting, limits, board) as workers:
+                while len(outcomes) < len(jobs):
+                    ended = _start(waiting, workers, limits)
+                    begun, more = workers.look()
+                    for job in begun:
+                        board.started(job)
+                    for outcome in [*ended, *more]:
+                        if outcome.state == "held":
+                            waiting.append(outcome.job)
+                            board.put_back(outcome.job)
+                        else:
+                            outcomes[outcome.job.folder.path] = outcome
+                            board.ended(outcome.job, outcome.state, outcome.message)
+                    board.look()
+    return [outcomes[job.folder.path] for job in jobs]
 
 
-def held_to(jobs: Sequence[Job], limits: Limits) -> list[Job]:
-    """The jobs as a limit of memory leaves them: no run takes more, whatever its card says."""
-    if limits.memory is None:
-        return list(jobs)
-    most = [min(job.resources.memory_gb, limits.memory) for job in jobs]
-    return [
-        replace(job, resources=job.resources.model_copy(update={"memory_gb": gb}))
-        for job, gb in zip(jobs, most, strict=True)
-    ]
+def _start(waiting: list[Job], workers: Any, limits: Limits) -> list[Outcome]:
+    """Start every job that there is room for, in order; the outcomes of those that another process did meanwhile."""
+    outcomes = []
+    for job in [job for job in waiting if not job.folder.is_held()]:
+        if job.is_done() and not limits.force:
+            outcomes.append(Outcome(job, "done already"))
+        elif not workers.start(job):
+            break
+        waiting.remove(job)
+    return outcomes
 
 
 def sort_out(jobs: Sequence[Job], limits: Limits) -> tuple[dict[Path, Outcome], list[Job]]:
@@ -103,10 +87,114 @@ def sort_out(jobs: Sequence[Job], limits: Limits) -> tuple[dict[Path, Outcome], 
         for job in filter(Job.lacks_page, done):
             with suppress(Held):  # then another process makes it
                 perform(job)
-        outcomes = {job.folder.path: Outcome(job, "done already", _other_code(job)) for job in done}
+        outcomes = {job.folder.path: Outcome(job, "done already", job.other_code()) for job in done}
     return outcomes, [job for job in jobs if job.folder.path not in outcomes]
 
 
-def _other_code(job: Job) -> str:
-    other = job.other_code()
-    return f"with other code ({other}, now {code_fingerprint()})" if other else ""
+def held_to(jobs: Sequence[Job], limits: Limits) -> list[Job]:
+    """The jobs as a limit of memory leaves them: no run takes more, whatever its card says."""
+    if limits.memory is None:
+        return list(jobs)
+    most = [{"memory_gb": min(job.resources.memory_gb, limits.memory)} for job in jobs]
+    return [replace(job, resources=job.resources.model_copy(update=gb)) for job, gb in zip(jobs, most, strict=True)]
+
+
+def work(
+    job: Job,
+    limits: Limits,
+    *,
+    gpus: str,
+    environment: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Do one job in this process, its kernel with the GPUs that it was given. Raises KeyboardInterrupt if interrupted.
+
+    Args:
+        gpus: its `CUDA_VISIBLE_DEVICES`.
+        environment, stop: as of `perform`.
+    """
+    cpus = str(job.resources.cpus)
+    given = {"STM_LAB_CORES": cpus, "OMP_NUM_THREADS": cpus, "MKL_NUM_THREADS": cpus}
+    if gpus or job.values.get("device", "auto") == "auto":
+        given["CUDA_VISIBLE_DEVICES"] = gpus
+    try:
+        now = perform(job, limits, environment={**given, **(environment or {})}, stop=stop)
+        return Outcome(job, "done" if now else "done already")
+    except Held as error:  # by now it may be done; `do_all` looks again
+        return Outcome(job, "held", str(error))
+    except (WorkFailed, UserError) as error:
+        return Outcome(job, "failed", str(error))
+    except Exception as error:  # a fault of ours: the sweep goes on with the others
+        return Outcome(job, "failed", f"{type(error).__name__}: {error}")
+
+
+class Local:
+    """Runs side by side on this machine: as many as its cores, memory and GPUs hold by what their cards ask for.
+
+    Args:
+        processes: at most so many at once; None: as the cores allow.
+    """
+
+    def __init__(self, processes: int | None = None):
+        if processes is not None and processes < 1:
+            raise UserError(f"processes = {processes}: must be at least 1")
+        self.processes = processes
+
+    @contextmanager
+    def room(self) -> Iterator[tuple[Room, str]]:
+        yield Room.here(self.processes), "on this machine"
+
+    @contextmanager
+    def workers(self, jobs: Sequence[Job], limits: Limits, board: Board) -> Iterator[_Threads]:
+        threads = _Threads(Room.here(self.processes), limits)
+        try:
+            yield threads
+        finally:
+            threads.stop()
+
+
+class _Threads:
+    """Workers: a thread for each run."""
+
+    def __init__(self, room: Room, limits: Limits):
+        self._room, self._limits = room, limits
+        self._running: list[threading.Thread] = []
+        self._begun: list[Job] = []
+        self._ended: queue.Queue[tuple[Outcome, Place]] = queue.Queue()
+        self._stop = threading.Event()
+
+    def start(self, job: Job) -> bool:
+        place = self._room.take(job)
+        if place is None:
+            return False
+        thread = threading.Thread(target=self._work, args=(job, place), daemon=True)
+        thread.start()
+        self._running = [*filter(threading.Thread.is_alive, self._running), thread]
+        self._begun.append(job)
+        return True
+
+    def _work(self, job: Job, place: Place) -> None:
+        with suppress(KeyboardInterrupt):  # stopped: status.json says so
+            self._ended.put((work(job, self._limits, gpus=visible_devices(place[1]), stop=self._stop), place))
+
+    def look(self) -> tuple[list[Job], list[Outcome]]:
+        begun, self._begun = self._begun, []
+        try:
+            outcome, place = self._ended.get(timeout=0 if begun else PAUSE)
+        except queue.Empty:
+            return begun, []
+        self._room.give_back(outcome.job, place)
+        return begun, [outcome]
+
+    def stop(self) -> None:
+        self._stop.set()
+        deadline = time.monotonic() + PATIENCE
+        for thread in self._running:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def visible_devices(devices: Sequence[int]) -> str:
+    """`CUDA_VISIBLE_DEVICES` for a child that gets these of the devices that we see, by our own count."""
+    ours = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = ours.split(",") if ours else None  # numbers or UUIDs; a batch system may have given us the third alone
+    return ",".join(names[device] if names else str(device) for device in devices)

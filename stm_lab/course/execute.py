@@ -1,7 +1,7 @@
 """Execute one notebook in a kernel, into the files of its run. Slow to import: papermill, Jupyter, nbconvert.
 
-papermill works in a thread; this one looks after it: it counts cells, holds the kernel against its limits, and hears
-when the run is to stop. Whatever ends the kernel, papermill's thread ends with it.
+papermill works in a thread of its own. The thread that called it holds the kernel against its limits and ends it when
+the run is to stop; papermill's thread then ends too.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import nbconvert
 import papermill
@@ -25,97 +27,156 @@ from papermill.exceptions import PapermillExecutionError, strip_color
 
 from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder
 from stm_lab.course.notebooks import GOES_ON, TEMPLATES, read_notebook, tags, unsolved, with_still_pictures
+from stm_lab.course.run import Job, Limits
 from stm_lab.course.watch import Watch, how_it_ended, kill_tree, terminated_as_interrupted
 from stm_lab.util import paths
+from stm_lab.util.environment import code_fingerprint
+from stm_lab.util.errors import WorkFailed
 from stm_lab.util.files import write_whole
+from stm_lab.util.progress import progress
 
 _LOOK_EVERY = 0.1  # seconds
 _STARTS = 3  # of a kernel that ends before its first cell
 
-logging.getLogger("papermill").addHandler(logging.NullHandler())  # what it would say of a failure, we say
+logging.getLogger("papermill").addHandler(logging.NullHandler())  # `status.json` says what it would say of a failure
 
-OnCell = Callable[[int, int, str], object]  # the cell's number, how many there are, its source
+Failure = dict[str, Any]
 
 
 def execute(
-    notebook: Path,
-    folder: RunFolder,
-    values: Mapping[str, Any],
-    *,
-    watch: Watch,
-    threads: int | None = None,
-    on_cell: OnCell = lambda number, cells, source: None,
-    on_text: Callable[[str], object] = lambda text: None,
-    on_look: Callable[[], object] = lambda: None,
-) -> dict[str, Any] | None:
-    """Run `notebook` with parameters `values`, working in `folder`, which gets the executed notebook, HTML and log.
-
-    Args:
-        notebook: the stored notebook.
-        folder: is there already.
-        values: by name; paths are passed as strings.
-        watch: limits of the kernel and its children.
-        threads: of each numerical library in the kernel; None: as many as they take.
-        on_cell: called before each code cell; numbers count code cells from 1, as `In [1]` does.
-        on_text: called with what the cells print, which goes to the log as well.
-        on_look: called ten times a second.
+    job: Job, limits: Limits, *, environment: Mapping[str, str], echo: TextIO | None, stop: threading.Event | None
+) -> Failure | None:
+    """Run a job's notebook in its folder, which gets the executed notebook, its page, `log.txt` and `status.json`.
 
     Returns:
         What went wrong, None if nothing: `kind` ("cell", "died", "memory", "timeout", "start", "files"), `cell` (the
         last that was begun; None if none was), `source`, `error` in one line, of a failing cell `traceback`, and of a
         kernel that died `exit_code`: its status, or minus the number of the signal that killed it.
     """
-    kernel = _Kernel(notebook, folder, threads)
-    cells = _Cells(notebook, on_cell)
-    outcome: list[dict[str, Any] | None] = []
-    worker = threading.Thread(
-        target=lambda: outcome.append(_with_restarts(notebook, folder, values, kernel, cells, on_text)), daemon=True
-    )
-    stopped: dict[str, Any] | None = None
+    record = _Record(job, echo)
+    watch = Watch(limits.timeout, limits.memory)
+    outcome: dict[str, Any] = {"state": "interrupted"}  # until a better one is known
+    try:
+        failure = _watched(job, _Kernel(job, environment), record, watch, stop)
+        outcome = {"state": "failed", "failure": failure} if failure else {"state": "done"}
+    finally:
+        record.end(outcome, watch)
+    return failure
+
+
+def _watched(job: Job, kernel: _Kernel, record: _Record, watch: Watch, stop: threading.Event | None) -> Failure | None:
+    outcome: list[Failure | None] = []
+    worker = threading.Thread(target=lambda: outcome.append(_with_restarts(job, kernel, record)), daemon=True)
+    stopped: Failure | None = None
     with terminated_as_interrupted():
         worker.start()
         try:
             while worker.is_alive():
-                worker.join(_LOOK_EVERY)
-                on_look()
+                worker.join(max(_LOOK_EVERY, 20 * watch.cost))  # so that many runs leave the processor to their kernels
+                record.look()
+                if stop is not None and stop.is_set():
+                    raise KeyboardInterrupt
                 passed = watch.look(kernel.pid) if stopped is None else None
                 if passed is not None:
-                    stopped = {"kind": passed[0], **cells.last(), "error": f"stopped: {passed[1]}"}
+                    stopped = {"kind": passed[0], **record.last(), "error": f"stopped: {passed[1]}"}
                 if stopped is not None:
                     kernel.kill()
-        except BaseException:  # among them Ctrl-C
+        except BaseException:  # Ctrl-C among them
             while worker.is_alive():  # a kernel that is only about to start must not outlive the run
                 kernel.kill()
                 worker.join(_LOOK_EVERY)
             raise
         finally:
-            write_html(folder)
+            write_html(job.folder)
     failure = stopped or outcome[0]
     if failure is not None and failure.get("exit_code") == -getattr(signal, "SIGKILL", 9):
         failure["error"] += f", as the system does when memory runs out; it held {watch.peak:.2f} GB at most"
     return failure
 
 
-class _Cells:
-    """Which code cell is running."""
+class _Record:
+    """A run's progress, kept in `status.json` and shown, and what its cells print."""
 
-    def __init__(self, notebook: Path, on_cell: OnCell):
-        self._on_cell = on_cell
-        self.total = 1 + sum(map(_is_code, read_notebook(notebook)["cells"]))  # one with the values is put in
-        self.number, self.source = 0, ""
+    def __init__(self, job: Job, echo: TextIO | None):
+        self._folder, self._name, self._echo = job.folder, job.notebook, echo
+        self._bar: progress | None = None
+        self.log: TextIO
+        self._line = ""  # printed so far
+        self._cells = 1 + sum(map(_is_code, read_notebook(job.path)["cells"]))  # papermill adds one, of the values
+        self._started = time.perf_counter()
+        self.number, self._source = 0, ""  # of the code cell that runs
+        self._status: dict[str, Any] = {
+            "state": "running",
+            "notebook": job.notebook,
+            "profile": job.profile,
+            "parameters": job.values,
+            "key": job.key,
+            "code": code_fingerprint(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            self._folder.write_json(self._folder.status, self._status)
+        except OSError as error:
+            raise WorkFailed(f"{self._folder.status}: {error.strerror}") from error
 
     def starts(self, cell: Mapping[str, Any], cell_index: int) -> None:
-        """nbclient's hook, called before each cell."""
-        if _is_code(cell):
-            self.number, self.source = self.number + 1, cell["source"]
-            self._on_cell(self.number, self.total, self.source)
+        """nbclient's hook, called before each cell. Code cells are counted from 1, as `In [1]` does."""
+        if not _is_code(cell):
+            return
+        self.number, self._source = self.number + 1, cell["source"]
+        self._status |= {"cell": self.number, "cells": self._cells}
+        self._folder.write_json(self._folder.status, self._status)
+        if self._echo is None:
+            return
+        if self._bar is None:
+            self._bar = progress(self._cells, self._name, unit="cells", stream=self._echo)
+        self._bar.update(self.number - 1 - self._bar.count, note=_first_line(self._source))
 
     def last(self) -> dict[str, Any]:
-        return {"cell": self.number, "source": self.source} if self.number else {"cell": None}
+        """The cell that runs, as a failure tells it."""
+        return {"cell": self.number, "source": self._source} if self.number else {"cell": None}
+
+    def write(self, text: str) -> None:
+        """Log what the cells print, as a file that papermill writes to; show complete lines of it above the bar."""
+        self.log.write(text)
+        if self._bar is None:
+            return
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._bar.say(line.rpartition("\r")[2])
+
+    def flush(self) -> None:
+        self.log.flush()
+
+    def look(self) -> None:
+        """Show a plain line if one is due."""
+        if self._bar is not None:
+            self._bar.update(0)
+
+    def end(self, outcome: Mapping[str, Any], watch: Watch) -> None:
+        """Write down what became of the run."""
+        if self._bar is not None and outcome["state"] == "done":
+            self._bar.update(self._bar.total - self._bar.count)
+        seconds = round(time.perf_counter() - self._started, 3)
+        self._status |= {**outcome, "seconds": seconds, "peak_memory_gb": round(watch.peak, 3)}
+        self._status["files"] = self._folder.files()
+        self._write()
+        if self._bar is not None:
+            self._bar.close()
 
 
 def _is_code(cell: Mapping[str, Any]) -> bool:
     return cell["cell_type"] == "code" and bool(cell["source"].strip())
+
+
+def _first_line(source: str) -> str:
+    """The first line of a cell that does something, shortened."""
+    lines = [line for line in source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    line = (lines or [""])[0].strip()
+    return line if len(line) <= 60 else f"{line[:57]}..."
 
 
 class _Kernel:
@@ -124,27 +185,25 @@ class _Kernel:
     It works in the run's folder, so folders that the environment gives relative to ours are made absolute.
     """
 
-    def __init__(self, notebook: Path, folder: RunFolder, threads: int | None):
-        environment = {
-            FOLDER_VARIABLE: str(folder.path),
-            "STM_LAB_NOTEBOOKS": str(notebook.parent),
+    def __init__(self, job: Job, environment: Mapping[str, str]):
+        ours = {
+            FOLDER_VARIABLE: str(job.folder.path),
+            "STM_LAB_NOTEBOOKS": str(job.path.parent),
             "STM_LAB_RUNS": str(paths.runs_dir()),
             "STM_LAB_DATA": os.pathsep.join(map(str, paths.data_roots())),
             "JPY_SESSION_NAME": "",  # of the notebook that this was started from, if any: nobody watches ours
         }
-        if threads is not None:
-            environment |= dict.fromkeys(("STM_LAB_CORES", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         self._spec = KernelSpec(
             argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"],
             display_name="Python 3",
             language="python",
-            env=environment,
+            env={**ours, **environment},
         )
         self._manager: AsyncKernelManager | None = None
         self._process: subprocess.Popen | None = None
 
     def manager_class(self) -> type[AsyncKernelManager]:
-        """What papermill makes its kernel's manager of."""
+        """The class from which papermill makes its kernel's manager."""
         kernel = self
 
         class ThisInterpreter(AsyncKernelManager):
@@ -156,17 +215,17 @@ class _Kernel:
 
             async def _async_launch_kernel(self, *args: Any, **options: Any) -> None:
                 await super()._async_launch_kernel(*args, **options)
-                kernel._process = self.provisioner.process  # which is let go of there as soon as it has ended
+                kernel._process = self.provisioner.process  # the provisioner forgets it as soon as it has ended
 
         return ThisInterpreter
 
     @property
     def pid(self) -> int | None:
-        """Of the kernel's process; None before it has one."""
+        """The number of the kernel's process; None before it has one."""
         return getattr(getattr(self._manager, "provisioner", None), "pid", None)
 
     def exit_code(self) -> int | None:
-        """How its process ended; None if it has not, or there was none."""
+        """How its process ended; None if it has not, or never started."""
         return None if self._process is None else self._process.poll()
 
     def kill(self) -> None:
@@ -175,43 +234,36 @@ class _Kernel:
             kill_tree(self.pid)
 
 
-def _with_restarts(*run: Any) -> dict[str, Any] | None:
-    """`_papermill`, with a new kernel where one could not start.
+def _with_restarts(job: Job, kernel: _Kernel, record: _Record) -> Failure | None:
+    """`_papermill`, with a new kernel if one could not start.
 
     Jupyter chooses free ports and the kernel binds them a moment later: where many kernels start, another program may
     have taken one in between, and the kernel ends with status 1. A kernel that a signal ended is not started again.
     """
     for _ in range(_STARTS - 1):
-        failure = _papermill(*run)
+        failure = _papermill(job, kernel, record)
         if failure is None or failure["kind"] != "start" or failure.get("exit_code") != 1:
             return failure
-    return _papermill(*run)
+    return _papermill(job, kernel, record)
 
 
-def _papermill(
-    notebook: Path,
-    folder: RunFolder,
-    values: Mapping[str, Any],
-    kernel: _Kernel,
-    cells: _Cells,
-    on_text: Callable[[str], object],
-) -> dict[str, Any] | None:
+def _papermill(job: Job, kernel: _Kernel, record: _Record) -> Failure | None:
     """Execute to the end or to the first failure, which is returned as `execute` does."""
+    folder = job.folder
     try:
-        with folder.log.open("w", encoding="utf-8") as file:
-            log = _Log(file.write, on_text, file.flush)
+        with folder.log.open("w", encoding="utf-8") as record.log:
             papermill.execute_notebook(
-                notebook,
+                job.path,
                 folder.notebook,
-                {name: _plain(value) for name, value in values.items()},
-                cwd=folder.path,
+                {name: _plain(value) for name, value in job.values.items()},
+                resources={"metadata": {"path": str(folder.path)}},  # papermill's cwd= would change it for all threads
                 kernel_name="python3",  # a notebook may name another, or none: the manager starts this interpreter
                 language="python",
                 kernel_manager_class=kernel.manager_class(),
                 progress_bar=False,
-                stdout_file=log,
-                stderr_file=log,
-                on_cell_start=cells.starts,
+                stdout_file=record,
+                stderr_file=record,
+                on_cell_start=record.starts,
             )
     except PapermillExecutionError as error:
         message = (str(error.evalue).splitlines() or [""])[0]
@@ -224,21 +276,21 @@ def _papermill(
         }
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
-        return {"kind": "files", **cells.last(), "error": f"{error.strerror or error}{place}"}
+        return {"kind": "files", **record.last(), "error": f"{error.strerror or error}{place}"}
     except RuntimeError as error:  # of jupyter_client and nbclient: the kernel died, or never answered
         code = kernel.exit_code() if "died" in str(error) else None  # not of one that is ended for its silence
         how = {} if code is None else {"exit_code": code}
         said = "" if code is None else f" ({how_it_ended(code)})"
-        if not cells.number:
+        if not record.number:
             return {"kind": "start", "cell": None, "error": f"the kernel did not start: {error}{said}", **how}
-        return {"kind": "died", **cells.last(), "error": f"the kernel died{said}", **how}
-    except Exception as error:  # a thread that ends in an exception would leave nobody who knows why
-        return {"kind": "start", **cells.last(), "error": f"papermill: {type(error).__name__}: {error}"}
+        return {"kind": "died", **record.last(), "error": f"the kernel died{said}", **how}
+    except Exception as error:  # else the thread would end without a trace
+        return {"kind": "start", **record.last(), "error": f"papermill: {type(error).__name__}: {error}"}
     return None
 
 
 def _of_exercises(folder: RunFolder, last: int) -> str | None:
-    """What is said of a run that went on beyond exercises that failed, to its end; None if another cell stopped it.
+    """Tells of a run that went on beyond failing exercises to its end; None if another cell stopped it.
 
     last: the number of the last cell that failed, which papermill reports.
     """
@@ -247,17 +299,6 @@ def _of_exercises(folder: RunFolder, last: int) -> str | None:
         return None
     lacking = unsolved(cells)
     return lacking and f"{lacking}; every other cell ran"
-
-
-class _Log:
-    """What papermill writes the cells' output to."""
-
-    def __init__(self, write: Callable[[str], object], on_text: Callable[[str], object], flush: Callable[[], object]):
-        self._write, self._on_text, self.flush = write, on_text, flush
-
-    def write(self, text: str) -> None:
-        self._write(text)
-        self._on_text(text)
 
 
 def _plain(value: Any) -> Any:
@@ -270,7 +311,7 @@ def _plain(value: Any) -> Any:
 def write_html(folder: RunFolder) -> None:
     """Write the executed notebook, as far as it came, as a page with its figures inside.
 
-    A page that cannot be made spoils no finished run: a warning says so, and the run is asked for again to make it.
+    A page that cannot be made spoils no finished run: a warning says so, and the next call of `perform` makes it.
     """
     if not folder.notebook.is_file():
         return

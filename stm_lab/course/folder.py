@@ -25,48 +25,33 @@ from stm_lab.util.files import write_whole
 FOLDER_VARIABLE = "STM_LAB_RUN_FOLDER"  # how the runner tells the notebook's kernel which folder is its own
 _NOT_KEYED = {"parameters", "injected-parameters", "solution", "check", "explorer"}  # cells that do not make the rows
 _ENDS = {".ipynb": b"}", ".html": b"</html>", ".jsonl": b"}", ".json": b"}", ".png": b"IEND\xaeB`\x82"}
+_MADE = ("model.safetensors", "rows.jsonl")  # what a notebook reads from a folder of runs or trainings
+
+
+def _named(name: str) -> Any:
+    return property(lambda folder: folder.path / name)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of a run, by name. None of them need be there yet."""
+    """The files of a run, by name. None of them need exist yet."""
 
     path: Path
 
-    @property
-    def notebook(self) -> Path:
-        return self.path / "notebook.ipynb"
-
-    @property
-    def html(self) -> Path:
-        return self.path / "notebook.html"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
-
-    @property
-    def rows(self) -> Path:
-        return self.path / "rows.jsonl"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "log.txt"
-
-    @property
-    def environment(self) -> Path:
-        return self.path / "environment.json"
-
-    @property
-    def status(self) -> Path:
-        return self.path / "status.json"
+    notebook = _named("notebook.ipynb")
+    html = _named("notebook.html")
+    figures = _named("figures")
+    rows = _named("rows.jsonl")
+    log = _named("log.txt")
+    environment = _named("environment.json")
+    status = _named("status.json")
+    train = _named("train")
 
     def create(self) -> RunFolder:
-        """Make the folder and `figures/` unless they are there. Raises UserError if that cannot be done."""
+        """Make the folder and `figures/`. Raises UserError if it cannot be made or written to."""
         try:
             self.figures.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass  # it can be written to
+            tempfile.TemporaryFile(dir=self.path).close()
         except OSError as error:
             raise UserError(f"out = {str(self.path)!r}: {error.strerror}{folders.ELSEWHERE}") from None
         return self
@@ -76,33 +61,34 @@ class RunFolder:
         return folders.hold(self.path, "run")
 
     def is_held(self) -> bool:
-        """Whether a process is running this run now."""
+        """Whether a process is working on this run now."""
         return folders.is_held(self.path)
 
     def strangers(self) -> list[str]:
-        """What is there by a run's names without a run: somebody else's, which no run may write over or remove."""
+        """Names of files that a run would overwrite, in a folder without a status: they belong to somebody else."""
         if self.read_status():
             return []
-        ours = (self.notebook, self.html, self.rows, self.log, self.environment, self.path / "train")
-        found = [path.name for path in ours if path.exists()]
+        found = [path.name for path in (*self._files(), self.train) if path.exists()]
         return [*found, self.figures.name] if any(self.figures.glob("*")) else found
 
     def clear(self) -> None:
         """Remove what a run leaves, and nothing else."""
-        for path in (self.notebook, self.html, self.rows, self.log, self.environment, self.status):
+        for path in (*self._files(), self.status):
             path.unlink(missing_ok=True)
-        for folder in (self.figures, self.path / "train"):
+        for folder in (self.figures, self.train):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def _files(self) -> tuple[Path, ...]:
+        return self.notebook, self.html, self.rows, self.log, self.environment
+
     def files(self) -> list[str]:
-        """What of a run is there and whole, by names relative to the folder."""
-        named = (self.notebook, self.html, self.rows, self.log, self.environment)
-        there = [path for path in (*named, *sorted(self.figures.glob("*"))) if path.is_file()]
+        """The files of the run that exist and are whole, by names relative to the folder."""
+        there = [path for path in (*self._files(), *sorted(self.figures.glob("*"))) if path.is_file()]
         names = [path.relative_to(self.path).as_posix() for path in there]
         return [name for name in names if self.has(name)]
 
     def has(self, name: str) -> bool:
-        """Whether a file is there, and ends as one of its kind does: a full disk or a copy that broke off cuts it."""
+        """Whether a file exists and ends as its kind does: a full disk or a broken copy cuts it off."""
         path = self.path / name
         try:
             with path.open("rb") as file:
@@ -113,26 +99,24 @@ class RunFolder:
         return end.endswith(_ENDS.get(path.suffix, b"")) or (path == self.rows and not end)
 
     def write_json(self, path: Path, value: Any) -> None:
-        """Write a file of this folder in one go: a reader finds the old one or the new one, never half of it."""
+        """Write a file of this folder: a reader finds the old one or the new one, never half of it."""
         write_whole(path, (json.dumps(value, indent=1, default=str) + "\n").encode())
 
     def read_status(self) -> dict[str, Any]:
-        """What `status.json` says; empty before the first run, and if it is damaged, of which a warning is given."""
+        """`status.json`; empty before the first run, and, with a warning, if it is damaged."""
         return jsonfiles.mapping(self.status, ("parameters", "failure"))
 
 
-def run_folder(card: Card, values: Mapping[str, Any], fingerprint: str | None) -> RunFolder:
+def run_folder(card: Card, values: Mapping[str, Any], key: str) -> RunFolder:
     """The folder of the run with these values (not made): the parameter `out`, else `runs_dir()/<notebook>/<key>`."""
-    out = values.get("out")
-    return RunFolder(out or paths.runs_dir() / card.name / run_key(card, values, fingerprint))
+    return RunFolder(values.get("out") or paths.runs_dir() / card.name / key)
 
 
 def run_key(card: Card, values: Mapping[str, Any], fingerprint: str | None) -> str:
-    """12 hexadecimal digits that are the same for the same run.
+    """The 12 hexadecimal digits by which a run is known.
 
-    They are a hash of the notebook's code (without exercises, checks and explorers), the values of the parameters that
-    the card puts in the key - of a file its contents, so that an edited plugin makes another run - and the data's
-    fingerprint.
+    A hash of the notebook's code (without exercises, checks and explorers), the data's fingerprint, and the parameters
+    that the card puts in the key. Files count by their contents, so an edited plugin makes another run.
 
     Raises:
         UserError: the notebook of the card is missing.
@@ -152,28 +136,22 @@ def keyed_parameters(card: Card, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name, parameter in card.parameters.items() if parameter.in_key}
 
 
-_MADE = ("model.safetensors", "rows.jsonl")  # of a folder of runs or trainings, what a notebook reads
-
-
 def _by_contents(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _by_contents(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_by_contents(item) for item in value]
-    if isinstance(value, Path):
-        return _sha256(value) if value.is_file() else _sha256_within(value) or str(value)
-    return value
+    if not isinstance(value, Path):
+        return value
+    if value.is_file():
+        return _sha256(value)
+    found = sorted(path for name in _MADE for path in value.rglob(name)) if value.is_dir() else []
+    return {path.relative_to(value).as_posix(): _sha256(path) for path in found} or str(value)
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sha256_within(folder: Path) -> dict[str, str]:
-    """The weights and rows in a folder, by their places: another training there makes another run."""
-    found = sorted(path for name in _MADE for path in folder.rglob(name)) if folder.is_dir() else []
-    return {path.relative_to(folder).as_posix(): _sha256(path) for path in found}
 
 
 def data_fingerprint(values: Mapping[str, Any]) -> str | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from stm_lab.course.engines import Limits, Room, held_to
-from stm_lab.course.run import Job
-from stm_lab.util.errors import UserError
+from stm_lab.course.engines import held_to
+from stm_lab.course.room import Room
+from stm_lab.course.run import Job, Limits
 
 
 @dataclass(frozen=True)
@@ -39,28 +40,41 @@ class Forecast:
 
 
 def forecast(jobs: Sequence[Job], limits: Limits, room: Room) -> Forecast:
-    """Play a sweep through.
-
-    Raises:
-        UserError: a job for which there would never be room.
-    """
-    plans = [plan_of(job, limits) for job in jobs]
+    """Play a sweep through. Raises UserError for a job for which there would never be room."""
+    plans = [_plan_of(job, limits) for job in jobs]
     took = [job.folder.read_status().get("seconds") for job in jobs if job.is_done()]
     seconds = [each for each in took if isinstance(each, int | float)]
     minutes = [median(seconds) / 60 if seconds else job.resources.minutes for job in jobs]
+    is_todo = [plan != "skip" for plan in plans]
     todo = [
         (job, min(each, limits.timeout or each))
-        for job, plan, each in zip(held_to(jobs, limits), plans, minutes, strict=True)
-        if plan != "skip"
+        for job, is_it, each in zip(held_to(jobs, limits), is_todo, minutes, strict=True)
+        if is_it
     ]
     wall, at_once, memory = _play(todo, room)
-    work = sum(each for _, each in todo)
-    notes = _notes(jobs, plans, minutes, limits)
-    return Forecast(plans, minutes, len(seconds), work, wall, at_once, memory, notes)
+    notes = _notes(jobs, is_todo, minutes, limits)
+    return Forecast(plans, minutes, len(seconds), sum(each for _, each in todo), wall, at_once, memory, notes)
 
 
-def plan_of(job: Job, limits: Limits) -> str:
-    """What a sweep would do with a job, as of `Forecast.plans`."""
+def _notes(jobs: Sequence[Job], is_todo: Sequence[bool], minutes: Sequence[float], limits: Limits) -> list[str]:
+    notes = []
+    skipped = [job for job, is_it in zip(jobs, is_todo, strict=True) if not is_it]
+    other = sum(bool(job.other_code()) for job in skipped)
+    if other:
+        notes.append(f"{other} of the {len(skipped)} that are done were made with other code; --force runs all again.")
+    gigabytes = [job.resources.memory_gb for job in jobs]
+    for option, limit, needs, take in (
+        ("memory", limits.memory, gigabytes, "take up to {:g} GB by their card"),
+        ("timeout", limits.timeout, minutes, "take about {:.2g} minutes"),
+    ):
+        over = [need for need, is_it in zip(needs, is_todo, strict=True) if is_it and need > (limit or math.inf)]
+        if over:
+            what = take.format(max(over))
+            notes.append(f"--{option} {limit:g}: {len(over)} of the runs {what}, and would be stopped.")
+    return notes
+
+
+def _plan_of(job: Job, limits: Limits) -> str:
     if job.is_done():
         return "again" if limits.force else "skip"
     if job.folder.is_held():
@@ -73,37 +87,14 @@ def _play(todo: Sequence[tuple[Job, float]], room: Room) -> tuple[float, int, fl
     """Minutes to the end of the last run, the most at a time, and the most gigabytes that those take together."""
     waiting, running = list(todo), []
     now, at_once, memory = 0.0, 0, 0.0
+    for job, _ in todo:
+        room.check(job)
     while waiting or running:
         while waiting and (place := room.take(waiting[0][0])) is not None:
             job, minutes = waiting.pop(0)
             heapq.heappush(running, (now + minutes, len(waiting), job, place))  # the number, so that no jobs compare
-        if not running:
-            raise UserError(f"{waiting[0][0].notebook}: nothing here has room for one of its runs")
         at_once = max(at_once, len(running))
         memory = max(memory, sum(job.resources.memory_gb for _, _, job, _ in running))
         now, _, job, place = heapq.heappop(running)
         room.give_back(job, place)
     return now, at_once, memory
-
-
-def _notes(jobs: Sequence[Job], plans: Sequence[str], minutes: Sequence[float], limits: Limits) -> list[str]:
-    notes = []
-    skipped = [job for job, plan in zip(jobs, plans, strict=True) if plan == "skip"]
-    other = sum(job.other_code() is not None for job in skipped)
-    if other:
-        notes.append(f"{other} of the {len(skipped)} that are done were made with other code; --force runs all again.")
-    needs = [job.resources.memory_gb for job, plan in zip(jobs, plans, strict=True) if plan != "skip"]
-    too_large = [each for each in needs if limits.memory is not None and each > limits.memory]
-    if too_large:
-        notes.append(
-            f"--memory {limits.memory:g}: {len(too_large)} of the runs take up to {max(too_large):g} GB by their card, "
-            f"and would be stopped."
-        )
-    takes = [each for each, plan in zip(minutes, plans, strict=True) if plan != "skip"]
-    too_long = [each for each in takes if limits.timeout is not None and each > limits.timeout]
-    if too_long:
-        notes.append(
-            f"--timeout {limits.timeout:g}: {len(too_long)} of the runs take about {max(too_long):.2g} minutes, and "
-            f"would be stopped."
-        )
-    return notes

@@ -1,4 +1,4 @@
-"""The runs of notebooks in folders, each with its rows: what a leaderboard is made of."""
+"""Find the runs of notebooks in folders, each with its rows, for a leaderboard."""
 
 from __future__ import annotations
 
@@ -41,28 +41,22 @@ class Run:
 
 
 def find(runs: Runs) -> list[Run]:
-    """Each run once, sorted by path, so that the table does not depend on the order in which they were named."""
+    """Each run once, sorted by path, so that the table does not depend on the order in which they were named.
+
+    Raises UserError for a place that does not exist or holds no runs.
+    """
     given = [paths.runs_dir()] if runs is None else [runs] if isinstance(runs, str | os.PathLike) else runs
     found: dict[Path, Run] = {}
     for place in (paths.expanded(one).absolute() for one in given):
-        if place.is_file():
-            there = [_with_rows(place, FILE, None, place)]
-        elif place.is_dir():
-            there = list(_runs_below(place))
-        elif runs is None:
-            there = []
-        else:
-            raise UserError(f"{place}: no such folder or file{_nearest_beside(place)}")
+        if not place.exists() and runs is not None:
+            beside = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
+            hint = nearest(place.name, beside)
+            raise UserError(f"{place}: no such folder or file{f'; {hint}' if hint.startswith('did you mean') else ''}")
+        there = [_with_rows(place, FILE, None, place)] if place.is_file() else list(_runs_below(place))
         if not there:
             raise UserError(f"{place}: no runs of notebooks there, that is, no folders with a status.json")
         found |= {run.path.resolve(): run for run in there if run.path.resolve() not in found}
     return sorted(found.values(), key=lambda run: str(run.path))
-
-
-def _nearest_beside(place: Path) -> str:
-    beside = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
-    hint = nearest(place.name, beside)
-    return f"; {hint}" if hint.startswith("did you mean") else ""
 
 
 def _runs_below(place: Path) -> Iterator[Run]:
@@ -93,17 +87,17 @@ def _with_rows(path: Path, state: str, notebook: str | None, file: Path) -> Run:
 
 
 def of_notebook(found: list[Run], notebook: str | int | None) -> list[Run]:
+    """The runs of one notebook, by name or number, with its rows alone; None: all. Raises UserError for another."""
     if notebook is None:
         return found
     names = {run.notebook or row.get("notebook") for run in found for row in (run.rows or [{}])} - {None}
+    numbers = {int(number[0]): name for name in sorted(names, reverse=True) if (number := re.match(r"\d+", name))}
     wanted = str(notebook)
-    if wanted.isdecimal():
-        numbered = (name for name in sorted(names) if re.match(r"\d+", name))
-        wanted = next((name for name in numbered if int(re.match(r"\d+", name)[0]) == int(wanted)), wanted)
+    wanted = numbers.get(int(wanted), wanted) if wanted.isdecimal() else wanted
     check_known("notebook", wanted, names, "leaderboard: ")
-    of_it = []
-    for run in found:
-        rows = [row for row in run.rows if row.get("notebook") == wanted]
-        if run.notebook == wanted or (run.notebook is None and rows):
-            of_it.append(replace(run, rows=rows))
-    return of_it
+    own = {run.path: [row for row in run.rows if row.get("notebook") == wanted] for run in found}
+    return [
+        replace(run, rows=own[run.path])
+        for run in found
+        if run.notebook == wanted or (run.notebook is None and own[run.path])
+    ]

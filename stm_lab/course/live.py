@@ -1,4 +1,4 @@
-"""A figure in a notebook that grows with what it shows, in its place."""
+"""A figure in a notebook that is redrawn in one place as its rows come in."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class LiveFigure:
-    """Draws the rows of a run anew after each epoch, where the picture before them was.
+    """Redraws the rows of a training after each epoch, in one place.
 
         with LiveFigure(figures.run_curves) as live:
             train.fit("quick", on_row=live)
         lab.save(live.figure, "training")
 
-    Where nobody watches, in a notebook that is executed in batch, the last figure alone is shown, once, so that the
-    file holds one picture either way. The cell should not end in the figure, which would show it again.
+    In a notebook that is executed in batch, the last figure alone is shown, once. The cell should not end in the
+    figure, which would show it again.
 
     Args:
         draw: a pure function from rows to a figure.
@@ -39,14 +39,13 @@ class LiveFigure:
         self._handle = None
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Show these rows in the place of the ones before."""
+        """Draw these rows instead of the ones before."""
         self.figure = self._draw(list(rows))
         if self._handle is not None:
             self._handle.update(self.figure)
 
     def __enter__(self) -> LiveFigure:
-        if self._watched:
-            # a place above whatever the run prints, which would otherwise be cut in two by the first picture
+        if self._watched:  # a place above whatever the run prints, which the first picture would otherwise cut in two
             self._handle = display(HTML("<i>The curves come with the first epoch.</i>"), display_id=True)
         return self
 

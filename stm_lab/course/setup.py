@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stm_lab.course.cards import Card, check_values, load_card
-from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder, data_fingerprint, keyed_parameters, run_folder
+from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder, data_fingerprint, keyed_parameters, run_folder, run_key
 from stm_lab.util.devices import resolve_device
 from stm_lab.util.environment import code_fingerprint, describe_environment
 from stm_lab.util.errors import UserError, shown
@@ -138,7 +138,7 @@ def _open_folder(card: Card, values: Mapping[str, Any], fingerprint: str | None)
     given = os.environ.get(FOLDER_VARIABLE)
     if given and not values.get("out"):
         return RunFolder(Path(given)).create()
-    folder = run_folder(card, values, fingerprint)
+    folder = run_folder(card, values, run_key(card, values, fingerprint))
     if not given and ("key" in folder.read_status() or folder.is_held()):  # a run of the runner, done or going on
         if values.get("out"):
             raise UserError(f"out = {str(folder.path)!r} holds a run of `stm-lab run`; choose another folder")

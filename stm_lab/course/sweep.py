@@ -18,13 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stm_lab.course.cards import Card, Resources, load_card
 from stm_lab.course.cluster import Ray
-from stm_lab.course.engines import Engine, Outcome
-from stm_lab.course.local import Local
-from stm_lab.course.run import Job, plan
+from stm_lab.course.engines import Local, Outcome, do_all
+from stm_lab.course.run import Job, Limits, plan
 from stm_lab.course.watch import terminated_as_interrupted
 from stm_lab.util import paths, yaml12
 from stm_lab.util.errors import UserError, check_known, nearest, shown
 from stm_lab.util.validation import validated
+
+Engine = Local | Ray
 
 
 class _Strict(BaseModel):
@@ -162,9 +163,7 @@ def sweep(
         source: a file, a name in the course's `sweeps`, or what such a file would hold.
         engine: `Local(processes)` (the default) or `Ray(address)`.
         shard: "i/n", a part of it, for the job arrays of a batch system.
-        force: do all of them again.
-        timeout: minutes for each run.
-        memory: gigabytes (1e9 bytes) of resident memory for each run.
+        force, timeout, memory: of each run, as of `Limits`.
 
     Returns:
         What became of each run, in the order of the plan.
@@ -173,13 +172,14 @@ def sweep(
         UserError: the sweep or one of its runs is not right, or their folder cannot be written to; nothing started.
         KeyboardInterrupt: Ctrl-C. What ran is stopped and goes on when the sweep is started again.
     """
+    limits = Limits(force, timeout, memory)
     is_mapping = isinstance(source, Mapping)
     loaded = validated(Sweep, {"name": "sweep", **source}, "sweep") if is_mapping else load_sweep(source)
     jobs = plan_sweep(loaded, parse_shard(shard))
     for job in {job.folder.path.parent: job for job in jobs if not job.is_done()}.values():
         job.folder.create()  # one of each place, so that a place that cannot be written to is told once
     with terminated_as_interrupted():  # so does a batch system end what takes too long
-        return (engine or Local()).perform(jobs, title=loaded.title, force=force, timeout=timeout, memory=memory)
+        return do_all(engine or Local(), jobs, limits, loaded.title)
 
 
 def make_engine(name: str, *, processes: int | None = None, address: str | None = None) -> Engine:

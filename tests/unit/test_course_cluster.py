@@ -1,7 +1,7 @@
 """The engine on Ray, with a stand-in for the cluster: what is submitted, heard, and put in its place."""
 
+import contextlib
 import dataclasses
-import os
 import platform
 import types
 
@@ -9,22 +9,12 @@ import pytest
 from small_course import MIXERS, of, planned, states
 
 from stm_lab import UserError
-from stm_lab.course import cluster, sweep
+from stm_lab.course import cluster, engines, sweep
 from stm_lab.course.board import Board
-from stm_lab.course.cluster import (
-    Ray,
-    _Answer,
-    _course_of,
-    _Desk,
-    _Machines,
-    _received,
-    _Submitted,
-    _unpack,
-    _work_on_ray,
-    _zipped,
-)
-from stm_lab.course.engines import Limits
+from stm_lab.course.cluster import Ray
 from stm_lab.course.folder import RunFolder
+from stm_lab.course.room import Machine, Room
+from stm_lab.course.run import Limits
 from stm_lab.course.watch import GIGABYTE
 from stm_lab.util.errors import WorkFailed
 
@@ -37,159 +27,128 @@ class OneAtATime:
     """What the engine asks of Ray, with one worker: each `wait` ends the run that goes on, and begins the next.
 
     Args:
-        answer: what the worker says of a job.
-        begun: called with a job as its run begins.
+        answer: what the worker says of a job in the end.
     """
 
     exceptions = types.SimpleNamespace(RayError=RayError)
 
-    def __init__(self, answer, begun=lambda job: None):
-        self.answer, self.begun = answer, begun
-        self.queue, self.cancelled = [], []
+    def __init__(self, answer):
+        self.answer, self.asked, self.cancelled = answer, [], []
+        self.now = None
 
     def nodes(self):
         return [{"Alive": True, "Resources": {"CPU": 1.0, "memory": GIGABYTE}}]
 
-    def remote(self, **options):
-        return self._actor if "max_restarts" in options else lambda function: self
-
-    def _actor(self, kind):
-        of_kind = kind()
-
-        def method(name):
-            return types.SimpleNamespace(remote=lambda *args: (name, getattr(of_kind, name)(*args)))
-
-        self.desk = types.SimpleNamespace(**{name: method(name) for name in ("begins", "news")})
-        return types.SimpleNamespace(remote=lambda: self.desk)
+    def remote(self, **_):
+        return lambda function: self
 
     def options(self, **_):
-        def remote(job, limits, probe, course, desk):
-            self.queue.append(reference := (job.key, len(self.queue), id(job)))
-            self.jobs = {**getattr(self, "jobs", {}), reference: job}
-            return reference
+        return types.SimpleNamespace(remote=self._submit)
 
-        return types.SimpleNamespace(remote=remote)
+    def _submit(self, job, course, limits, probe, here, begun):
+        self.begun = begun
+        self.asked.append(job.values["mixer"])
+        return len(self.asked), job.key, lambda: self.answer(job)
 
-    def wait(self, references, **_):
-        if not hasattr(self, "now"):
-            self._begin(references)
-            return [], references
-        done = [self.now]
-        del self.now
-        return done, [each for each in references if each not in done]
+    def wait(self, tasks, **_):
+        if self.now is None:
+            self.now = tasks[0]
+            self.begun.put((self.now[1], "far", "over the shared folder"))
+            return [], tasks
+        ended, self.now = self.now, None
+        return [ended], [task for task in tasks if task is not ended]
 
-    def _begin(self, references):
-        self.now = next(each for each in self.queue if each in references)
-        self.desk.begins.remote(self.jobs[self.now].key, "far", True)
-        self.begun(self.jobs[self.now])
+    def get(self, task):
+        said = task[2]()
+        if isinstance(said, Exception):
+            raise said
+        return said
 
-    def get(self, reference, **_):
-        if reference[0] == "news":
-            return reference[1]
-        answer = self.answer(self.jobs[reference])
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def cancel(self, reference):
-        self.cancelled.append(reference)
+    def cancel(self, task):
+        self.cancelled.append(task)
 
 
-def submitted(ray, todo, limits=None):
-    with Board("small", len(todo)) as board:
-        runs = _Submitted(ray, limits or Limits(), board, None)
-        ray.board = board
-        return list(runs.perform(todo).values())
+class Queue(list):
+    """Ray's queue, in this process."""
+
+    def __init__(self, **_):
+        self.put, self.qsize = self.append, self.__len__
+
+    def get_nowait_batch(self, number):
+        news, self[:] = self[:number], self[number:]
+        return news
 
 
-@pytest.fixture(autouse=True)
-def patience(monkeypatch):
-    monkeypatch.setattr(cluster.time, "sleep", lambda seconds: None)
+DONE = ("done", "", {})
+
+
+@pytest.fixture
+def submitted(small, monkeypatch):
+    """Do jobs on such a Ray; their outcomes."""
+    pytest.importorskip("ray")
+    monkeypatch.setattr("ray.util.queue.Queue", Queue)
+    monkeypatch.setattr(cluster, "PAUSE", 0)
+
+    def submitted(ray, jobs):
+        monkeypatch.setattr(cluster, "_cluster", lambda address: contextlib.nullcontext(ray))
+        return engines.do_all(Ray(), jobs, Limits(), "small")
+
+    return submitted
 
 
 # ---- queued, running, held, lost -------------------------------------------------------------------------------------
 
 
-def test_what_is_queued_is_not_shown_as_running(small, capsys):
-    shown = []
-    ray = OneAtATime(lambda job: _Answer("done", "", True), lambda job: shown.append(ray.board._note()))
-    outcomes = submitted(ray, planned(of(MIXERS, [0, 1])))
-    assert states(outcomes) == {"done": 6}
-    assert {outcome.way for outcome in outcomes} == {"over the shared folder"}
-    # as the next one begins, before that is heard: nothing runs, and the ended ones wait no more
-    assert shown == [f"0 running, {6 - k} waiting, 0 failed" for k in range(6)]
-    said = capsys.readouterr().err
-    assert said.count("far: results over the shared folder") == 1
-
-
-def test_the_board_has_the_one_that_runs(small):
+def test_what_is_queued_is_not_shown_as_running(submitted, monkeypatch, capsys):
     seen = []
 
     class Watched(Board):
-        def look(self):
+        def look(self, more=0):
             seen.append([job.values["mixer"] for job, _ in self.running.values()])
+            super().look(more)
 
-    ray = OneAtATime(lambda job: _Answer("done", "", True))
-    with Watched("small", 3) as board:
-        _Submitted(ray, Limits(), board, None).perform(planned(of(MIXERS, [0])))
-    assert [names for names in seen if names] == [["halo"], ["halo"], ["swin"], ["swin"], ["pvt"], ["pvt"]]
-
-
-def test_a_run_that_another_process_is_at_waits_and_is_then_found_done(small):
-    jobs, asked = planned(of(["halo", "swin"], [0])), []
-
-    def answer(job):
-        asked.append(job.values["mixer"])
-        if job is jobs[0]:  # another sweep was quicker
-            job.folder.create().write_json(job.folder.status, {"state": "done", "key": job.key})
-            return _Answer("held", "going on already", True)
-        return _Answer("done", "", True)
-
-    outcomes = submitted(OneAtATime(answer), jobs)
-    assert states(outcomes) == {"done already": 1, "done": 1}
-    assert asked == ["halo", "swin"]
+    monkeypatch.setattr(engines, "Board", Watched)
+    assert states(submitted(OneAtATime(lambda job: DONE), planned(of(MIXERS, [0])))) == {"done": 3}
+    assert [names for names in seen if names] == [["halo"], ["swin"], ["pvt"]]
+    assert capsys.readouterr().err.count("far: results over the shared folder") == 1
 
 
-def test_a_run_that_another_process_has_given_up_is_submitted_again(small):
-    jobs, asked = planned(of(["halo"], [0])), []
+def test_a_run_that_another_process_is_at_waits_and_is_then_found_done(submitted):
+    jobs = planned(of(["halo", "swin"], [0]))
 
     def answer(job):
-        asked.append(job.key)
-        return _Answer("held" if len(asked) < 3 else "done", "", True)
+        if job.key != jobs[0].key:
+            return DONE
+        job.folder.create().write_json(job.folder.status, {"state": "done", "key": job.key})  # another was quicker
+        return "held", "going on already", {}
 
-    assert states(submitted(OneAtATime(answer), jobs)) == {"done": 1}
-    assert len(asked) == 3
+    ray = OneAtATime(answer)
+    assert states(submitted(ray, jobs)) == {"done already": 1, "done": 1}
+    assert ray.asked == ["halo", "swin"]
 
 
-def test_a_run_held_here_is_not_submitted_until_it_is_free(small, monkeypatch):
+def test_a_run_that_another_process_has_given_up_is_submitted_again(submitted):
+    ray = OneAtATime(lambda job: DONE if len(ray.asked) == 3 else ("held", "", {}))
+    assert states(submitted(ray, planned(of(["halo"], [0])))) == {"done": 1}
+
+
+def test_a_run_held_here_is_not_submitted_until_it_is_free(submitted, monkeypatch):
     jobs = planned(of(["halo", "swin"], [0]))
     held = iter([True, True, False])
     monkeypatch.setattr(RunFolder, "is_held", lambda folder: folder == jobs[0].folder and next(held, False))
-    ray = OneAtATime(lambda job: _Answer("done", "", True))
+    ray = OneAtATime(lambda job: DONE)
     assert states(submitted(ray, jobs)) == {"done": 2}
-    assert [key for key, _, _ in ray.queue] == [jobs[1].key, jobs[0].key]
+    assert ray.asked == ["swin", "halo"]
 
 
-def test_a_lost_worker_fails_alone(small):
-    ray = OneAtATime(
-        lambda job: RayError("x\nThe node died.") if job.values["mixer"] == "swin" else _Answer("done", "", True)
-    )
+def test_a_lost_worker_fails_alone(submitted):
+    ray = OneAtATime(lambda job: RayError("x\nThe node died.") if job.values["mixer"] == "swin" else DONE)
     outcomes = submitted(ray, planned(of(MIXERS, [0])))
     assert states(outcomes) == {"done": 2, "failed": 1}
     assert [outcome.message for outcome in outcomes if outcome.state == "failed"] == ["lost by Ray: The node died."]
 
 
-def test_a_desk_that_is_lost_stops_nothing(small):
-    class NoDesk(OneAtATime):
-        def get(self, reference, **how):
-            if reference[0] == "news":
-                raise RayError("The actor died.")
-            return super().get(reference, **how)
-
-    assert states(submitted(NoDesk(lambda job: _Answer("done", "", True)), planned(of(MIXERS, [0])))) == {"done": 3}
-
-
-def test_ctrl_c_cancels_what_is_left(small):
+def test_ctrl_c_cancels_what_is_left(submitted):
     def interrupt(job):
         raise KeyboardInterrupt
 
@@ -213,14 +172,6 @@ def test_a_cluster_that_does_not_come_up_is_told_in_one_line(small, monkeypatch,
     assert "\n" not in str(caught.value)
 
 
-def test_a_desk_tells_everything_once():
-    desk = _Desk()
-    desk.begins("a", "far", True)
-    desk.begins("b", "near", False)
-    assert desk.news() == [("a", "far", True), ("b", "near", False)]
-    assert desk.news() == []
-
-
 # ---- which machine could do it ---------------------------------------------------------------------------------------
 
 
@@ -231,22 +182,30 @@ def asking(small, cpus, gpus, gb):
 
 def test_a_run_needs_one_machine_that_has_it_all(small):
     """Two machines of 4 CPUs do not make one of 6, and a GPU on one is no help to memory on the other."""
-    machines = _Machines([{"CPU": 4, "memory": 64 * GIGABYTE}, {"CPU": 4, "GPU": 1, "memory": 8 * GIGABYTE}])
-    machines.check(asking(small, 4, 0, 60))
-    machines.check(asking(small, 4, 1, 8))
+    room = Room([Machine(4, 64, 0), Machine(4, 8, 1)])
+    room.check(asking(small, 4, 0, 60))
+    room.check(asking(small, 4, 1, 8))
     for cpus, gpus, gb in ((6, 0, 1), (1, 1, 16), (1, 2, 1), (1, 0, 65)):
-        with pytest.raises(UserError, match="no machine of the cluster has all of that") as caught:
-            machines.check(asking(small, cpus, gpus, gb))
+        with pytest.raises(UserError, match="no machine has all of that") as caught:
+            room.check(asking(small, cpus, gpus, gb))
         assert "4 CPUs, 0 GPUs and 64.0 GB; 4 CPUs, 1 GPUs and 8.0 GB" in str(caught.value)
 
 
 def test_machines_fill_up_and_are_given_back(small):
-    machines = _Machines([{"CPU": 2, "memory": GIGABYTE}, {"CPU": 1, "memory": GIGABYTE}])
-    job = asking(small, 1, 0, 0.4)
-    places = [machines.take(job) for _ in range(4)]
-    assert places == [0, 0, 1, None]
-    machines.give_back(job, 0)
-    assert machines.take(job) == 0
+    first, second = Machine(2, 1, 0), Machine(1, 1, 0)
+    room, job = Room([first, second]), asking(small, 1, 0, 0.4)
+    places = [room.take(job) for _ in range(4)]
+    assert places == [(first, []), (first, []), (second, []), None]
+    room.give_back(job, places[0])
+    assert room.take(job) == (first, [])
+
+
+def test_runs_share_gpus_and_do_without_on_a_machine_that_has_none(small):
+    half = asking(small, 1, 0.5, 0.1)
+    room = Room([Machine(9, 9, 2)], lenient=True)
+    assert [gpus for _, gpus in (room.take(half) for _ in range(4))] == [[0], [0], [1], [1]]
+    assert room.take(half) is None
+    assert Room([Machine(9, 9, 0)], lenient=True).take(half)[1] == []
 
 
 # ---- results that are brought back -----------------------------------------------------------------------------------
@@ -265,108 +224,86 @@ def a_run(folder, state, **texts):
 
 
 def files_of(folder):
-    return {path.relative_to(folder.path).as_posix() for path in folder.path.rglob("*") if path.is_file()} - {".lock"}
+    found = {path.relative_to(folder.path).as_posix(): path for path in folder.path.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if name != ".lock"}
 
 
-def test_a_whole_run_takes_the_place_of_what_was_there(tmp_path):
+@pytest.fixture
+def receive(small, tmp_path):
+    """Receive a run's files in the folder of a job; its outcome."""
+    job = planned(of(["halo"], [0], parameters={"out": str(tmp_path / "here")}))[0]
+    return lambda theirs, state="done": cluster._received(job, state, "", files_of(theirs)).state
+
+
+def test_a_whole_run_takes_the_place_of_what_was_there(receive, tmp_path):
     theirs = a_run(tmp_path / "far", "done", rows="new", train={"halo-s0": "new"}, figure="new")
     ours = a_run(tmp_path / "here", "interrupted", rows="old", train={"swin-s0": "old"}, figure="old")
-    _unpack(_zipped(theirs.path), ours, whole=True)
-    assert files_of(ours) == {"rows.jsonl", "train/halo-s0/model.safetensors", "figures/new.png", "status.json"}
-    assert (ours.rows.read_text(), ours.read_status()["state"]) == ("new", "done")
+    assert receive(theirs) == "done"
+    assert files_of(ours) == files_of(theirs)
+    assert set(files_of(ours)) == {"rows.jsonl", "train/halo-s0/model.safetensors", "figures/new.png", "status.json"}
 
 
-def test_a_run_that_failed_takes_no_training_away(tmp_path):
+def test_a_run_that_failed_takes_no_training_away(receive, tmp_path):
     theirs = a_run(tmp_path / "far", "failed", train={"swin-s0": "new"})
     ours = a_run(tmp_path / "here", "interrupted", train={"halo-s0": "old"})
-    _unpack(_zipped(theirs.path), ours, whole=False)
-    assert {"train/halo-s0/model.safetensors", "train/swin-s0/model.safetensors"} < files_of(ours)
+    assert receive(theirs, "failed") == "failed"
+    assert {"train/halo-s0/model.safetensors", "train/swin-s0/model.safetensors"} < set(files_of(ours))
     assert ours.read_status()["state"] == "failed"
 
 
-def test_a_run_that_failed_far_away_does_not_undo_one_that_is_done_here(tmp_path):
+def test_a_run_that_failed_far_away_does_not_undo_one_that_is_done_here(receive, tmp_path):
     theirs = a_run(tmp_path / "far", "failed", rows="half")
     ours = a_run(tmp_path / "here", "done", rows="whole")
-    _unpack(_zipped(theirs.path), ours, whole=False)
+    assert receive(theirs, "failed") == "failed"
     assert (ours.rows.read_text(), ours.read_status()["state"]) == ("whole", "done")
 
 
-def received(job, answer):
-    ray = types.SimpleNamespace(get=lambda reference: answer, exceptions=types.SimpleNamespace(RayError=RayError))
-    return _received(ray, None, job)
+def test_results_of_a_run_that_goes_on_here_wait(receive, tmp_path):
+    theirs = a_run(tmp_path / "far", "done")
+    with RunFolder(tmp_path / "here").create().alone():
+        assert receive(theirs) == "held"
+    assert receive(theirs) == "done"
 
 
-def as_worker(monkeypatch, job, probe):
-    """What a worker does of a job, in this process, and what it says to the desk."""
-    for name in ("STM_LAB_DATA", "STM_LAB_RUNS", "STM_LAB_NOTEBOOKS"):  # it changes these
-        monkeypatch.setenv(name, os.environ.get(name, ""))
-    said = []
-    desk = types.SimpleNamespace(begins=types.SimpleNamespace(remote=lambda *news: said.append(news)))
-    return _work_on_ray(job, Limits(), probe, _course_of(job), desk), said
+@pytest.mark.parametrize("before", [None, "done"])
+def test_a_full_disk_here_is_told_and_never_looks_done(receive, tmp_path, monkeypatch, before):
+    """Whichever file does not go through."""
+    theirs = a_run(tmp_path / "far", "done")
+    write_whole = cluster.write_whole
+    for at in range(3):
+        ours = a_run(tmp_path / "here", before) if before else RunFolder(tmp_path / "here")
+        count = iter(range(3))
+
+        def full(path, contents, at=at, count=count):
+            if next(count) == at:
+                raise OSError(28, "No space left on device")
+            write_whole(path, contents)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cluster, "write_whole", full)
+            assert receive(theirs) == "failed"
+        assert not ours.status.exists()
+    assert receive(theirs) == "done"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("act", "state"), [("score", "done"), ("fail", "failed")])
-def test_a_worker_that_does_not_see_our_folder_sends_everything(small, monkeypatch, tmp_path, act, state):
+def test_a_worker_that_does_not_see_our_folder_sends_everything(small, tmp_path, act, state):
     job = planned(of(["halo"], [0], parameters={"act": act}))[0]
-    answer, said = as_worker(monkeypatch, job, tmp_path / "nowhere")
-    assert (answer.state, answer.shares) == (state, False)
-    assert said == [(job.key, platform.node(), False)]
+    course = {path.name: path.read_bytes() for path in small.iterdir()}
+    begun = Queue()
+    answer = cluster._on_worker(job, course, Limits(), tmp_path / "nowhere", {}, begun)
+    assert begun == [(job.key, platform.node(), "brought back by Ray, since that machine does not see")]
     assert not job.folder.path.exists()
-    outcome = received(job, answer)
-    assert (outcome.state, outcome.way) == (state, "brought back by Ray")
-    assert {"status.json", "notebook.ipynb", "notebook.html", "log.txt"} <= files_of(job.folder)
+    outcome = cluster._received(job, *answer)
+    assert outcome.state == state
+    assert {"status.json", "notebook.ipynb", "notebook.html", "log.txt"} <= set(files_of(job.folder))
     assert job.folder.rows.exists() == job.is_done() == (state == "done")
 
 
-@pytest.mark.slow
-def test_a_worker_that_sees_our_folder_writes_there(small, monkeypatch, tmp_path):
-    (tmp_path / "probe").touch()
-    job = planned(of(["halo"], [0]))[0]
-    answer, said = as_worker(monkeypatch, job, tmp_path / "probe")
-    assert (answer.state, answer.shares, answer.files) == ("done", True, None)
-    assert said == [(job.key, platform.node(), True)]
-    assert job.is_done()
-
-
-def test_a_worker_with_other_data_does_nothing(small, monkeypatch, tmp_path):
+def test_a_worker_with_other_data_does_nothing(small, tmp_path):
     job = dataclasses.replace(planned(of(["halo"], [0]))[0], key="0123456789ab")
-    answer, _ = as_worker(monkeypatch, job, tmp_path / "nowhere")
-    assert (answer.state, answer.files) == ("failed", None)
-    assert "the data or plugins there are not those of the sweep" in answer.message
-    assert received(job, answer).way == ""
-
-
-def test_results_of_a_run_that_goes_on_here_wait(small, tmp_path):
-    job = planned(of(["halo"], [0]))[0]
-    answer = _Answer("done", "", False, _zipped(a_run(tmp_path / "far", "done").path))
-    with job.folder.create().alone():
-        assert received(job, answer).state == "held"
-    outcome = received(job, answer)
-    assert (outcome.state, outcome.way) == ("done", "brought back by Ray")
-
-
-def test_a_full_disk_here_is_told_and_never_looks_done(small, tmp_path, monkeypatch):
-    """Whichever file does not go through: the run is not done, and nothing half unpacked stays."""
-    job = planned(of(["halo"], [0]))[0]
-    answer = _Answer("done", "", False, _zipped(a_run(tmp_path / "far", "done").path))
-    moved = type(tmp_path).replace
-
-    for at in range(3):
-        count = iter(range(10))
-
-        def full(path, target, at=at, count=count):
-            if next(count) == at:
-                raise OSError(28, "No space left on device")
-            return moved(path, target)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(type(tmp_path), "replace", full)
-            outcome = received(job, answer)
-        if at < 2:  # the folder of figures is merged, so rows and status are what is moved
-            assert outcome.state == "failed"
-            assert "could not be put in their place: " in outcome.message
-            assert "No space left on device" in outcome.message
-            assert not job.is_done()
-            assert "status.json" not in files_of(job.folder)
-        assert not (job.folder.path / ".incoming").exists()
+    course = {path.name: path.read_bytes() for path in small.iterdir()}
+    state, message, files = cluster._on_worker(job, course, Limits(), tmp_path / "nowhere", {}, Queue())
+    assert (state, files) == ("failed", {})
+    assert "the data or plugins there are not those of the sweep" in message

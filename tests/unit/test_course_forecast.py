@@ -4,14 +4,14 @@ import types
 
 import psutil
 import pytest
+import torch
 from small_course import MIXERS, begun, of, planned
 
 from stm_lab import UserError, cli
-from stm_lab.course import cluster, local
-from stm_lab.course.cluster import _Machines
-from stm_lab.course.engines import Limits
+from stm_lab.course import cluster
 from stm_lab.course.forecast import forecast
-from stm_lab.course.local import _Room
+from stm_lab.course.room import Machine, Room
+from stm_lab.course.run import Limits
 from stm_lab.course.watch import GIGABYTE
 from stm_lab.util import paths
 
@@ -21,10 +21,8 @@ SIX = (MIXERS, [0, 1])
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
     """Four cores, no GPU, and 10 GB of memory that is free, of which the engine takes nine tenths."""
-    monkeypatch.setattr(local, "cores", lambda: 4)
-    monkeypatch.setattr(cluster, "cores", lambda: 4)
-    monkeypatch.setattr(local, "_count_gpus", lambda: 0)
-    monkeypatch.setattr(cluster.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("STM_LAB_CORES", "4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=10 * GIGABYTE))
 
 
@@ -52,7 +50,7 @@ def finish(job, seconds=12.0, **more):
     ],
 )
 def test_cores_memory_and_processes_make_the_width(small, resources, processes, wall, at_once, gb):
-    would = forecast(jobs_of(**resources), Limits(), _Room(processes))
+    would = forecast(jobs_of(**resources), Limits(), Room.here(processes))
     assert would.plans == ["run"] * 6
     assert (would.wall, would.at_once) == (pytest.approx(wall), at_once)
     assert would.memory_gb == pytest.approx(gb)
@@ -61,10 +59,10 @@ def test_cores_memory_and_processes_make_the_width(small, resources, processes, 
 
 def test_minutes_are_the_cards_until_some_are_done(small):
     jobs = planned(of(MIXERS, [0]))
-    would = forecast(jobs, Limits(), _Room(1))
+    would = forecast(jobs, Limits(), Room.here(1))
     assert (would.measured, would.work) == (0, pytest.approx(0.3))
     finish(jobs[0], seconds=12)
-    would = forecast(jobs, Limits(), _Room(1))
+    would = forecast(jobs, Limits(), Room.here(1))
     assert (would.measured, would.work) == (1, pytest.approx(2 * 12 / 60))
     assert would.plans == ["skip", "run", "run"]
 
@@ -73,7 +71,7 @@ def test_force_does_again_what_is_done_and_takes_the_time_of_all(small):
     jobs = jobs_of()
     for job in jobs[:4]:
         finish(job, seconds=30)
-    kept, again = (forecast(jobs, Limits(force=force), _Room(1)) for force in (False, True))
+    kept, again = (forecast(jobs, Limits(force=force), Room.here(1)) for force in (False, True))
     assert kept.plans == ["skip"] * 4 + ["run"] * 2
     assert again.plans == ["again"] * 4 + ["run"] * 2
     assert (kept.work, again.work) == (pytest.approx(1), pytest.approx(3))
@@ -84,15 +82,15 @@ def test_force_does_again_what_is_done_and_takes_the_time_of_all(small):
 def test_a_limit_of_memory_makes_room_and_names_what_it_would_stop(small):
     """A run may not take more than --memory, so that more of them fit; those that need more are told."""
     jobs = jobs_of(gb=4)
-    would = forecast(jobs, Limits(memory=2.25), _Room(None))
+    would = forecast(jobs, Limits(memory=2.25), Room.here())
     assert (would.at_once, would.memory_gb) == (4, 9.0)
     assert would.notes == ["--memory 2.25: 6 of the runs take up to 4 GB by their card, and would be stopped."]
-    assert forecast(jobs, Limits(memory=5), _Room(None)).notes == []
-    assert forecast(jobs, Limits(memory=5), _Room(None)).memory_gb == 8.0  # a limit is no need
+    assert forecast(jobs, Limits(memory=5), Room.here()).notes == []
+    assert forecast(jobs, Limits(memory=5), Room.here()).memory_gb == 8.0  # a limit is no need
 
 
 def test_a_limit_of_time_ends_what_takes_longer(small):
-    would = forecast(jobs_of(minutes=3), Limits(timeout=2), _Room(1))
+    would = forecast(jobs_of(minutes=3), Limits(timeout=2), Room.here(1))
     assert would.work == pytest.approx(12)
     assert would.notes == ["--timeout 2: 6 of the runs take about 3 minutes, and would be stopped."]
 
@@ -102,16 +100,16 @@ def test_what_was_begun_goes_on_and_what_runs_elsewhere_waits(small):
     for job, state in zip(jobs, ("interrupted", "running", "failed"), strict=False):
         job.folder.create().write_json(job.folder.status, {"state": state, "key": job.key})
     with jobs[3].folder.create().alone():
-        assert forecast(jobs, Limits(), _Room(1)).plans == ["go on", "go on", "run", "wait", "run", "run"]
-    assert forecast(jobs, Limits(force=True), _Room(1)).plans == ["run"] * 6
+        assert forecast(jobs, Limits(), Room.here(1)).plans == ["go on", "go on", "run", "wait", "run", "run"]
+    assert forecast(jobs, Limits(force=True), Room.here(1)).plans == ["run"] * 6
 
 
 def test_on_machines_of_a_cluster_no_run_spans_two(small):
     jobs = jobs_of(cpus=3)
-    would = forecast(jobs, Limits(), _Machines([{"CPU": 4, "memory": 9e9}, {"CPU": 4, "memory": 9e9}]))
+    would = forecast(jobs, Limits(), Room([Machine(4, 9, 0), Machine(4, 9, 0)]))
     assert (would.wall, would.at_once) == (pytest.approx(3), 2)
-    with pytest.raises(UserError, match="no machine of the cluster has all of that"):
-        forecast(jobs, Limits(), _Machines([{"CPU": 2, "memory": 9e9}] * 9))
+    with pytest.raises(UserError, match="no machine has all of that"):
+        forecast(jobs, Limits(), Room([Machine(2, 9, 0)] * 9))
 
 
 def said_of(small, capsys, *options):

@@ -22,9 +22,9 @@ from small_course import begun
 
 from stm_lab import UserError
 from stm_lab.course import RunFailed, rows, run
-from stm_lab.course.engines import Limits, sort_out
+from stm_lab.course.engines import sort_out
 from stm_lab.course.folder import RunFolder
-from stm_lab.course.run import plan
+from stm_lab.course.run import Limits, plan
 
 pytestmark = pytest.mark.slow  # each starts a kernel
 

@@ -10,9 +10,9 @@ from small_course import of, planned
 from stm_lab import cli, zoo
 from stm_lab.course import leaderboard, results, trainings
 from stm_lab.course.compare import compare
-from stm_lab.course.engines import Limits
 from stm_lab.course.forecast import forecast
-from stm_lab.course.local import Local
+from stm_lab.course.room import Room
+from stm_lab.course.run import Limits
 from stm_lab.train import fit, load_config, load_run
 from stm_lab.util.errors import UserError
 from stm_lab.util.jsonfiles import Damaged
@@ -231,15 +231,13 @@ def test_a_sweep_is_planned_over_damaged_status(small, way):
     for job in jobs:
         job.folder.create().status.write_text(json.dumps({"state": "done", "key": job.key, "seconds": 120}))
     (OF_A_LINE | OF_A_FILE)[way](jobs[0].folder.status)
-    with Local(1).room() as (room, _):
-        would, said = named(lambda: forecast(jobs, Limits(), room))
+    would, said = named(lambda: forecast(jobs, Limits(), Room.here(1)))
     assert would.plans == ["run", "skip"]
     assert would.minutes == [2, 2]
     assert way == "missing" or len([each for each in said if str(jobs[0].folder.status) in each]) == 1
     for entry in ({"seconds": None}, {"seconds": "x"}, {"parameters": []}):
         jobs[1].folder.write_json(jobs[1].folder.status, {"state": "done", "key": jobs[1].key, **entry})
-        with Local(1).room() as (room, _):
-            named(lambda room=room: forecast(jobs, Limits(), room))
+        named(lambda: forecast(jobs, Limits(), Room.here(1)))
 
 
 @pytest.mark.slow
