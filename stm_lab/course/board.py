@@ -17,12 +17,7 @@ _LAST = 8  # finished runs that are shown
 
 
 class Board:
-    """Counts runs, and shows those that go on.
-
-    Args:
-        title: of the sweep.
-        total: number of its runs.
-    """
+    """Counts the runs of a sweep, `total` of them, and shows those that go on."""
 
     def __init__(self, title: str, total: int):
         self.title, self.total = title, total
@@ -86,7 +81,7 @@ class Board:
         for job, started in self.running.values():
             status = job.folder.read_status()
             cell = f"{status.get('cell', 0)}/{status.get('cells', '?')}"
-            table.add_row(job.key, describe(job), "running", cell, f"{time.monotonic() - started:.0f}", "")
+            table.add_row(job.key, describe(job), "running", cell, f"{time.monotonic() - started:.0f}")
         minutes = (time.monotonic() - self._started) / 60
         return Group(table, f"{len(self.finished)} of {self.total} done, {self._note()}, {minutes:.1f} min")
 

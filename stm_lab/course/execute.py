@@ -53,20 +53,19 @@ def execute(
         last that was begun; None if none was), `source`, `error` in one line, of a failing cell `traceback`, and of a
         kernel that died `exit_code`: its status, or minus the number of the signal that killed it.
     """
-    record = _Record(job, echo)
-    watch = Watch(limits.timeout, limits.memory)
+    kernel, record, watch = _Kernel(job, environment), _Record(job, echo), Watch(limits.timeout, limits.memory)
     outcome: dict[str, Any] = {"state": "interrupted"}  # until a better one is known
     try:
-        failure = _watched(job, _Kernel(job, environment), record, watch, stop)
+        failure = _watched(job, kernel, record, watch, stop)
         outcome = {"state": "failed", "failure": failure} if failure else {"state": "done"}
     finally:
-        record.end(outcome, watch)
+        record.end(outcome, watch.peak)
     return failure
 
 
 def _watched(job: Job, kernel: _Kernel, record: _Record, watch: Watch, stop: threading.Event | None) -> Failure | None:
-    outcome: list[Failure | None] = []
-    worker = threading.Thread(target=lambda: outcome.append(_with_restarts(job, kernel, record)), daemon=True)
+    failures: list[Failure | None] = []
+    worker = threading.Thread(target=lambda: failures.append(_papermill(job, kernel, record)), daemon=True)
     stopped: Failure | None = None
     with terminated_as_interrupted():
         worker.start()
@@ -88,22 +87,22 @@ def _watched(job: Job, kernel: _Kernel, record: _Record, watch: Watch, stop: thr
             raise
         finally:
             write_html(job.folder)
-    failure = stopped or outcome[0]
+    failure = stopped or failures[0]
     if failure is not None and failure.get("exit_code") == -getattr(signal, "SIGKILL", 9):
         failure["error"] += f", as the system does when memory runs out; it held {watch.peak:.2f} GB at most"
     return failure
 
 
 class _Record:
-    """A run's progress, kept in `status.json` and shown, and what its cells print."""
+    """A run's progress, kept in `status.json` and shown, and what its cells print, for which it is papermill's file."""
 
     def __init__(self, job: Job, echo: TextIO | None):
-        self._folder, self._name, self._echo = job.folder, job.notebook, echo
-        self._bar: progress | None = None
-        self.log: TextIO
+        cells = 1 + sum(map(_is_code, read_notebook(job.path)["cells"]))  # papermill adds one, of the values
+        self._folder = job.folder
+        self._bar = progress(cells, job.notebook, unit="cells", stream=echo) if echo else None
         self._line = ""  # printed so far
-        self._cells = 1 + sum(map(_is_code, read_notebook(job.path)["cells"]))  # papermill adds one, of the values
         self._started = time.perf_counter()
+        self.log: TextIO
         self.number, self._source = 0, ""  # of the code cell that runs
         self._status: dict[str, Any] = {
             "state": "running",
@@ -113,39 +112,29 @@ class _Record:
             "key": job.key,
             "code": code_fingerprint(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "cells": cells,
         }
-        self._write()
-
-    def _write(self) -> None:
-        try:
-            self._folder.write_json(self._folder.status, self._status)
-        except OSError as error:
-            raise WorkFailed(f"{self._folder.status}: {error.strerror}") from error
+        _write_status(self._folder, self._status)
 
     def starts(self, cell: Mapping[str, Any], cell_index: int) -> None:
         """nbclient's hook, called before each cell. Code cells are counted from 1, as `In [1]` does."""
         if not _is_code(cell):
             return
         self.number, self._source = self.number + 1, cell["source"]
-        self._status |= {"cell": self.number, "cells": self._cells}
+        self._status["cell"] = self.number
         self._folder.write_json(self._folder.status, self._status)
-        if self._echo is None:
-            return
-        if self._bar is None:
-            self._bar = progress(self._cells, self._name, unit="cells", stream=self._echo)
-        self._bar.update(self.number - 1 - self._bar.count, note=_first_line(self._source))
+        if self._bar is not None:
+            self._bar.update(self.number - 1 - self._bar.count, note=self._source.strip().partition("\n")[0][:60])
 
     def last(self) -> dict[str, Any]:
         """The cell that runs, as a failure tells it."""
         return {"cell": self.number, "source": self._source} if self.number else {"cell": None}
 
     def write(self, text: str) -> None:
-        """Log what the cells print, as a file that papermill writes to; show complete lines of it above the bar."""
+        """Log what the cells print, and show complete lines of it above the bar."""
         self.log.write(text)
-        if self._bar is None:
-            return
         *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
+        for line in lines if self._bar is not None else ():
             self._bar.say(line.rpartition("\r")[2])
 
     def flush(self) -> None:
@@ -156,27 +145,19 @@ class _Record:
         if self._bar is not None:
             self._bar.update(0)
 
-    def end(self, outcome: Mapping[str, Any], watch: Watch) -> None:
-        """Write down what became of the run."""
-        if self._bar is not None and outcome["state"] == "done":
-            self._bar.update(self._bar.total - self._bar.count)
+    def end(self, outcome: Mapping[str, Any], peak: float) -> None:
+        """Write down what became of the run, which held so many gigabytes."""
         seconds = round(time.perf_counter() - self._started, 3)
-        self._status |= {**outcome, "seconds": seconds, "peak_memory_gb": round(watch.peak, 3)}
-        self._status["files"] = self._folder.files()
-        self._write()
+        self._status |= {**outcome, "seconds": seconds, "peak_memory_gb": round(peak, 3), "files": self._folder.files()}
+        _write_status(self._folder, self._status)
         if self._bar is not None:
+            if outcome["state"] == "done":
+                self._bar.update(self._bar.total - self._bar.count)
             self._bar.close()
 
 
 def _is_code(cell: Mapping[str, Any]) -> bool:
     return cell["cell_type"] == "code" and bool(cell["source"].strip())
-
-
-def _first_line(source: str) -> str:
-    """The first line of a cell that does something, shortened."""
-    lines = [line for line in source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    line = (lines or [""])[0].strip()
-    return line if len(line) <= 60 else f"{line[:57]}..."
 
 
 class _Kernel:
@@ -234,21 +215,20 @@ class _Kernel:
             kill_tree(self.pid)
 
 
-def _with_restarts(job: Job, kernel: _Kernel, record: _Record) -> Failure | None:
-    """`_papermill`, with a new kernel if one could not start.
-
-    Jupyter chooses free ports and the kernel binds them a moment later: where many kernels start, another program may
-    have taken one in between, and the kernel ends with status 1. A kernel that a signal ended is not started again.
-    """
-    for _ in range(_STARTS - 1):
-        failure = _papermill(job, kernel, record)
-        if failure is None or failure["kind"] != "start" or failure.get("exit_code") != 1:
-            return failure
-    return _papermill(job, kernel, record)
-
-
 def _papermill(job: Job, kernel: _Kernel, record: _Record) -> Failure | None:
-    """Execute to the end or to the first failure, which is returned as `execute` does."""
+    """Execute to the end or to the first failure, which is returned as `execute` does.
+
+    A kernel that ends with status 1 before its first cell is started again: Jupyter chooses free ports and the kernel
+    binds them a moment later, and where many kernels start, another program may have taken one in between.
+    """
+    for _ in range(_STARTS):
+        failure = _papermill_once(job, kernel, record)
+        if failure is None or failure["kind"] != "start" or failure.get("exit_code") != 1:
+            break
+    return failure
+
+
+def _papermill_once(job: Job, kernel: _Kernel, record: _Record) -> Failure | None:
     folder = job.folder
     try:
         with folder.log.open("w", encoding="utf-8") as record.log:
@@ -322,3 +302,16 @@ def write_html(folder: RunFolder) -> None:
         write_whole(folder.html, body.encode())  # or not at all: half a page would take the room of the status
     except Exception as error:  # a full disk, or a notebook that was cut off
         warnings.warn(f"{folder.html} could not be written ({type(error).__name__}: {error})", stacklevel=2)
+
+
+def make_page(folder: RunFolder) -> None:
+    """Make the page that a finished run lacks. Raises WorkFailed if `status.json` cannot be written."""
+    write_html(folder)
+    _write_status(folder, folder.read_status() | {"files": folder.files()})
+
+
+def _write_status(folder: RunFolder, status: Mapping[str, Any]) -> None:
+    try:
+        folder.write_json(folder.status, status)
+    except OSError as error:
+        raise WorkFailed(f"{folder.status}: {error.strerror}") from error

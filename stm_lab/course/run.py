@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 from stm_lab.course.cards import Card, Resources, check_values, load_card
@@ -32,24 +33,16 @@ class RunFailed(WorkFailed):
 
     def __init__(self, message: str, folder: RunFolder, failure: Mapping[str, Any]):
         super().__init__(message)
-        self.folder = folder
-        self.cell = failure["cell"]
-        self.kind = failure["kind"]
+        self.folder, self.cell, self.kind = folder, failure["cell"], failure["kind"]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How runs are done. Raises UserError for a limit that no run could keep.
+    """How runs are done. Raises UserError for a limit that no run could keep."""
 
-    Attributes:
-        force: start afresh, whatever is there.
-        timeout: minutes after which a run is stopped; None: never.
-        memory: gigabytes (1e9 bytes) of resident memory at which it is stopped; None: never.
-    """
-
-    force: bool = False
-    timeout: float | None = None
-    memory: float | None = None
+    force: bool = False  # start afresh, whatever is there
+    timeout: float | None = None  # minutes after which a run is stopped
+    memory: float | None = None  # gigabytes (1e9 bytes) of resident memory at which it is stopped
 
     def __post_init__(self) -> None:
         for name, value, unit in (("timeout", self.timeout, "minutes"), ("memory", self.memory, "GB")):
@@ -59,27 +52,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: all that `perform` needs, in any process that has the same notebooks.
+    """One run: all that `perform` needs, in any process that has the same notebooks."""
 
-    Attributes:
-        notebook: its name, as on its card.
-        path: of the stored notebook.
-        values: every parameter, with its type.
-        given: the values that were asked for, beyond the profile.
-        profile: the one that the values were made from.
-        key: what the run's folder is named by.
-        folder: where it is done, absolute.
-        resources: what it is expected to take.
-    """
-
-    notebook: str
-    path: Path
-    values: dict[str, Any]
-    given: dict[str, Any]
+    notebook: str  # its name, as on its card
+    path: Path  # of the stored notebook
+    values: dict[str, Any]  # every parameter, with its type
+    given: dict[str, Any]  # the values that were asked for, beyond the profile
     profile: str
-    key: str
-    folder: RunFolder
-    resources: Resources
+    key: str  # what the run's folder is named by
+    folder: RunFolder  # where it is done, absolute
+    resources: Resources  # what it is expected to take
 
     def is_done(self) -> bool:
         """Whether this very run came to its end, and its files are whole; its page may be missing."""
@@ -151,11 +133,10 @@ def run(
 ) -> RunFolder:
     """Execute a notebook of the course, by papermill, with this interpreter as its kernel; returns the run's folder.
 
-    A finished run is not done again; an interrupted one goes on, and its trainings from their checkpoints. The folder
-    holds the executed notebook, as far as it came, with its HTML, the cells' output in `log.txt`, and `status.json`:
-    `running`, `done`, `failed` (with cell, source, traceback) or `interrupted`, with seconds, the peak of memory and
-    the whole `files`. (`running` without a process is a run that was killed.) If a finished run's page is missing, as
-    after a full disk, the next call makes it; if another file is missing or cut off, the run is done again.
+    A finished run is not done again, unless one of its files is missing or cut off; if only its page is, that is made.
+    An interrupted run goes on, and its trainings from their checkpoints. The folder holds the executed notebook, as far
+    as it came, with its HTML, the cells' output in `log.txt`, and in `status.json` the state: `running` (without a
+    process: killed), `done`, `failed` (with cell, source, traceback) or `interrupted`, seconds, and peak memory.
 
     Args:
         notebook: name, number or path.
@@ -184,22 +165,22 @@ def perform(
     echo: TextIO | None = None,
     stop: threading.Event | None = None,
 ) -> bool:
-    """Do a planned run unless it is done, and make its page if only that is missing.
+    """Do a planned run unless it is done, and make its page if only that is missing. Raises errors as `run` does.
 
     Args:
-        job: the run.
-        limits: what it is held to.
+        job, limits: the run.
         environment: variables of its kernel, besides ours.
         echo: as of `run`.
         stop: interrupts the run, as Ctrl-C does, when another thread sets it.
 
-    Returns whether it was done now; False if it was done already. Raises errors as `run` does.
+    Returns:
+        Whether it was done now; False if it was done already.
     """
     folder = job.folder.create()
     with folder.alone():
         if job.is_done() and not limits.force:
             if job.lacks_page():
-                _make_page(folder)
+                _slow_to_import().make_page(folder)
             return False
         strange = folder.strangers() if job.values.get("out") else []
         if strange:
@@ -212,20 +193,14 @@ def perform(
         if limits.force:
             folder.clear()
             folder.create()
-        from stm_lab.course.execute import execute  # here, because it is slow to import, and notebooks import this
-
-        failure = execute(job, limits, environment=environment or {}, echo=echo, stop=stop)
+        failure = _slow_to_import().execute(job, limits, environment=environment or {}, echo=echo, stop=stop)
     if failure:
         place = "" if failure["cell"] is None else f"cell [{failure['cell']}]: "
         raise RunFailed(f"{job.notebook}: {place}{failure['error']} (see {folder.path})", folder, failure)
     return True
 
 
-def _make_page(folder: RunFolder) -> None:
-    from stm_lab.course.execute import write_html  # here, because it is slow to import
+def _slow_to_import() -> ModuleType:
+    from stm_lab.course import execute
 
-    write_html(folder)
-    try:
-        folder.write_json(folder.status, folder.read_status() | {"files": folder.files()})
-    except OSError as error:
-        raise WorkFailed(f"{folder.status}: {error.strerror}") from error
+    return execute

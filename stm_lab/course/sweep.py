@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -48,7 +48,7 @@ class Sweep(_Strict):
     notebook: str | int
     profile: str = "quick"
     parameters: dict[str, Any] = {}  # the same for all runs
-    grid: dict[str, list[Any]] = {}  # every combination of these
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}  # every combination of these
     listed: list[dict[str, Any]] = Field(default=[], alias="list")  # with each of these
     seeds: list[int] = []  # and each seed, as the parameter `seed` or as `seeds: [seed]`
     plugins: list[str] = []  # files that register mixers, relative to the sweep's file
@@ -59,15 +59,10 @@ class Sweep(_Strict):
     @model_validator(mode="after")
     def _each_is_given_once(self) -> Sweep:
         given = Counter([*self.parameters, *self.grid, *{name for point in self.listed for name in point}])
-        twice = [name for name, times in given.items() if times > 1]
-        if twice:
-            raise ValueError(f"{twice[0]!r} is given twice, in two of parameters, grid and list")
-        for name, where in (("seed", self.seeds), ("seeds", self.seeds), ("plugins", self.plugins)):
-            if where and name in given:
-                raise ValueError(f"{name!r} is given twice, once at the top of the file")
-        for name, values in self.grid.items():
-            if not values:
-                raise ValueError(f"grid: {name} has no values")
+        given.update((["seed", "seeds"] if self.seeds else []) + (["plugins"] if self.plugins else []))
+        for name, times in given.items():
+            if times > 1:
+                raise ValueError(f"{name!r} is given twice")
         return self
 
     def count(self) -> int:
@@ -166,11 +161,11 @@ def sweep(
         force, timeout, memory: of each run, as of `Limits`.
 
     Returns:
-        What became of each run, in the order of the plan.
+        The outcome of each run, in the order of the plan.
 
     Raises:
         UserError: the sweep or one of its runs is not right, or their folder cannot be written to; nothing started.
-        KeyboardInterrupt: Ctrl-C. What ran is stopped and goes on when the sweep is started again.
+        KeyboardInterrupt: Ctrl-C or SIGTERM. What ran has stopped, and goes on when the sweep is started again.
     """
     limits = Limits(force, timeout, memory)
     is_mapping = isinstance(source, Mapping)

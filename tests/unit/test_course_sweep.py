@@ -67,7 +67,7 @@ def test_shards_are_a_partition(small, parts):
         ("title: t\nnotebook: 02_small", "unknown notebook '02_small'; did you mean '01_small'?"),
         ("title: t\nnotebook: 01_small\ngrid: {mixr: [halo]}", "unknown parameter 'mixr'; did you mean 'mixer'?"),
         ("title: t\nnotebook: 01_small\ngrid: {mixer: [halo, swim]}", "unknown value 'swim'; did you mean 'swin'?"),
-        ("title: t\nnotebook: 01_small\ngrid: {mixer: []}", "mixer has no values"),
+        ("title: t\nnotebook: 01_small\ngrid: {mixer: []}", "grid.mixer = []: list should have at least 1 item"),
         ("title: t\nnotebook: 01_small\ngrid: {seed: [0, x]}", "seed = 'x': should be a valid integer"),
         ("title: t\nnotebook: 01_small\ngird: {mixer: [halo]}", "did you mean 'grid'?"),
         ("title: t\nnotebook: 01_small\nseeds: [0, -1]", "seed = -1: should be greater than or equal to 0"),
