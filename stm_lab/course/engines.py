@@ -70,7 +70,9 @@ def do_all(engine: Any, jobs: Sequence[Job], limits: Limits, title: str) -> list
 def _start(waiting: list[Job], workers: Any, limits: Limits) -> list[Outcome]:
     """Start every job that there is room for, in order; the outcomes of those that another process did meanwhile."""
     outcomes = []
-    for job in [job for job in waiting if not job.folder.is_held()]:
+    for job in list(waiting):
+        if job.folder.is_held():
+            continue
         if job.is_done() and not limits.force:
             outcomes.append(Outcome(job, "done already"))
         elif not workers.start(job):

@@ -53,7 +53,7 @@ def execute(
         last that was begun; None if none was), `source`, `error` in one line, of a failing cell `traceback`, and of a
         kernel that died `exit_code`: its status, or minus the number of the signal that killed it.
     """
-    kernel, record, watch = _Kernel(job, environment), _Record(job, echo), Watch(limits.timeout, limits.memory)
+    kernel, record, watch = _Kernel.of(job, environment), _Record(job, echo), Watch(limits.timeout, limits.memory)
     outcome: dict[str, Any] = {"state": "interrupted"}  # until a better one is known
     try:
         failure = _watched(job, kernel, record, watch, stop)
@@ -63,7 +63,10 @@ def execute(
     return failure
 
 
-def _watched(job: Job, kernel: _Kernel, record: _Record, watch: Watch, stop: threading.Event | None) -> Failure | None:
+def _watched(
+    job: Job, kernel: type[_Kernel], record: _Record, watch: Watch, stop: threading.Event | None
+) -> Failure | None:
+    """Let papermill work in another thread, and end the kernel if a limit is passed or the run is interrupted."""
     failures: list[Failure | None] = []
     worker = threading.Thread(target=lambda: failures.append(_papermill(job, kernel, record)), daemon=True)
     stopped: Failure | None = None
@@ -75,7 +78,7 @@ def _watched(job: Job, kernel: _Kernel, record: _Record, watch: Watch, stop: thr
                 record.look()
                 if stop is not None and stop.is_set():
                     raise KeyboardInterrupt
-                passed = watch.look(kernel.pid) if stopped is None else None
+                passed = watch.look(kernel.pid()) if stopped is None else None
                 if passed is not None:
                     stopped = {"kind": passed[0], **record.last(), "error": f"stopped: {passed[1]}"}
                 if stopped is not None:
@@ -160,13 +163,17 @@ def _is_code(cell: Mapping[str, Any]) -> bool:
     return cell["cell_type"] == "code" and bool(cell["source"].strip())
 
 
-class _Kernel:
-    """A kernel of this very interpreter, whatever `python3` means to Jupyter on this machine.
+class _Kernel(AsyncKernelManager):
+    """Manages a kernel of this very interpreter, whatever `python3` means to Jupyter on this machine.
 
-    It works in the run's folder, so folders that the environment gives relative to ours are made absolute.
+    papermill makes the manager itself, so that each run has a class of its own, which knows the kernel's process.
     """
 
-    def __init__(self, job: Job, environment: Mapping[str, str]):
+    process: subprocess.Popen | None = None  # the newest
+
+    @classmethod
+    def of(cls, job: Job, environment: Mapping[str, str]) -> type[_Kernel]:
+        """The class of a job's kernel. The kernel works in the run's folder, and so gets absolute paths."""
         ours = {
             FOLDER_VARIABLE: str(job.folder.path),
             "STM_LAB_NOTEBOOKS": str(job.path.parent),
@@ -174,48 +181,36 @@ class _Kernel:
             "STM_LAB_DATA": os.pathsep.join(map(str, paths.data_roots())),
             "JPY_SESSION_NAME": "",  # of the notebook that this was started from, if any: nobody watches ours
         }
-        self._spec = KernelSpec(
+        spec = KernelSpec(
             argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"],
             display_name="Python 3",
             language="python",
             env={**ours, **environment},
         )
-        self._manager: AsyncKernelManager | None = None
-        self._process: subprocess.Popen | None = None
+        return type("OneKernel", (cls,), {"kernel_spec": spec})
 
-    def manager_class(self) -> type[AsyncKernelManager]:
-        """The class from which papermill makes its kernel's manager."""
-        kernel = self
+    async def _async_launch_kernel(self, *args: Any, **options: Any) -> None:
+        await super()._async_launch_kernel(*args, **options)
+        type(self).process = self.provisioner.process  # the provisioner forgets it as soon as it has ended
 
-        class ThisInterpreter(AsyncKernelManager):
-            kernel_spec = property(lambda self: kernel._spec)
+    @classmethod
+    def exit_code(cls) -> int | None:
+        """How the process ended; None if it has not, or never started."""
+        return None if cls.process is None else cls.process.poll()
 
-            def __init__(self, *args: Any, **options: Any):
-                super().__init__(*args, **options)
-                kernel._manager = self
+    @classmethod
+    def pid(cls) -> int | None:
+        """The number of the process; None if it does not run."""
+        return None if cls.process is None or cls.process.poll() is not None else cls.process.pid
 
-            async def _async_launch_kernel(self, *args: Any, **options: Any) -> None:
-                await super()._async_launch_kernel(*args, **options)
-                kernel._process = self.provisioner.process  # the provisioner forgets it as soon as it has ended
-
-        return ThisInterpreter
-
-    @property
-    def pid(self) -> int | None:
-        """The number of the kernel's process; None before it has one."""
-        return getattr(getattr(self._manager, "provisioner", None), "pid", None)
-
-    def exit_code(self) -> int | None:
-        """How its process ended; None if it has not, or never started."""
-        return None if self._process is None else self._process.poll()
-
-    def kill(self) -> None:
-        """End it and its children."""
-        if self.pid is not None:
-            kill_tree(self.pid)
+    @classmethod
+    def kill(cls) -> None:
+        """End the process and its children."""
+        if (pid := cls.pid()) is not None:
+            kill_tree(pid)
 
 
-def _papermill(job: Job, kernel: _Kernel, record: _Record) -> Failure | None:
+def _papermill(job: Job, kernel: type[_Kernel], record: _Record) -> Failure | None:
     """Execute to the end or to the first failure, which is returned as `execute` does.
 
     A kernel that ends with status 1 before its first cell is started again: Jupyter chooses free ports and the kernel
@@ -228,7 +223,7 @@ def _papermill(job: Job, kernel: _Kernel, record: _Record) -> Failure | None:
     return failure
 
 
-def _papermill_once(job: Job, kernel: _Kernel, record: _Record) -> Failure | None:
+def _papermill_once(job: Job, kernel: type[_Kernel], record: _Record) -> Failure | None:
     folder = job.folder
     try:
         with folder.log.open("w", encoding="utf-8") as record.log:
@@ -239,7 +234,7 @@ def _papermill_once(job: Job, kernel: _Kernel, record: _Record) -> Failure | Non
                 resources={"metadata": {"path": str(folder.path)}},  # papermill's cwd= would change it for all threads
                 kernel_name="python3",  # a notebook may name another, or none: the manager starts this interpreter
                 language="python",
-                kernel_manager_class=kernel.manager_class(),
+                kernel_manager_class=kernel,
                 progress_bar=False,
                 stdout_file=record,
                 stderr_file=record,
