@@ -32,7 +32,7 @@ class Watch:
         self.peak, self.cost = 0.0, 0.0
 
     def look(self, pid: int | None) -> tuple[str, str] | None:
-        """The limit that is passed, "timeout" or "memory", with a sentence; None if none is. `pid` None: not started"""
+        """The limit passed, "timeout" or "memory", with a sentence; None if none is. `pid` is None before the start."""
         begun = time.monotonic()
         if pid is not None:
             self.peak = max(self.peak, _held(pid))
