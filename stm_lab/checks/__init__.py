@@ -1,12 +1,11 @@
 """Checks of the course's exercises, and of what a token mixer promises.
 
-`checks.of("02").dilated(mine)` compares a learner's function with the truth, on random inputs in float64. If the
-function is right, the check says so. Otherwise it raises `Wrong`, whose message names the mistake if it is a known one
-("your output is the mask's transpose") and gives the input, the output, and what it should be; or `NotWritten` (a
-NotImplementedError) if the exercise has not been started. `checks.mixer_contract(M)` checks what a mixer promises.
+`checks.of("02").dilated(mine)` compares a learner's function with the truth, on random inputs in float64. If it is
+right, the check says so. Otherwise it raises `Wrong`, whose message names a known mistake ("your output is the mask's
+transpose") or gives input, output, and what it should be; or `NotWritten` (a NotImplementedError) for an exercise that
+has not been started. `checks.mixer_contract(M)` checks what a mixer promises.
 
-The truths and typical mistakes are not part of the library: they stand in the course, `notebooks/exercises/<NN>.py`.
-CONTRIBUTING.md says how to add an exercise.
+Truths and typical mistakes are part of the course, `notebooks/exercises/<NN>.py`; CONTRIBUTING.md says how to add some.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = ["Contract", "Exercise", "NotWritten", "Wrong", "mixer_contract", "of"
 
 @cache
 def of(notebook: str) -> ModuleType:
-    """The checks of a notebook's exercises, by its two digits; from the shipped course, since copies do not hold them.
+    """The checks of a notebook's exercises, by its two digits; from the shipped course, since copies lack them.
 
     Raises UserError, naming the nearest, for a notebook without exercises of this kind.
     """

@@ -1,31 +1,32 @@
-"""Is this class a token mixer? Every promise of the contract (see `mixers.registry`), tried on random tokens."""
+"""The contract of token mixers (see `mixers.registry`): every promise, tried on random tokens."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from stm_lab.checks.core import Wrong, difference
+from stm_lab.checks.core import Wrong, difference, word
 from stm_lab.measure import mixing_matrix
 from stm_lab.mixers.registry import _check_signature, get_mixer
-from stm_lab.util.errors import UserError
+from stm_lab.util.errors import UserError, in_a_line
 
 SIZES = ((8, 8), (7, 10), (14, 5), (3, 3), (2, 9), (1, 1))  # what stages see of odd images, down to a single token
 _COUNTED = ((8, 8), (14, 14), (9, 6))
 _MAP = (9, 11)  # on which the reach is measured
-_HEARD = 1e-9  # of the largest contribution: less is rounding
-_DEAD = 1e-12  # of the largest gradient: what cancels leaves rounding
+_HEARD = 1e-9  # share of the largest contribution; less is rounding
+_DEAD = 1e-12  # share of the largest gradient; a gradient that cancels leaves rounding
+_CACHE = "a mask or index is kept from the last size: make it anew from H and W, or keep one for each size"
 
 
 @dataclass(frozen=True)
 class Clause:
-    """One promise: its name, whether it is kept, and what was measured or what is to be mended."""
+    """One promise: its name, whether it is kept, and what was measured or has to be mended."""
 
     name: str
     is_kept: bool
@@ -55,16 +56,9 @@ class Contract:
     def is_kept(self) -> bool:
         return all(clause.is_kept for clause in self.clauses)
 
-    def rows(self) -> list[dict]:
-        """One row a clause."""
-        return [{"mixer": self.mixer, **asdict(clause)} for clause in self.clauses]
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.clauses))
-
 
 class _Broken(Exception):
-    """What is to be mended."""
+    """A broken promise: what has to be mended."""
 
 
 def mixer_contract(
@@ -72,19 +66,20 @@ def mixer_contract(
 ) -> Contract:
     """Try every promise that a mixer makes to backbone, training and measures; each is printed as it is tried.
 
-    The mixer is made by `M(dim)`, its parameters are drawn at random, so that nothing is hidden by zeros at the start,
-    and it is run in float64 on random tokens, in eval mode.
+    The mixer is `M(dim)` in float64 and eval mode. Its parameters are drawn at random, so that no zero at the start
+    hides a part of it.
 
     Args:
         mixer: the class, or a registered name.
-        dim: the channels to try it with; a mixer with heads needs a number that they divide.
-        reach: how many tokens to each side it should hear at most, and does hear; 0 for a control that mixes nothing.
-            None: any reach but 0 will do.
+        dim: channels; the heads of a mixer must divide it.
+        reach: how many tokens away the farthest token that contributes must be; 0 for a control that mixes nothing.
+            None: any reach but 0 is right.
         seed: of parameters and tokens.
         say: print.
 
-    Returns the clauses, all kept, with what was measured.
-    Raises Wrong if one is broken, and says what to mend for each; UserError for a name that is not registered.
+    Raises:
+        Wrong: a promise is broken; the message says what to mend for each.
+        UserError: a name that is not registered.
     """
     cls = get_mixer(mixer) if isinstance(mixer, str) else mixer
     name = getattr(cls, "__name__", repr(cls))
@@ -105,7 +100,7 @@ def mixer_contract(
 
 
 class _Trial:
-    """A mixer on trial, and what was measured on the way."""
+    """A mixer on trial, and what was measured of it. Each promise returns what it found, or raises `_Broken`."""
 
     def __init__(self, cls: type[nn.Module], dim: int, reach: int | None, seed: int):
         self.cls, self.dim, self.reach, self.seed = cls, dim, reach, seed
@@ -113,29 +108,28 @@ class _Trial:
         self.macs: int | None = None
 
     def clauses(self) -> Iterator[Clause]:
-        """Each promise, tried. What all others need comes first: without it they are not tried."""
-        first = [("signature", self.signature), ("shape", self.shape)]
-        others = [
-            ("any size", self.any_size),
-            ("input", self.input_is_kept),
-            ("dtype", self.dtype),
-            ("gradients", self.gradients),
-            ("batch", self.batch),
-            ("memory", self.memory),
-            ("finite", self.finite),
-            ("cost", self.cost),
-            ("reach", self.mixing),
-        ]
-        for name, promise in first:
+        """Each promise, tried. All others need signature and shape: if these are broken, the others are not tried."""
+        promises = {
+            "signature": self.signature,
+            "shape": self.shape,
+            "any size": self.any_size,
+            "input": self.input_is_kept,
+            "dtype": self.dtype,
+            "gradients": self.gradients,
+            "batch": self.batch,
+            "memory": self.memory,
+            "finite": self.finite,
+            "cost": self.cost,
+            "reach": self.mixing,
+        }
+        for name, promise in promises.items():
             clause = _tried(name, promise)
             yield clause
-            if not clause.is_kept:
+            if not clause.is_kept and name in ("signature", "shape"):
                 return
-        for name, promise in others:
-            yield _tried(name, promise)
 
     def make(self, dtype: torch.dtype = torch.float64) -> nn.Module:
-        """M(dim) in eval mode, its parameters large enough that every part of it matters."""
+        """M(dim) in eval mode, with parameters large enough that every part of it matters."""
         generator = torch.Generator().manual_seed(self.seed)
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(self.seed)
@@ -149,8 +143,6 @@ class _Trial:
     def tokens(self, count: int, height: int, width: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed + 1)
         return torch.randn(count, height, width, self.dim, generator=generator, dtype=torch.float64)
-
-    # ---- the promises: what was found, or _Broken with what to mend --------------------------------------------------
 
     def signature(self) -> str:
         _check_signature(getattr(self.cls, "__name__", "mixer"), self.cls)
@@ -169,7 +161,6 @@ class _Trial:
             raise _Broken(f"forward gives a {type(out).__name__}, should give a tensor; is the `return` missing?")
         if out.shape == x.shape:
             return
-        hint = "the output must have the input's shape"
         if out.shape == x.permute(0, 3, 1, 2).shape:
             hint = "that is channels first; tokens are (B, H, W, C), permute(0, 2, 3, 1) at the end"
         elif out.shape == x.flatten(1, 2).shape:
@@ -178,6 +169,8 @@ class _Trial:
             hint = "the map changed its size; pad by kernel // 2, or crop what you padded"
         elif out.ndim == 4 and out.shape[3] != x.shape[3]:
             hint = "the number of channels changed; project back to dim"
+        else:
+            hint = "the output must have the input's shape"
         raise _Broken(f"{tuple(x.shape)} became {tuple(out.shape)}: {hint}")
 
     def any_size(self) -> str:
@@ -208,12 +201,12 @@ class _Trial:
                 out = self.make(dtype)(self.tokens(1, 7, 10).to(dtype))
             except RuntimeError as error:
                 raise _Broken(
-                    f"{_word(dtype)} fails{_told(error)}; a tensor that you make in forward needs dtype=x.dtype and "
+                    f"{word(dtype)} fails{_told(error)}; a tensor that you make in forward needs dtype=x.dtype and "
                     "device=x.device, a constant one belongs in register_buffer"
                 ) from error
             if out.dtype != dtype:
                 raise _Broken(
-                    f"{_word(dtype)} became {_word(out.dtype)}; a tensor that you make in forward needs dtype=x.dtype"
+                    f"{word(dtype)} became {word(out.dtype)}; a tensor that you make in forward needs dtype=x.dtype"
                 )
         with torch.autocast("cpu", dtype=torch.bfloat16):
             out = self.make(torch.float32)(self.tokens(1, 7, 10).float())
@@ -239,7 +232,7 @@ class _Trial:
         if dead:
             raise _Broken(
                 f"{', '.join(dead)}: the gradient is 0; it cancels (a bias before a softmax or a norm), or rounding, "
-                "clamping or argmax stands behind it"
+                "clamping or argmax follows"
             )
         return f"all {len(named)} parameters, and the input"
 
@@ -258,7 +251,7 @@ class _Trial:
         return "images do not hear each other"
 
     def memory(self) -> str:
-        """One mixer that sees many sizes, against one made anew for each."""
+        """Compare one mixer that sees many sizes with one made anew for each."""
         used = self.make()
         with torch.no_grad():
             for height, width in ((7, 10), (3, 3), (12, 12), (10, 7), (7, 10)):
@@ -284,7 +277,7 @@ class _Trial:
         return "also for zeros and for large tokens"
 
     def cost(self) -> str:
-        """`macs(H, W)` against torch's counter, on the meta device: a tensor made on the CPU in forward fails there."""
+        """Compare `macs(H, W)` with torch's counter, on the meta device: a tensor made on the CPU fails there."""
         try:
             counted = {size: self._counted(*size) for size in _COUNTED}
         except Exception as error:
@@ -310,16 +303,14 @@ class _Trial:
         return counter.get_total_flops() // 2
 
     def mixing(self) -> str:
-        """Who is heard, by the Jacobian seen through random signs: what is 0 in it, is 0 through them as well."""
+        """Find the tokens that contribute, by products of the Jacobian with random signs: its zeros stay zeros."""
         found = mixing_matrix(self.make(), self.tokens(1, *_MAP), probes=2, seed=self.seed)
         matrix, (height, width) = torch.from_numpy(found.matrix[0]), _MAP
         heard = matrix > _HEARD * matrix.max()
-        p = torch.arange(height * width)
-        rows, columns = (p // width), (p % width)
+        rows, columns = torch.arange(height * width) // width, torch.arange(height * width) % width
         away = torch.maximum((rows[:, None] - rows).abs(), (columns[:, None] - columns).abs())
         self.heard = int(away[heard].max())
-        share = 100 * found.own
-        told = f"{self.heard} tokens to each side at most on a map of {height}x{width}, about {share:.0f}% from itself"
+        own = f"about {100 * found.own:.0f}% from itself"
         if self.reach is None and self.heard == 0:
             raise _Broken("no token hears another: nothing is mixed; if that is meant, a control, give reach=0")
         if self.reach is not None and self.heard > self.reach:
@@ -329,10 +320,7 @@ class _Trial:
             )
         if self.reach is not None and self.heard < min(self.reach, max(_MAP) - 1):
             raise _Broken(f"{self.heard} tokens away are heard at most, {self.reach} were promised; what is left out?")
-        return told
-
-
-_CACHE = "a mask or index is kept from the last size: make it anew from H and W, or keep one for each size"
+        return f"{self.heard} tokens to each side at most on a map of {height}x{width}, {own}"
 
 
 def _tried(name: str, promise: Callable[[], str]) -> Clause:
@@ -345,16 +333,11 @@ def _tried(name: str, promise: Callable[[], str]) -> Clause:
 
 
 def _told(error: Exception) -> str:
-    """`: RuntimeError: what it says (the line)`, the line being the innermost of the mixer's own file."""
-    text = (str(error).strip() or "no message").splitlines()[0]
+    """`: RuntimeError: what it says (the line)`, with the innermost line of the mixer's own file."""
     ours = ("/torch/", __file__, "stm_lab/layers.py")
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(part in f.filename for part in ours)]
     line = f" (line {frames[-1].lineno}: {frames[-1].line})" if frames and frames[-1].line else ""
-    return f": {type(error).__name__}: {text}{line}"
-
-
-def _word(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    return f": {in_a_line(error)}{line}"
 
 
 def _off(mine: int, right: int) -> str:

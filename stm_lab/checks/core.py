@@ -1,7 +1,7 @@
-"""What every check is made of: a truth, inputs drawn at random, and typical mistakes with what to say of them.
+"""A check: a truth, inputs drawn at random, and typical mistakes with what to say of them.
 
-A learner's function is run beside the truth on each input, in float64. Where it differs, its outputs are held against
-those of the mistakes, then against simple changes of the truth (transposed, turned, scaled), and the message names what
+A learner's function is run beside the truth on each input, in float64. Where it differs, its outputs are compared with
+those of the mistakes, then with simple changes of the truth (transposed, flipped, scaled), and the message names what
 fits *all* of its outputs. If nothing does, it says the shape, or where the first difference is and how large.
 """
 
@@ -19,14 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from stm_lab.util.errors import in_a_line
+
 Inputs = Callable[["Draw"], Mapping[str, Any]]
 _TOLERANCE = 1e-8  # relative to the largest number of the truth; float64 leaves some 1e-14
 
 
 class _Short(Exception):
-    """An exception whose message is all that a notebook shows: what stands in our files does not help a learner."""
+    """An exception of which a notebook shows only the message: lines of our files do not help a learner."""
 
-    def _render_traceback_(self) -> list[str]:  # IPython asks for this
+    def _render_traceback_(self) -> list[str]:  # IPython calls this
         return [str(self)]
 
 
@@ -35,7 +37,7 @@ class Wrong(_Short, AssertionError):
 
 
 class NotWritten(_Short, NotImplementedError):
-    """An exercise that nobody has begun."""
+    """The exercise has not been started."""
 
 
 class Draw:
@@ -74,7 +76,7 @@ class Mistake:
 class Exercise:
     """An exercise's check: called with a learner's function, it prints that it is right or raises what is wrong.
 
-    Made by `exercise`; see there for the meaning of the fields.
+    The decorator `exercise` makes it, and explains the fields.
     """
 
     notebook: str
@@ -87,7 +89,7 @@ class Exercise:
     mistakes: list[Mistake] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", self.truth.__doc__)  # what `checks.topic.name?` shows
+        object.__setattr__(self, "__doc__", self.truth.__doc__)  # what `checks.of("02").name?` shows
 
     @property
     def name(self) -> str:
@@ -97,7 +99,7 @@ class Exercise:
         return f"<check of exercise {self.number} of {self.notebook}: {self.name}{inspect.signature(self.truth)}>"
 
     def mistake(self, says: str) -> Callable[[Callable], Callable]:
-        """Decorator of a typical wrong answer: `says` is told to whoever gives it."""
+        """Decorator of a typical wrong answer; the check says `says` of it."""
 
         def add(function: Callable) -> Callable:
             self.mistakes.append(Mistake(function.__name__, says, function))
@@ -106,47 +108,46 @@ class Exercise:
         return add
 
     def __call__(self, function: Callable) -> None:
-        """Hold a learner's function against the truth; print "exercise N: right".
+        """Compare a learner's function with the truth; print "exercise N: right".
 
         Raises:
             Wrong: it does something else; the message says what, and what to mend.
-            NotWritten: nothing is written yet.
+            NotWritten: it raises NotImplementedError.
         """
         if not callable(function):
             hint = "hand over the function itself, without calling it"
             raise self._wrong(f"{hint}: {self.name}, not {type(function).__name__}")
-        trials = []
-        for seed in range(self.cases):
-            trials.append(self._trial(function, seed))
-        failed = next((trial for trial in trials if trial.problem), None)
+        cases = [self._case(function, seed) for seed in range(self.cases)]
+        failed = next((case for case in cases if case.problem), None)
         if failed is None:
             print(f"exercise {self.number}: right ({self.cases} random cases, float64)")
             return
-        known = self._named(trials)
-        error = failed.found.error
-        detail = f"For {failed.given}: {failed.problem}."
-        raise self._wrong(f"{known} {detail}" if known else detail) from error
+        named = next(self._names(cases), "")
+        named = named if not named or named.endswith((".", "?", "!")) else f"{named}."
+        detail = f"For {_described(failed.inputs)}: {failed.problem}."
+        raise self._wrong(f"{named} {detail}".strip()) from failed.found.error
 
     def _wrong(self, message: str) -> Wrong:
         return Wrong(f"exercise {self.number}: {message}")
 
-    def _trial(self, function: Callable, seed: int) -> _Trial:
+    def _case(self, function: Callable, seed: int) -> _Case:
         inputs = self.inputs(Draw(seed))
-        names, expected = _described(inputs), self._outcome(self.truth, inputs)
+        expected = self._outcome(self.truth, inputs)
         if expected.error is not None:
             raise expected.error  # ours, not the learner's
-        given = _copied(inputs)
+        given = copy.deepcopy(dict(inputs))
         found = self._outcome(function, given, is_copied=True)
         if isinstance(found.error, NotImplementedError):
             raise NotWritten(f"exercise {self.number}: nothing written yet") from None
-        problem = found.problem or difference(found.value, expected.value)
+        problem = _told(found.error) if found.error is not None else difference(found.value, expected.value)
         changed = next((name for name, value in inputs.items() if _is_changed(given[name], value)), None)
         if changed is not None and problem is None:
-            problem = f"your function changes its input {changed} in place; work on a copy, or make a new tensor"
-        return _Trial(inputs, names, expected, found, problem)
+            hint = f"your function changes its input {changed} in place; work on a copy, or make a new tensor"
+            raise self._wrong(f"For {_described(inputs)}: {hint}.")
+        return _Case(inputs, expected.value, found, problem)
 
     def _outcome(self, function: Callable, inputs: Mapping[str, Any], *, is_copied: bool = False) -> _Outcome:
-        arguments = tuple((inputs if is_copied else _copied(inputs)).values())
+        arguments = tuple((inputs if is_copied else copy.deepcopy(dict(inputs))).values())
         try:
             with torch.random.fork_rng(devices=[]):
                 value = function(*arguments) if self.run is None else self.run(function, arguments)
@@ -154,14 +155,12 @@ class Exercise:
             return _Outcome(None, error)
         return _Outcome(value, None)
 
-    def _named(self, trials: list[_Trial]) -> str | None:
-        """What is said of the mistake whose outputs are the learner's in every case, if there is one."""
+    def _names(self, cases: Sequence[_Case]) -> Iterator[str]:
+        """The mistakes, then the changes of the truth, that give the learner's outputs in every case."""
         for mistake in self.mistakes:
-            outcomes = (self._outcome(mistake.function, trial.inputs) for trial in trials)
-            if all(map(_same, outcomes, (trial.found for trial in trials))):
-                return _sentence(mistake.says)
-        guess = next(_guesses(trials, self.what), None)
-        return None if guess is None else _sentence(guess)
+            if all(_same(self._outcome(mistake.function, case.inputs), case.found) for case in cases):
+                yield mistake.says
+        yield from _guesses(cases, self.what)
 
 
 def exercise(
@@ -173,22 +172,18 @@ def exercise(
     cases: int = 6,
     run: Callable[[Callable, tuple], Any] | None = None,
 ) -> Callable[[Callable], Exercise]:
-    """Decorator that makes the check of an exercise of its true answer.
+    """Decorator of the true answer of an exercise, which makes its check.
 
     Args:
         notebook: its name, as in `course.yaml`.
         number: of the exercise in the notebook, from 1.
-        inputs: draws one case: the arguments by name, in their order. Give sides that differ, and odd ones, so that
-            exchanged axes show.
+        inputs: draws one case: the arguments by name, in their order. Sides that differ, odd ones among them, show
+            exchanged axes.
         what: the output in a word, for "your output is the mask's transpose".
         cases: how many are drawn.
         run: how a function (or class) is called with the arguments; default: `function(*arguments)`.
     """
-
-    def decorate(truth: Callable) -> Exercise:
-        return Exercise(notebook, number, truth, inputs, what, cases, run)
-
-    return decorate
+    return lambda truth: Exercise(notebook, number, truth, inputs, what, cases, run)
 
 
 @dataclass(frozen=True)
@@ -198,34 +193,21 @@ class _Outcome:
     value: Any
     error: Exception | None
 
-    @property
-    def problem(self) -> str | None:
-        if self.error is None:
-            return None
-        frames = traceback.extract_tb(self.error.__traceback__)
-        mine = next((frame for frame in frames if frame.filename != __file__), None)
-        line = f" (line {mine.lineno}: {mine.line})" if mine is not None and mine.line else ""
-        text = (str(self.error).strip() or "no message").splitlines()[0]
-        return f"your function raised {type(self.error).__name__}: {text}{line}"
-
 
 @dataclass(frozen=True)
-class _Trial:
-    """One case: the inputs, their description, what should come out, what did, and what is wrong with it."""
+class _Case:
+    """One case: its inputs, the true output, what the learner's function gave, and what is wrong with that."""
 
     inputs: Mapping[str, Any]
-    given: str
-    expected: _Outcome
+    expected: Any
     found: _Outcome
     problem: str | None
 
 
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "?", "!")) else f"{text}."
-
-
-def _copied(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: copy.deepcopy(value) for name, value in inputs.items()}
+def _told(error: Exception) -> str:
+    mine = next((f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__), None)
+    line = f" (line {mine.lineno}: {mine.line})" if mine is not None and mine.line else ""
+    return f"your function raised {in_a_line(error)}{line}"
 
 
 def _is_changed(given: Any, before: Any) -> bool:
@@ -248,7 +230,7 @@ def difference(found: Any, expected: Any) -> str | None:
     """What is wrong with `found`, in words; None if it is `expected` up to float64's rounding.
 
     Numbers, booleans, text, tensors, arrays, and tuples, lists and mappings of these. Tensors must have shape and dtype
-    (float64, a whole number, bool) as expected; lists and tuples are taken for each other.
+    (float64, a whole number, bool) as expected; a list equals a tuple of the same parts.
     """
     if found is None and expected is not None:
         return "your function returns nothing; is the `return` missing?"
@@ -271,8 +253,6 @@ def _difference_of_mappings(found: Any, expected: Mapping) -> str | None:
 
 
 def _difference_of_sequences(found: Any, expected: Sequence) -> str | None:
-    if isinstance(found, torch.Size):
-        found = tuple(found)
     if not isinstance(found, (tuple, list)):
         return f"one {type(found).__name__} came back, should be {len(expected)} things"
     if len(found) != len(expected):
@@ -285,7 +265,7 @@ def _difference_of_sequences(found: Any, expected: Sequence) -> str | None:
 
 def _difference_of_values(found: Any, expected: Any) -> str | None:
     if isinstance(found, (torch.Tensor, np.ndarray, np.generic)):
-        if getattr(found, "ndim", 0) > 0:
+        if found.ndim > 0:
             return f"an array of shape {tuple(found.shape)} came back, should be one {type(expected).__name__}"
         found = found.item()
     if isinstance(expected, (bool, str)) or expected is None:
@@ -298,39 +278,35 @@ def _difference_of_values(found: Any, expected: Any) -> str | None:
 
 
 def _difference_of_tensors(found: Any, expected: torch.Tensor) -> str | None:
-    if isinstance(found, np.ndarray):
-        found = torch.as_tensor(found)
+    found = torch.as_tensor(found) if isinstance(found, np.ndarray) else found
     if not isinstance(found, torch.Tensor):
         return f"a {type(found).__name__} came back, should be a tensor of shape {tuple(expected.shape)}"
     if found.shape != expected.shape:
         return f"the shape is {tuple(found.shape)}, should be {tuple(expected.shape)}"
-    if _kind(found) != _kind(expected) or (found.is_floating_point() and found.dtype != expected.dtype):
-        hints = {
-            "float": "a tensor that you make inside needs dtype=x.dtype",
-            "bool": ".bool() or a comparison gives it",
-        }
-        hint = hints.get(_kind(expected), ".long() makes whole numbers of it")
-        return f"the dtype is {_word(found)}, should be {_word(expected)}; {hint}"
-    if found.numel() == 0:
-        return None
+    kind, is_float = _kind(expected), found.is_floating_point()
+    if _kind(found) != kind or (is_float and found.dtype != expected.dtype):
+        return f"the dtype is {word(found.dtype)}, should be {word(expected.dtype)}; {_DTYPE_HINTS[kind]}"
     mine, true = found.detach().to(torch.float64), expected.detach().to(torch.float64)
     if bool(mine.isnan().any()) and not bool(true.isnan().any()):
-        return f"NaN at {_place(mine.isnan())}: a division by 0, or a softmax over keys that are all masked"
-    return _first_difference(mine, true, is_answer=expected.dtype == torch.bool)
-
-
-def _first_difference(mine: torch.Tensor, true: torch.Tensor, *, is_answer: bool) -> str | None:
-    """In words; is_answer: the numbers stand for True and False."""
+        return f"NaN at {_first(mine.isnan())}: a division by 0, or a softmax over keys that are all masked"
     wrong = ~_close(mine, true)
     if not bool(wrong.any()):
         return None
-    at, many = tuple(wrong.nonzero()[0].tolist()), f"{int(wrong.sum())} of {wrong.numel()}"
-    if is_answer:
-        return f"first difference at {_place(wrong)}: {bool(mine[at])}, should be {bool(true[at])}; {many} differ"
-    values = f"{_number(mine[at].item())}, should be {_number(true[at].item())}"
+    at = tuple(_first(wrong))
+    where, many = f"first difference at {_first(wrong)}", f"{int(wrong.sum())} of {wrong.numel()}"
+    if kind == "bool":
+        return f"{where}: {bool(mine[at])}, should be {bool(true[at])}; {many} differ"
     apart = (mine - true)[wrong].abs()
     most = f", the largest difference is {apart.max().item():.3g}" if bool(apart.isfinite().all()) else ""
-    return f"first difference at {_place(wrong)}: {values}; {many} numbers differ{most}"
+    values = f"{_number(mine[at].item())}, should be {_number(true[at].item())}"
+    return f"{where}: {values}; {many} numbers differ{most}"
+
+
+_DTYPE_HINTS = {
+    "float": "a tensor that you make inside needs dtype=x.dtype",
+    "bool": ".bool() or a comparison gives it",
+    "int": ".long() makes whole numbers of it",
+}
 
 
 def _close(mine: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
@@ -339,17 +315,18 @@ def _close(mine: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     return torch.isclose(mine, true, rtol=_TOLERANCE, atol=_TOLERANCE * scale, equal_nan=True)
 
 
-def _place(where: torch.Tensor) -> str:
+def _first(where: torch.Tensor) -> list[int]:
     """The index of the first True."""
-    return str(where.nonzero()[0].tolist())
+    return where.nonzero()[0].tolist()
 
 
 def _kind(tensor: torch.Tensor) -> str:
     return "bool" if tensor.dtype == torch.bool else "float" if tensor.is_floating_point() else "int"
 
 
-def _word(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+def word(dtype: torch.dtype) -> str:
+    """`float32` for torch.float32."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _number(value: float) -> str:
@@ -368,57 +345,49 @@ def _same(one: _Outcome, other: _Outcome) -> bool:
     return difference(one.value, other.value) is None and difference(other.value, one.value) is None
 
 
-# ---- what happens to everybody --------------------------------------------------------------------------------------
+# ---- mistakes that any function may have ----------------------------------------------------------------------------
 
 
-def _guesses(trials: Sequence[_Trial], what: str) -> Iterator[str]:
-    """Simple changes of the truth that give the learner's outputs, in every case."""
-    pairs = [(trial.found.value, trial.expected.value) for trial in trials]
+def _guesses(cases: Sequence[_Case], what: str) -> Iterator[str]:
+    """Simple changes of the truth that give the learner's outputs in every case."""
+    pairs = [(case.found.value, case.expected) for case in cases]
     if not all(isinstance(value, torch.Tensor) for pair in pairs for value in pair):
         return
-    if any(mine.ndim != true.ndim for mine, true in pairs) or not all(true.numel() for _, true in pairs):
+    if any(mine.ndim != true.ndim or not true.numel() for mine, true in pairs):
         return
-    axes = pairs[0][1].ndim
-
-    def fits(change: Callable[[torch.Tensor], torch.Tensor]) -> bool:
-        return all(difference(mine, change(true)) is None for mine, true in pairs)
-
-    if axes >= 2 and fits(lambda true: true.mT):
-        yield f"your output is the {what}'s transpose: its last two axes are exchanged"
-    for order in itertools.permutations(range(axes)) if 3 <= axes <= 6 else ():
-        if order != tuple(range(axes)) and fits(lambda true, order=order: true.permute(order)):
-            back = tuple(sorted(range(axes), key=order.__getitem__))
-            yield f"your output is the {what} with its axes in another order; permute{back} would put it right"
+    axes = range(pairs[0][1].ndim)
+    changes = {"'s transpose: its last two axes are exchanged": lambda true: true.mT} if len(axes) > 1 else {}
+    for order in [*itertools.permutations(axes)][1:] if 3 <= len(axes) <= 6 else ():  # the first is the identity
+        back = tuple(sorted(axes, key=order.__getitem__))
+        says = f" with its axes in another order; permute{back} would put it right"
+        changes[says] = lambda true, order=order: true.permute(order)
     if all(true.dtype == torch.bool for _, true in pairs):
-        if fits(torch.logical_not):
-            yield f"your output is the {what} with True and False exchanged"
-        return
-    for axis in range(axes):
-        if fits(lambda true, axis=axis: true.flip(axis)):
-            yield f"your output is the {what}, turned back to front along axis {axis}"
-    yield from _rescaled(trials, what)
+        changes[" with True and False exchanged"] = torch.logical_not
+    else:
+        for axis in axes:
+            changes[f", turned back to front along axis {axis}"] = lambda true, axis=axis: true.flip(axis)
+    for says, change in changes.items():
+        if all(difference(mine, change(true)) is None for mine, true in pairs):
+            yield f"your output is the {what}{says}"
+    if all(mine.shape == true.shape and true.is_floating_point() for mine, true in pairs):
+        yield from _rescaled(cases, pairs, what)
 
 
-def _rescaled(trials: Sequence[_Trial], what: str) -> Iterator[str]:
-    pairs = [(trial.found.value, trial.expected.value) for trial in trials]
-    if not all(mine.shape == true.shape and true.is_floating_point() for mine, true in pairs):
-        return
-    tensors = [name for name, value in trials[0].inputs.items() if isinstance(value, torch.Tensor)]
-    for name in tensors:
-        if all(difference(trial.found.value, trial.inputs[name]) is None for trial in trials):
+def _rescaled(cases: Sequence[_Case], pairs: list[tuple[torch.Tensor, torch.Tensor]], what: str) -> Iterator[str]:
+    for name, value in cases[0].inputs.items():
+        if isinstance(value, torch.Tensor) and all(difference(c.found.value, c.inputs[name]) is None for c in cases):
             yield f"your output is the input {name} itself"
     if all(bool((mine == 0).all()) for mine, _ in pairs):
         yield "your output is 0 everywhere"
-        return
     if not all(bool(mine.isfinite().all() and true.isfinite().all() and (true != 0).any()) for mine, true in pairs):
         return
     factors = [float((mine * true).sum() / true.square().sum()) for mine, true in pairs]
     if all(difference(mine, factor * true) is None for factor, (mine, true) in zip(factors, pairs, strict=True)):
         if all(math.isclose(factor, -1, rel_tol=1e-6) for factor in factors):
             yield f"your output is the {what} with the sign turned"
-        told = ", ".join(dict.fromkeys(f"{factor:.4g}" for factor in factors))
-        yield f"your output is a multiple of the {what} ({told} times): a factor is missing, or there twice"
+        listed = ", ".join(dict.fromkeys(f"{factor:.4g}" for factor in factors))
+        yield f"your output is a multiple of the {what} ({listed} times): a factor is missing, or there twice"
     offsets = [float((mine - true).mean()) for mine, true in pairs]
     if all(difference(mine, true + offset) is None for offset, (mine, true) in zip(offsets, pairs, strict=True)):
-        told = ", ".join(dict.fromkeys(f"{offset:+.4g}" for offset in offsets))
-        yield f"your output is the {what} with a constant added ({told})"
+        listed = ", ".join(dict.fromkeys(f"{offset:+.4g}" for offset in offsets))
+        yield f"your output is the {what} with a constant added ({listed})"
