@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,9 @@ _COUNTED = ((8, 8), (14, 14), (9, 6))
 _MAP = (9, 11)  # on which the reach is measured
 _HEARD = 1e-9  # share of the largest contribution; less is rounding
 _DEAD = 1e-12  # share of the largest gradient; a gradient that cancels leaves rounding
+_PAD = "pad to whole windows and crop afterwards, and take H and W from x.shape"
+_DTYPE = "a tensor that you make in forward needs dtype=x.dtype"
+_META = "tensors made in forward need device=x.device, and .item() is no part of a mixer"
 _CACHE = "a mask or index is kept from the last size: make it anew from H and W, or keep one for each size"
 
 
@@ -177,13 +181,8 @@ class _Trial:
         mixer = self.make()
         for height, width in SIZES:
             x = self.tokens(1, height, width)
-            try:
+            with _told_if_it_fails(f"a map of {height}x{width} fails", _PAD):
                 out = mixer(x)
-            except Exception as error:
-                raise _Broken(
-                    f"a map of {height}x{width} fails{_told(error)}; pad to whole windows and crop afterwards, and "
-                    "take H and W from x.shape"
-                ) from error
             self._check_shape(out, x)
         return ", ".join(f"{height}x{width}" for height, width in SIZES)
 
@@ -197,17 +196,10 @@ class _Trial:
 
     def dtype(self) -> str:
         for dtype in (torch.float64, torch.float32):
-            try:
+            with _told_if_it_fails(f"{word(dtype)} fails", f"{_DTYPE} and device=x.device, or register_buffer"):
                 out = self.make(dtype)(self.tokens(1, 7, 10).to(dtype))
-            except RuntimeError as error:
-                raise _Broken(
-                    f"{word(dtype)} fails{_told(error)}; a tensor that you make in forward needs dtype=x.dtype and "
-                    "device=x.device, a constant one belongs in register_buffer"
-                ) from error
             if out.dtype != dtype:
-                raise _Broken(
-                    f"{word(dtype)} became {word(out.dtype)}; a tensor that you make in forward needs dtype=x.dtype"
-                )
+                raise _Broken(f"{word(dtype)} became {word(out.dtype)}; {_DTYPE}")
         with torch.autocast("cpu", dtype=torch.bfloat16):
             out = self.make(torch.float32)(self.tokens(1, 7, 10).float())
         if not bool(out.isfinite().all()):
@@ -257,10 +249,8 @@ class _Trial:
             for height, width in ((7, 10), (3, 3), (12, 12), (10, 7), (7, 10)):
                 x, where = self.tokens(2, height, width), f"a map of {height}x{width}"
                 expected = self.make()(x)
-                try:
+                with _told_if_it_fails(f"{where} fails after other sizes", _CACHE):
                     found = used(x)
-                except Exception as error:
-                    raise _Broken(f"{where} fails after other sizes went through{_told(error)}; {_CACHE}") from error
                 if problem := difference(found, expected):
                     raise _Broken(f"{where} gives another answer after other sizes ({problem}); {_CACHE}")
         return "no dependence on the last size"
@@ -278,13 +268,8 @@ class _Trial:
 
     def cost(self) -> str:
         """Compare `macs(H, W)` with torch's counter, on the meta device: a tensor made on the CPU fails there."""
-        try:
+        with _told_if_it_fails("it cannot be traced without storage", _META):
             counted = {size: self._counted(*size) for size in _COUNTED}
-        except Exception as error:
-            raise _Broken(
-                f"it cannot be traced without storage{_told(error)}; tensors made in forward need device=x.device, and "
-                ".item() is no part of a mixer"
-            ) from error
         self.macs = counted[14, 14]
         formula = getattr(self.make(), "macs", None)
         if formula is None:
@@ -321,6 +306,14 @@ class _Trial:
         if self.reach is not None and self.heard < min(self.reach, max(_MAP) - 1):
             raise _Broken(f"{self.heard} tokens away are heard at most, {self.reach} were promised; what is left out?")
         return f"{self.heard} tokens to each side at most on a map of {height}x{width}, {own}"
+
+
+@contextmanager
+def _told_if_it_fails(what: str, hint: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _Broken(f"{what}{_told(error)}; {hint}") from error
 
 
 def _tried(name: str, promise: Callable[[], str]) -> Clause:
