@@ -88,7 +88,7 @@ def footprint(kernels, strides):
 
 
 @footprint.mistake(
-    "the strides are not used: behind a stride of 2, neighbours are two pixels apart, so a kernel spans twice"
+    "the strides are not used: after a stride of 2, neighbours are two pixels apart, so a kernel spans twice as much"
 )
 def without_strides(kernels, strides):
     return 1 + sum(kernel - 1 for kernel in kernels)

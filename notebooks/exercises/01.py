@@ -29,17 +29,17 @@ def over_channels(x):
     return x.mean(dim=-1, keepdim=True) - x
 
 
-@global_average.mistake("your mean goes over the whole batch, so images hear each other; keep axis 0 out of it")
+@global_average.mistake("your mean goes over the whole batch, so images are mixed with each other; leave axis 0 out")
 def over_batch(x):
     return x.mean(dim=(0, 1, 2), keepdim=True) - x
 
 
-@global_average.mistake("your mean goes along the rows alone (axis 1); a token should hear all rows and columns")
+@global_average.mistake("your mean goes along the rows alone (axis 1); a token should receive all rows and columns")
 def over_rows(x):
     return x.mean(dim=1, keepdim=True) - x
 
 
-@global_average.mistake("your mean goes along the columns alone (axis 2); a token should hear all rows and columns")
+@global_average.mistake("your mean goes along the columns alone (axis 2); a token should receive all rows and columns")
 def over_columns(x):
     return x.mean(dim=2, keepdim=True) - x
 
@@ -148,8 +148,8 @@ def no_residual(x, norm, mixer, gamma):
     return gamma * mixer(norm(x))
 
 
-@mixing_step.mistake("the norm stands behind the mixer; it goes before (pre-norm): mixer(norm(x))")
-def norm_behind(x, norm, mixer, gamma):
+@mixing_step.mistake("the norm comes after the mixer; it belongs before it (pre-norm): mixer(norm(x))")
+def norm_after(x, norm, mixer, gamma):
     return x + gamma * norm(mixer(x))
 
 
@@ -260,24 +260,15 @@ def mean_distance(weights, height, width):
     return _distance(weights, height, width)
 
 
-@mean_distance.mistake("the weights are not made shares: divide each row by its sum first")
-def no_shares(weights, height, width):
-    return _distance(weights, height, width, axis=None)
-
-
-@mean_distance.mistake("the columns are divided by their sums; a row is an output token, and its shares add up to 1")
-def column_shares(weights, height, width):
-    return _distance(weights, height, width, axis=0)
-
-
-@mean_distance.mistake("the distances are squared: the root is missing")
-def squared(weights, height, width):
-    return _distance(weights, height, width, root=False)
-
-
-@mean_distance.mistake("that is the city-block distance, |rows| + |columns|; the Euclidean one is asked for")
-def city_block(weights, height, width):
-    return _distance(weights, height, width, power=1)
+mean_distance.mistakes_of(
+    _distance,
+    {
+        "the weights are not made shares: divide each row by its sum first": {"axis": None},
+        "the columns are divided by their sums; a row is an output token, and its shares add up to 1": {"axis": 0},
+        "the distances are squared: the root is missing": {"root": False},
+        "that is the city-block distance, |rows| + |columns|; the Euclidean one is asked for": {"power": 1},
+    },
+)
 
 
 @mean_distance.mistake("a row is `width` tokens long, you divide by the height: row = p // width, column = p % width")

@@ -122,39 +122,22 @@ def without_mlp(height, width, channels, kernel):
     return C * K * K + C + 2 * C + C, height * width * C * K * K
 
 
-@original_block.mistake("one layer of the MLP is counted; there is one up, C -> 4C, and one down, 4C -> C")
-def half_an_mlp(height, width, channels, kernel):
-    return _block(height, width, channels, kernel, linears=1)
-
-
-@original_block.mistake("the biases are missing among the parameters: C, 4C and C numbers")
-def no_biases(height, width, channels, kernel):
-    return _block(height, width, channels, kernel, biases=0)
-
-
-@original_block.mistake("the norm's scale and shift are missing among the parameters: 2C numbers")
-def no_norm(height, width, channels, kernel):
-    return _block(height, width, channels, kernel, norm=0)
-
-
-@original_block.mistake("the layer scale is missing among the parameters: C numbers")
-def no_layer_scale(height, width, channels, kernel):
-    return _block(height, width, channels, kernel, gamma=0)
-
-
-@original_block.mistake("your cost is twice what it should be: one multiply-add is one, not two (FLOPs are two)")
-def flops(height, width, channels, kernel):
-    return _block(height, width, channels, kernel, factor=2)
+original_block.mistakes_of(
+    _block,
+    {
+        "one layer of the MLP is counted; there is one up, C -> 4C, and one down, 4C -> C": {"linears": 1},
+        "the biases are missing among the parameters: C, 4C and C numbers": {"biases": 0},
+        "the norm's scale and shift are missing among the parameters: 2C numbers": {"norm": 0},
+        "the layer scale is missing among the parameters: C numbers": {"gamma": 0},
+        "your cost is twice what it should be: one multiply-add is one, not two (FLOPs are two)": {"factor": 2},
+        "the multiply-adds are those of one token; the map has height * width of them": {"tokens": 1},
+    },
+)
 
 
 @original_block.mistake("the kernel has K * K numbers, you count K")
 def kernel_not_squared(height, width, channels, kernel):
     return _block(height, width, channels, kernel, conv=channels * kernel)
-
-
-@original_block.mistake("the multiply-adds are those of one token; the map has height * width of them")
-def one_token(height, width, channels, kernel):
-    return _block(height, width, channels, kernel, tokens=1)
 
 
 # ---- 3: the same as a matrix ----------------------------------------------------------------------------------------
@@ -250,7 +233,7 @@ def receptive_field(kernels, strides):
     return 1 + sum((kernel - 1) * math.prod(strides[:i]) for i, kernel in enumerate(kernels))
 
 
-@receptive_field.mistake("the strides are not used: behind a stride of 2 one step is two pixels")
+@receptive_field.mistake("the strides are not used: after a stride of 2 one step is two pixels")
 def without_strides(kernels, strides):
     return 1 + sum(kernel - 1 for kernel in kernels)
 
@@ -341,8 +324,8 @@ def replaced(large, small):
     return kernel
 
 
-@merged.mistake("that is one kernel behind the other (their convolution); side by side they are added")
-def one_behind_the_other(large, small):
+@merged.mistake("that is one kernel after the other (their convolution); side by side they are added")
+def one_after_the_other(large, small):
     half = small.shape[-1] // 2
     kernel = F.conv2d(large[None], small.flip(1, 2)[:, None], padding=half, groups=len(small))[0]
     kernel[:, large.shape[-1] // 2, large.shape[-1] // 2] += 1

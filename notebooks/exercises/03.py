@@ -22,7 +22,7 @@ def _grids(draw: Draw) -> dict:
 
 
 def _table(height, width, rows, columns, row_of, column_of):
-    """(rows * columns, height * width) bool, by the row and column of the key of each token; others hear nobody."""
+    """(rows * columns, height * width) bool, by the row and column of each token's key; other tokens have none."""
     down, across = row_of(torch.arange(height)), column_of(torch.arange(width))
     made = (torch.arange(rows)[:, None] == down)[:, None, :, None] & (torch.arange(columns)[:, None] == across)[:, None]
     return made.flatten(0, 1).flatten(1)
@@ -92,7 +92,7 @@ def counted_by_width(height, width, reduction):
     return torch.arange(rows * columns)[:, None] == p // width // R * width + p % width // R
 
 
-@made_of.mistake("every `reduction`-th token goes into one key with you: that is %, and a patch is //")
+@made_of.mistake("every `reduction`-th token goes into one key in your version: that is %, and a patch is //")
 def remainder_for_quotient(height, width, reduction):
     rows, columns = height // reduction, width // reduction
     return _table(height, width, rows, columns, lambda y: y % rows, lambda x: x % columns)
@@ -164,7 +164,7 @@ def softmax_over_queries(q, kv, heads):
     return _side_by_side(_attended(*_parts(q, kv, heads), axis=-2))
 
 
-@few_keys.mistake("all channels are one head with you; split them first, each head attends on its own")
+@few_keys.mistake("all channels are one head in your version; split them first, so that each head attends separately")
 def one_head(q, kv, heads):
     k, v = kv.chunk(2, -1)
     return _attended(q, k, v)
@@ -202,7 +202,7 @@ def _rows_of_places(draw: Draw) -> dict:
 
 
 def _mixed(table, at):
-    """(wanted,) places among the old ones -> (wanted, C), linearly; before the first and behind the last nothing new"""
+    """(wanted,) places among the old ones -> (wanted, C), linearly; nothing new before the first or after the last"""
     at = at.to(table.dtype).clamp(0, len(table) - 1)
     before = at.floor().long().clamp(max=len(table) - 2)
     share = (at - before)[:, None]
@@ -262,7 +262,7 @@ def cut_or_filled(table, wanted):
     return F.pad(table, (0, 0, 0, max(wanted - len(table), 0)))[:wanted]
 
 
-@lengthened.mistake("your embedding begins anew behind its end; it should be stretched over the new places")
+@lengthened.mistake("your embedding starts again after its end; it should be stretched over the new places")
 def begins_anew(table, wanted):
     return table[torch.arange(wanted) % len(table)]
 
@@ -313,9 +313,14 @@ def keys_of_all_tokens(height, width, channels, reduction, side):
     return _costs(height, width, channels, reduction, side, keys=height * width // reduction**2)
 
 
-@two_costs.mistake("the convolution is missing in the first number: R * R * C * C for each key")
-def without_the_convolution(height, width, channels, reduction, side):
-    return _costs(height, width, channels, reduction, side, kernel=0)
+two_costs.mistakes_of(
+    _costs,
+    {
+        "the convolution is missing in the first number: R * R * C * C for each key": {"kernel": 0},
+        "queries meet keys once in your count; there are two products, Q K and weights times V": {"products": 1},
+        "you project all four from every token; keys and values are projected after the reduction": {"twice": (4, 0)},
+    },
+)
 
 
 @two_costs.mistake("your convolution goes token by token; it has a stride: it is used once for each key")
@@ -324,20 +329,10 @@ def convolution_at_every_token(height, width, channels, reduction, side):
     return _costs(height, width, channels, reduction, side, kernel=kernel)
 
 
-@two_costs.mistake("your convolution is depth-wise, R * R * C for each key; every output channel hears all C: R*R*C*C")
+@two_costs.mistake("your convolution is depth-wise, R * R * C for each key; every output channel reads all C: R*R*C*C")
 def depthwise_convolution(height, width, channels, reduction, side):
     kernel = (height // reduction) * (width // reduction) * reduction**2 * channels
     return _costs(height, width, channels, reduction, side, kernel=kernel)
-
-
-@two_costs.mistake("queries meet keys once in your count; there are two products, Q K and weights times V")
-def one_product(height, width, channels, reduction, side):
-    return _costs(height, width, channels, reduction, side, products=1)
-
-
-@two_costs.mistake("you project all four from every token; keys and values are projected behind the reduction")
-def projected_before(height, width, channels, reduction, side):
-    return _costs(height, width, channels, reduction, side, twice=(4, 0))
 
 
 @two_costs.mistake("side x side keys are side squared; you count side of them")
@@ -396,39 +391,22 @@ def reduction_attention(x, query, key_value, output, kernel):
     return _operator(x, query, key_value, output, kernel)
 
 
-@reduction_attention.mistake("the scale is missing: logits are divided by the root of the channels")
-def scale_forgotten(x, query, key_value, output, kernel):
-    return _operator(x, query, key_value, output, kernel, scale=1.0)
-
-
-@reduction_attention.mistake("the norm behind the reduction is missing")
-def norm_forgotten(x, query, key_value, output, kernel):
-    return _operator(x, query, key_value, output, kernel, norm=False)
-
-
-@reduction_attention.mistake("the stride is missing: your kernel goes token by token; patches do not overlap")
-def stride_forgotten(x, query, key_value, output, kernel):
-    return _operator(x, query, key_value, output, kernel, stride=1)
+reduction_attention.mistakes_of(
+    _operator,
+    {
+        "the scale is missing: logits are divided by the root of the channels": {"scale": 1.0},
+        "the norm after the reduction is missing": {"norm": False},
+        "the stride is missing: your kernel goes token by token; patches do not overlap": {"stride": 1},
+        "keys and values are exchanged: the first C rows of key_value make the keys": {"swap": True},
+        "your softmax runs over the queries; it is the weights of one query that add up to 1": {"axis": -2},
+        "your queries are normed; they come from x itself, only the reduction is normed": {"normed_queries": True},
+    },
+)
 
 
 @reduction_attention.mistake("your convolution pads; nothing is padded, and what is left over at the border is dropped")
 def padding_added(x, query, key_value, output, kernel):
     return _operator(x, query, key_value, output, kernel, padding=kernel.shape[-1] // 2)
-
-
-@reduction_attention.mistake("keys and values are exchanged: the first C rows of key_value make the keys")
-def halves_exchanged(x, query, key_value, output, kernel):
-    return _operator(x, query, key_value, output, kernel, swap=True)
-
-
-@reduction_attention.mistake("your softmax runs over the queries; it is the weights of one query that add up to 1")
-def over_the_queries(x, query, key_value, output, kernel):
-    return _operator(x, query, key_value, output, kernel, axis=-2)
-
-
-@reduction_attention.mistake("your queries are normed; the norm belongs to the reduction, queries come from x itself")
-def queries_normed(x, query, key_value, output, kernel):
-    return _operator(x, query, key_value, output, kernel, normed_queries=True)
 
 
 @reduction_attention.mistake("the last projection, by `output`, is missing")

@@ -11,7 +11,7 @@ from stm_lab.checks.core import Draw, exercise
 _NOTEBOOK = "04_shifted_window_attention"
 
 
-# ---- 1: who hears whom ----------------------------------------------------------------------------------------------
+# ---- 1: which tokens attend to which ---------------------------------------------------------------------------------
 
 
 def _grids(draw: Draw) -> dict:
@@ -30,9 +30,9 @@ def _bands(size, window, shift):
     return (torch.arange(size) - shift).div(window, rounding_mode="floor")
 
 
-@exercise(_NOTEBOOK, 1, inputs=_grids, what="table of who hears whom", cases=8)
+@exercise(_NOTEBOOK, 1, inputs=_grids, what="table of which token attends to which", cases=8)
 def hears(height, width, window, shift):
-    "(P, P) bool, P = height * width: whether token p hears token q; both sides of the map exceed the window."
+    "(P, P) bool, P = height * width: whether token p attends to token q; both sides of the map exceed the window."
     return _same(_bands(height, window, shift), _bands(width, window, shift))
 
 
@@ -41,7 +41,9 @@ def without_shift(height, width, window, shift):
     return _same(_bands(height, window, 0), _bands(width, window, 0))
 
 
-@hears.mistake("the far sides of the map hear each other, as after a roll without a mask; they never were neighbours")
+@hears.mistake(
+    "opposite sides of the map attend to each other, as after a roll without a mask; they are not neighbours"
+)
 def far_sides_meet(height, width, window, shift):
     def rolled(size):
         padded = -(-size // window) * window
@@ -50,9 +52,7 @@ def far_sides_meet(height, width, window, shift):
     return _same(rolled(height), rolled(width))
 
 
-@hears.mistake(
-    "the far sides of the map hear each other, and that without padding: a remainder (%) is taken where none belongs"
-)
+@hears.mistake("opposite sides of the map attend to each other, even without padding: a remainder (%) is one too many")
 def far_sides_meet_unpadded(height, width, window, shift):
     def rolled(size):
         return (torch.arange(size) - shift) % size // window
@@ -70,7 +70,7 @@ def half_a_window(height, width, window, shift):
     return _same(_bands(height, window, window // 2), _bands(width, window, window // 2))
 
 
-@hears.mistake("you divide by /, and no two fractions are alike; // gives the number of the window")
+@hears.mistake("you divide by /, and no two fractions are equal; // gives the number of the window")
 def fractions(height, width, window, shift):
     return _same((torch.arange(height) - shift) / window, (torch.arange(width) - shift) / window)
 
@@ -99,7 +99,7 @@ def rounds_to_zero(height, width, window, shift):
     return _same(truncated(height), truncated(width))
 
 
-@hears.mistake("one axis is enough for you: rows *and* columns must lie in one window")
+@hears.mistake("one axis is enough in your version: rows *and* columns must lie in one window")
 def one_axis(height, width, window, shift):
     rows, columns = (_bands(size, window, shift) for size in (height, width))
     all_rows, all_columns = torch.zeros_like(rows), torch.zeros_like(columns)
@@ -115,7 +115,7 @@ def centred(height, width, window, shift):
     return (near(height)[:, None, :, None] & near(width)[None, :, None, :]).flatten(0, 1).flatten(1)
 
 
-@hears.mistake("no token hears itself in your table; it is a key like all others of its window")
+@hears.mistake("no token attends to itself in your table; it is a key like all others of its window")
 def not_itself(height, width, window, shift):
     found = hears.truth(height, width, window, shift)
     return found & ~torch.eye(len(found), dtype=torch.bool)
@@ -171,7 +171,7 @@ def shift_from_the_start(height, width, window, shift):
 
 
 @regions.mistake("your borders belong to the region before them; a token at the border is of the next one: >=, not >")
-def behind_the_border(height, width, window, shift):
+def after_the_border(height, width, window, shift):
     return _numbered(height, width, lambda size: (size - window + 1, size - shift + 1))
 
 
@@ -334,7 +334,7 @@ def tokens_by_columns(table, height, width):
     return found.permute(0, 2, 1, 4, 3).reshape(heads, height * width, height * width)
 
 
-# ---- 4: until all have heard all ------------------------------------------------------------------------------------
+# ---- 4: until every token has reached every other -------------------------------------------------------------------
 
 
 def _stacks(draw: Draw) -> dict:
@@ -344,7 +344,7 @@ def _stacks(draw: Draw) -> dict:
 
 
 def _needed(size, window, shift, *, wraps=False, first=0):
-    """Blocks until every token of an axis has heard every other; the two kinds of blocks alternate."""
+    """Blocks until every token of an axis has reached every other; the two kinds of blocks alternate."""
 
     def heard(block_shift):
         bands = _bands(size, window, block_shift)
@@ -361,7 +361,7 @@ def _needed(size, window, shift, *, wraps=False, first=0):
 
 @exercise(_NOTEBOOK, 4, inputs=_stacks, what="number of blocks", cases=10)
 def blocks_needed(height, width, window, shift):
-    "Blocks, unshifted first, then shifted, and so on, until every token has heard every other, if through others."
+    "Blocks, unshifted first, then shifted, and so on, until every token has reached every other, also through others."
     return max(_needed(height, window, shift), _needed(width, window, shift))
 
 
@@ -377,32 +377,32 @@ def pairs(height, width, window, shift):
     return -(-blocks_needed.truth(height, width, window, shift) // 2)
 
 
-@blocks_needed.mistake("the far sides of your map hear each other after the roll; the mask keeps them apart")
+@blocks_needed.mistake("opposite sides of your map attend to each other after the roll; the mask keeps them apart")
 def round_the_back(height, width, window, shift):
     return max(_needed(size, window, shift, wraps=True) for size in (height, width))
 
 
-@blocks_needed.mistake("the shorter side decides with you; the longer one is heard through last")
+@blocks_needed.mistake("the shorter side decides in your version; the longer one takes longest")
 def shorter_side(height, width, window, shift):
     return _needed(min(height, width), window, shift)
 
 
-@blocks_needed.mistake("only rows are asked; columns must be heard through too, and the longer side decides")
+@blocks_needed.mistake("only rows are counted; columns must be crossed too, and the longer side decides")
 def rows_only(height, width, window, shift):
     return _needed(height, window, shift)
 
 
-@blocks_needed.mistake("only columns are asked; rows must be heard through too, and the longer side decides")
+@blocks_needed.mistake("only columns are counted; rows must be crossed too, and the longer side decides")
 def columns_only(height, width, window, shift):
     return _needed(width, window, shift)
 
 
-@blocks_needed.mistake("you count one block too many: stop as soon as all have heard all")
+@blocks_needed.mistake("you count one block too many: stop as soon as every token has reached every other")
 def one_more(height, width, window, shift):
     return blocks_needed.truth(height, width, window, shift) + 1
 
 
-@blocks_needed.mistake("the sides are added; rows and columns are heard through at the same time")
+@blocks_needed.mistake("the sides are added; rows and columns are crossed at the same time")
 def sides_added(height, width, window, shift):
     return _needed(height, window, shift) + _needed(width, window, shift)
 
@@ -436,9 +436,16 @@ def attention_cost(height, width, channels, window):
     return _costs(height, width, channels, window)
 
 
-@attention_cost.mistake("the padding is not counted: a window that is half empty costs as much as a full one")
-def without_padding(height, width, channels, window):
-    return _costs(height, width, channels, window, padded=False)
+attention_cost.mistakes_of(
+    _costs,
+    {
+        "the padding is not counted: a window that is half empty costs as much as a full one": {"padded": False},
+        "one of the two products is missing: q.k, and the weights times v": {"products": 1},
+        "the projections are missing: q, k, v and the output, C * C for each token": {"projections": 0},
+        "three projections are counted; after q, k and v comes that of the output": {"projections": 3},
+        "your cost is twice what it should be: one multiply-add is one, not two (FLOPs are two)": {"factor": 2},
+    },
+)
 
 
 @attention_cost.mistake("windows at the border are left out: a window that is cut off is one more, so round up")
@@ -467,26 +474,6 @@ def whole_map_unprojected(height, width, channels, window):
     return attention_cost.truth(height, width, channels, window)[0], 2 * (height * width) ** 2 * channels
 
 
-@attention_cost.mistake("one of the two products is missing: q.k, and the weights times v")
-def one_product(height, width, channels, window):
-    return _costs(height, width, channels, window, products=1)
-
-
-@attention_cost.mistake("the projections are missing: q, k, v and the output, C * C for each token")
-def no_projections(height, width, channels, window):
-    return _costs(height, width, channels, window, projections=0)
-
-
-@attention_cost.mistake("three projections are counted; behind q, k and v there is that of the output")
-def three_projections(height, width, channels, window):
-    return _costs(height, width, channels, window, projections=3)
-
-
-@attention_cost.mistake("your cost is twice what it should be: one multiply-add is one, not two (FLOPs are two)")
-def flops(height, width, channels, window):
-    return _costs(height, width, channels, window, factor=2)
-
-
 @attention_cost.mistake("a query has window * window keys, you count window")
 def keys_not_squared(height, width, channels, window):
     return _costs(height, width, channels, window, keys=window)
@@ -498,7 +485,7 @@ def one_window(height, width, channels, window):
 
 
 @attention_cost.mistake(
-    "the padding is projected in your count; it is put on behind q, k and v, and cut off before the last"
+    "the padding is projected in your count; it is added after q, k and v, and cut off before the last"
 )
 def padding_projected(height, width, channels, window):
     rows, columns = -(-height // window) * window, -(-width // window) * window

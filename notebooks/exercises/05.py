@@ -12,7 +12,7 @@ from stm_lab.checks.core import Draw, exercise
 _NOTEBOOK = "05_halo_attention"
 
 
-# ---- 1: how many blocks hear a token --------------------------------------------------------------------------------
+# ---- 1: how many blocks attend to a token ----------------------------------------------------------------------------
 
 
 def _maps(draw: Draw) -> dict:
@@ -62,7 +62,7 @@ def added(height, width, block, halo):
     return _counts(height, block, halo, halo)[:, None] + _counts(width, block, halo, halo)
 
 
-@heard_by.mistake("the last blocks are missing: where the sides do not divide, blocks that are cut off hear, too")
+@heard_by.mistake("the last blocks are missing: where the sides do not divide, blocks that are cut off count, too")
 def whole_blocks(height, width, block, halo):
     down, across = (
         _counts(size, block, halo, halo, torch.arange(0, size - block + 1, block)) for size in (height, width)
@@ -81,7 +81,7 @@ def in_tokens(height, width, block, halo):
     return _heard(height, width, block, halo, halo) * block * block
 
 
-@heard_by.mistake("you count the tokens that each one hears; count the blocks that hear it")
+@heard_by.mistake("you count the tokens that each one attends to; count the blocks that attend to it")
 def whom_it_hears(height, width, block, halo):
     def keys(size):
         start = torch.arange(size) // block * block
@@ -90,7 +90,7 @@ def whom_it_hears(height, width, block, halo):
     return keys(height)[:, None] * keys(width)
 
 
-@heard_by.mistake("you count blocks that would lie outside of the map, too; at the edges there are none")
+@heard_by.mistake("you also count blocks that would lie outside the map")
 def without_edges(height, width, block, halo):
     down, across = (
         _counts(size, block, halo, halo, torch.arange(-10 * block, size + 10 * block, block))
@@ -328,7 +328,7 @@ def whole_table(q, table, halo):
     return q @ table.T
 
 
-# ---- 4: how far a stack of them hears -------------------------------------------------------------------------------
+# ---- 4: how far a stack of blocks sees ------------------------------------------------------------------------------
 
 
 def _stacks(draw: Draw) -> dict:
@@ -357,17 +357,17 @@ def _cut(first, last, size):
 
 @exercise(_NOTEBOOK, 4, inputs=_stacks, what="span", cases=12)
 def heard_after(place, size, block, halo, layers):
-    "Along one axis: (first, last) token, both included, that a token hears through so many layers of one cut."
+    "Along one axis: (first, last) token, both included, that a token sees through so many layers of one cut."
     return _span(place, size, block, halo, layers)
 
 
-@heard_after.mistake("you grow by the halo round the token, as a convolution would; a token hears its block's *window*")
+@heard_after.mistake("you grow by the halo round the token, as a convolution would; a token sees its block's *window*")
 def round_the_token(place, size, block, halo, layers):
     return _cut(place - layers * halo, place + layers * halo, size)
 
 
 @heard_after.mistake(
-    "you grow by the halo round the first block; whoever stands in the halo belongs to another block, and hears all of "
+    "you grow by the halo round the first block; a token in the halo belongs to another block, and sees all of "
     "*its* window"
 )
 def round_the_block(place, size, block, halo, layers):
@@ -397,8 +397,8 @@ def last_is_size(place, size, block, halo, layers):
     return max(first, 0), min(last, size)
 
 
-@heard_after.mistake("your last token is the one behind the last: start + block - 1 + halo")
-def one_behind(place, size, block, halo, layers):
+@heard_after.mistake("your last token is the one after the last: start + block - 1 + halo")
+def one_after(place, size, block, halo, layers):
     first = last = place
     for _ in range(layers):
         first, last = max(first // block * block - halo, 0), min(last // block * block + block + halo, size - 1)
@@ -429,13 +429,13 @@ def in_the_padding(place, size, block, halo, layers):
     return _cut(first, last, -(-size // block) * block)
 
 
-@heard_after.mistake("the last token is included: yours is the one behind it")
-def end_behind(place, size, block, halo, layers):
+@heard_after.mistake("the last token is included: yours is the one after it")
+def end_after(place, size, block, halo, layers):
     first, last = _span(place, size, block, halo, layers)
     return first, last + 1
 
 
-@heard_after.mistake("there is no halo in it: blocks would never hear each other")
+@heard_after.mistake("there is no halo in it: blocks would never see each other")
 def blocks_alone(place, size, block, halo, layers):
     return _span(place, size, block, 0, layers)
 
@@ -479,16 +479,16 @@ def halo_attention(q, k, v, block, halo):
     return _attend(q, k, v, block, halo)
 
 
-@halo_attention.mistake("nothing is masked: the zeros outside the map have the logit 0, and take their share")
-def no_mask(q, k, v, block, halo):
-    return _attend(q, k, v, block, halo, inside="none")
-
-
-@halo_attention.mistake(
-    "the mask holds above and left only: the padding to whole blocks, at the bottom and right, is no key either"
+halo_attention.mistakes_of(
+    _attend,
+    {
+        "nothing is masked: the zeros outside the map have the logit 0, and take their share": {"inside": "none"},
+        "only padding above and left is masked; that at the bottom and right is no key either": {"inside": "after"},
+        "your windows begin a token too late: at block * row - halo": {"shift": 1},
+        "the scale is forgotten: the logits are divided by the root of d": {"scale": 1},
+        "the tokens of a block are laid back column by column; they were taken row by row": {"turned": True},
+    },
 )
-def half_a_mask(q, k, v, block, halo):
-    return _attend(q, k, v, block, halo, inside="after")
 
 
 @halo_attention.mistake("the halo stands below and right of the blocks only, twice as wide; it goes all round")
@@ -496,29 +496,14 @@ def halo_below(q, k, v, block, halo):
     return _attend(q, k, v, block, halo, shift=halo)
 
 
-@halo_attention.mistake("your windows begin a token too late: at block * row - halo")
-def a_token_late(q, k, v, block, halo):
-    return _attend(q, k, v, block, halo, shift=1)
-
-
-@halo_attention.mistake("there is no halo: your blocks hear themselves alone")
+@halo_attention.mistake("there is no halo: your blocks see only themselves")
 def no_halo(q, k, v, block, halo):
     return _attend(q, k, v, block, 0)
-
-
-@halo_attention.mistake("the scale is forgotten: the logits are divided by the root of d")
-def no_scale(q, k, v, block, halo):
-    return _attend(q, k, v, block, halo, scale=1)
 
 
 @halo_attention.mistake("the logits are divided by d; divide by its root")
 def scale_by_d(q, k, v, block, halo):
     return _attend(q, k, v, block, halo, scale=1 / q.shape[-1])
-
-
-@halo_attention.mistake("the tokens of a block are laid back column by column; they were taken row by row")
-def laid_back_turned(q, k, v, block, halo):
-    return _attend(q, k, v, block, halo, turned=True)
 
 
 @halo_attention.mistake(
@@ -534,7 +519,7 @@ def averaged(q, k, v, block, halo):
 
 
 def _by_slices(q, k, v, block, keys, *, axis=-1, whole=False):
-    """Block by block without padding; `keys` says, along one axis, which ones a block hears that begins at `start`."""
+    """Block by block without padding; `keys` says, along one axis, which ones a block that begins at `start` sees."""
     (H, W, d), (h, w) = q.shape, k.shape[:2]
     out, spare = torch.zeros_like(q), block - 1 if whole else 0
     for y in range(0, H - spare, block):
@@ -570,7 +555,7 @@ def halo_before(q, k, v, block, halo):
 
 
 @halo_attention.mistake("the halo stands below and right of the blocks only; it goes all round")
-def halo_behind(q, k, v, block, halo):
+def halo_after(q, k, v, block, halo):
     return _by_slices(q, k, v, block, lambda start, size: slice(start, start + block + halo))
 
 
@@ -579,7 +564,7 @@ def one_too_short(q, k, v, block, halo):
     return _by_slices(q, k, v, block, lambda start, size: slice(max(start - halo, 0), start + block + halo - 1))
 
 
-@halo_attention.mistake("every token hears the whole map; each block hears its window")
+@halo_attention.mistake("every token sees the whole map; each block should see its window")
 def whole_map(q, k, v, block, halo):
     return _by_slices(q, k, v, block, lambda start, size: slice(None))
 
@@ -589,13 +574,15 @@ def over_the_queries(q, k, v, block, halo):
     return _by_slices(q, k, v, block, _window(block, halo), axis=0)
 
 
-@halo_attention.mistake("the last blocks are missing: where the sides do not divide, they are cut off, and hear, too")
+@halo_attention.mistake(
+    "the last blocks are missing: where the sides do not divide, they are cut off, but they count, too"
+)
 def without_the_last(q, k, v, block, halo):
     return _by_slices(q, k, v, block, _window(block, halo), whole=True)
 
 
 @halo_attention.mistake(
-    "the blocks are laid back one behind the other: bring (rows, columns, b, b, d) to (rows, b, columns, b, d) before "
+    "the blocks are laid back one after the other: bring (rows, columns, b, b, d) to (rows, b, columns, b, d) before "
     "you reshape"
 )
 def laid_back_in_line(q, k, v, block, halo):

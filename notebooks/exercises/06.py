@@ -85,7 +85,7 @@ def border_repeated(tokens, x, y):
     return _at_each(_with_border, tokens, x, y)
 
 
-@values_at.mistake("indices behind the map come round to its other side (a remainder, or a roll); there is 0 outside")
+@values_at.mistake("indices beyond the map come round to its other side (a remainder, or a roll); there is 0 outside")
 def comes_round(tokens, x, y):
     return _at_each(lambda *at: _sample(*at, place=lambda j, i, H, W: (j % H, i % W)), tokens, x, y)
 
@@ -165,12 +165,12 @@ def to_grid(places, height, width, aligned):
     return _grid_of(places, height, width, aligned)
 
 
-@to_grid.mistake("`aligned` makes no difference with you: -1 and 1 are always the *edges* of the map")
+@to_grid.mistake("`aligned` makes no difference in your version: -1 and 1 are always the *edges* of the map")
 def always_edges(places, height, width, aligned):
     return _grid_of(places, height, width, False)
 
 
-@to_grid.mistake("`aligned` makes no difference with you: -1 and 1 are always the *middles* of the outer tokens")
+@to_grid.mistake("`aligned` makes no difference in your version: -1 and 1 are always the *middles* of the outer tokens")
 def always_middles(places, height, width, aligned):
     return _grid_of(places, height, width, True)
 
@@ -412,7 +412,7 @@ def one_pair(tokens, x, y):
     return torch.stack((_slope(tokens, x, float(top))[0], _slope(tokens, float(left), y)[1]))
 
 
-@slope.mistake("both rows count alike with you, and both columns; the nearer one counts more")
+@slope.mistake("both rows count alike in your version, and both columns; the nearer one counts more")
 def both_alike(tokens, x, y):
     left, top = math.floor(x), math.floor(y)
     return torch.stack((_slope(tokens, x, top + 0.5)[0], _slope(tokens, left + 0.5, y)[1]))

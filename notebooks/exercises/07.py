@@ -54,8 +54,8 @@ def without_strides(place, layers):
     return _seen(place, [(kernel, 1, padding) for kernel, _, padding in layers[::-1]])
 
 
-@seen.mistake("your last place is one behind the last: a window of `kernel` places ends at its first + kernel - 1")
-def one_behind(place, layers):
+@seen.mistake("your last place is one after the last: a window of `kernel` places ends at its first + kernel - 1")
+def one_after(place, layers):
     first = last = place
     for kernel, stride, padding in layers[::-1]:
         first, last = first * stride - padding, last * stride - padding + kernel
@@ -67,7 +67,7 @@ def last_layer_alone(place, layers):
     return _seen(place, layers[-1:])
 
 
-@seen.mistake("that is the window of the first layer alone; `place` counts tokens behind the last")
+@seen.mistake("that is the window of the first layer alone; `place` counts tokens after the last layer")
 def first_layer_alone(place, layers):
     return _seen(place, layers[:1])
 
@@ -109,12 +109,12 @@ def instance_norm(x, weight, bias, eps):
     return _normed(x, weight, bias, eps, (2, 3))
 
 
-@norm_first.mistake("you norm each channel over batch and map, as BatchNorm does: images would hear each other")
+@norm_first.mistake("you norm each channel over batch and map, as BatchNorm does: images would depend on each other")
 def batch_norm(x, weight, bias, eps):
     return _normed(x, weight, bias, eps, (0, 2, 3))
 
 
-@norm_first.mistake("you norm over channels and map together: tokens hear each other; only axis 1 is averaged over")
+@norm_first.mistake("you norm over channels and map together: tokens depend on each other; average over axis 1 only")
 def whole_map(x, weight, bias, eps):
     return _normed(x, weight, bias, eps, (1, 2, 3))
 
@@ -195,14 +195,14 @@ def block(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     return x + gamma2 * mlp(norm2(x))
 
 
-@block.mistake("the norms stand behind the sums (post-norm, as in 2017); here each branch norms what it *reads*")
+@block.mistake("the norms come after the sums (post-norm, as in 2017); here each branch norms what it *reads*")
 def post_norm(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     x = norm1(x + gamma1 * mixer(x))
     return norm2(x + gamma2 * mlp(x))
 
 
-@block.mistake("the norms stand behind mixer and MLP; they stand before: mixer(norm1(x)), mlp(norm2(x))")
-def norm_behind(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
+@block.mistake("the norms come after mixer and MLP; they belong before them: mixer(norm1(x)), mlp(norm2(x))")
+def norm_after(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     x = x + gamma1 * norm1(mixer(x))
     return x + gamma2 * norm2(mlp(x))
 
@@ -400,56 +400,19 @@ def strictly_below(budget, depths, classes):
     return _widest(budget - 1, depths, classes)
 
 
-@widest.mistake("the layer scales are missing in your count: two vectors of C numbers in every block")
-def no_scales(budget, depths, classes):
-    return _widest(budget, depths, classes, scales=0)
-
-
-@widest.mistake("the norms at the end of the stages are missing in your count, 2C each")
-def no_stage_norms(budget, depths, classes):
-    return _widest(budget, depths, classes, stage_norm=0)
-
-
-@widest.mistake("your downsampling convolutions have a bias; they have none, a norm follows")
-def biased_downsampling(budget, depths, classes):
-    return _widest(budget, depths, classes, down_bias=1)
-
-
-@widest.mistake("the biases of stem and MLPs are missing in your count")
-def no_biases(budget, depths, classes):
-    return _widest(budget, depths, classes, bias=0)
-
-
-@widest.mistake("your norms have C numbers; they have 2C, a factor and an offset for each channel")
-def half_norms(budget, depths, classes):
-    return _widest(budget, depths, classes, norm=1)
-
-
-@widest.mistake("you count the BatchNorm's running mean and variance, too: they are kept, but not learned")
-def running_statistics(budget, depths, classes):
-    return _widest(budget, depths, classes, batch_norm=4)
-
-
-@widest.mistake("the 1x1 convolution of the head is missing, and its BatchNorm: the classifier reads 1.5 times 8d")
-def no_head_conv(budget, depths, classes):
-    return _widest(budget, depths, classes, conv=0)
-
-
-@widest.mistake("the downsampling is missing in your count: a 3x3 convolution and a norm between two stages")
-def no_downsampling(budget, depths, classes):
-    return _widest(budget, depths, classes, down=0)
-
-
-@widest.mistake("the stem is missing in your count")
-def no_stem(budget, depths, classes):
-    return _widest(budget, depths, classes, stem=0)
-
-
-@widest.mistake("the widths stay d in all your stages; they double: d, 2d, 4d, 8d")
-def same_widths(budget, depths, classes):
-    return _widest(budget, depths, classes, doubled=False)
-
-
-@widest.mistake("the classifier's bias is missing in your count, one number for each class")
-def no_class_bias(budget, depths, classes):
-    return _widest(budget, depths, classes, fc_bias=0)
+widest.mistakes_of(
+    _widest,
+    {
+        "the layer scales are missing in your count: two vectors of C numbers in every block": {"scales": 0},
+        "the norms at the end of the stages are missing in your count, 2C each": {"stage_norm": 0},
+        "your downsampling convolutions have a bias; they have none, a norm follows": {"down_bias": 1},
+        "the biases of stem and MLPs are missing in your count": {"bias": 0},
+        "your norms have C numbers; they have 2C, a factor and an offset for each channel": {"norm": 1},
+        "you count the BatchNorm's running mean and variance, too: they are kept, but not learned": {"batch_norm": 4},
+        "the 1x1 convolution of the head is missing, and its BatchNorm: the classifier reads 1.5 times 8d": {"conv": 0},
+        "the downsampling is missing in your count: a 3x3 convolution and a norm between two stages": {"down": 0},
+        "the stem is missing in your count": {"stem": 0},
+        "the widths stay d in all your stages; they double: d, 2d, 4d, 8d": {"doubled": False},
+        "the classifier's bias is missing in your count, one number for each class": {"fc_bias": 0},
+    },
+)

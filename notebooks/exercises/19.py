@@ -1,4 +1,4 @@
-"""Exercises of notebook 19: a mixer of one's own. Tokens are (B, H, W, C)."""
+"""Exercises of notebook 19: a mixer of your own. Tokens are (B, H, W, C)."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def whole_map(x):
     return x.mean((1, 2), keepdim=True) - x
 
 
-@row_and_column.mistake("only the row is heard (axis 2 is averaged); the column, axis 1, is missing")
+@row_and_column.mistake("only the row is used (axis 2 is averaged); the column, axis 1, is missing")
 def rows_only(x):
     return x.mean(2, keepdim=True) - x
 
 
-@row_and_column.mistake("only the column is heard (axis 1 is averaged); the row, axis 2, is missing")
+@row_and_column.mistake("only the column is used (axis 1 is averaged); the row, axis 2, is missing")
 def columns_only(x):
     return x.mean(1, keepdim=True) - x
 
@@ -54,7 +54,7 @@ def minus_forgotten(x):
     return (x.mean(2, keepdim=True) + x.mean(1, keepdim=True)) / 2
 
 
-@row_and_column.mistake("images hear each other: axis 0 is the batch; rows and columns are the axes 1 and 2")
+@row_and_column.mistake("images are mixed: axis 0 is the batch; rows and columns are the axes 1 and 2")
 def over_the_batch(x):
     return (x.mean(0, keepdim=True) + x.mean(1, keepdim=True)) / 2 - x
 
@@ -174,24 +174,15 @@ def square(height, width, dim, kernel):
     return _cross(height, width, dim, kernel, taps=kernel**2)
 
 
-@cross_macs.mistake("you count one strip; there is one across and one down")
-def one_strip(height, width, dim, kernel):
-    return _cross(height, width, dim, kernel, strips=1)
-
-
-@cross_macs.mistake("you count one projection; there is one before the strips and one behind them")
-def one_projection(height, width, dim, kernel):
-    return _cross(height, width, dim, kernel, linears=1)
-
-
-@cross_macs.mistake("the projections are missing: dim * dim in every token, twice")
-def no_projections(height, width, dim, kernel):
-    return _cross(height, width, dim, kernel, linears=0)
-
-
-@cross_macs.mistake("your cost is twice what it should be: one multiply-add is one, not two (FLOPs are two)")
-def flops(height, width, dim, kernel):
-    return _cross(height, width, dim, kernel, factor=2)
+cross_macs.mistakes_of(
+    _cross,
+    {
+        "you count one strip; there is one across and one down": {"strips": 1},
+        "you count one projection; there is one before the strips and one after them": {"linears": 1},
+        "the projections are missing: dim * dim in every token, twice": {"linears": 0},
+        "your cost is twice what it should be: one multiply-add is one, not two (FLOPs are two)": {"factor": 2},
+    },
+)
 
 
 @cross_macs.mistake("the biases are counted; additions alone are no multiply-adds")
@@ -230,11 +221,11 @@ def crossing_once(height, width, dim, kernel):
     return _cross(height, width, dim, kernel, taps=2 * kernel - 1)
 
 
-# ---- 4: how far it hears --------------------------------------------------------------------------------------------
+# ---- 4: how far it sees ---------------------------------------------------------------------------------------------
 
 
 def _matrices(draw: Draw) -> dict:
-    """Who hears whom on a small map: a rectangle round each token, all else rounding."""
+    """Which token attends to which on a small map: a rectangle around each token; the rest is rounding."""
     height, width = draw.distinct(2, 5, 8)
     rows, columns = draw.distinct(2, 1, 3)
     p = torch.arange(height * width)
@@ -256,7 +247,7 @@ def _heard(weights: torch.Tensor) -> torch.Tensor:
 
 @exercise(_NOTEBOOK, 4, inputs=_matrices, what="reach")
 def reach(weights, height, width):
-    "(P, P) -> int: how many rows or columns away is the farthest that a token hears, above 1e-9 of the largest weight."
+    "(P, P) -> int: rows or columns to the farthest token that one depends on, above 1e-9 of the largest weight."
     down, right = _away(height, width)
     return int(torch.maximum(down, right)[_heard(weights)].max())
 
@@ -288,7 +279,7 @@ def euclidean(weights, height, width):
     return float((down**2 + right**2)[_heard(weights)].max()) ** 0.5
 
 
-@reach.mistake("rounding is heard: weights below 1e-9 of the largest are 0 in truth")
+@reach.mistake("rounding counts in your version: weights below 1e-9 of the largest are 0 in truth")
 def rounding(weights, height, width):
     down, right = _away(height, width)
     return int(torch.maximum(down, right)[weights > 0].max())
@@ -308,7 +299,7 @@ def exchanged(weights, height, width):
     return int(torch.maximum(down, right)[_heard(weights)].max())
 
 
-@reach.mistake("that is the mean over what is heard; the farthest is asked for")
+@reach.mistake("that is the mean distance; the farthest is asked for")
 def mean_reach(weights, height, width):
     down, right = _away(height, width)
     return float(torch.maximum(down, right)[_heard(weights)].double().mean())

@@ -8,6 +8,7 @@ fits *all* of its outputs. If nothing does, it says the shape, or where the firs
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import itertools
 import math
@@ -94,6 +95,11 @@ class Exercise:
     @property
     def name(self) -> str:
         return self.truth.__name__
+
+    def mistakes_of(self, function: Callable, table: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add typical wrong answers that `function` gives with other keywords: {what the check says: keywords}."""
+        for says, keywords in table.items():
+            self.mistakes.append(Mistake(function.__name__, says, functools.partial(function, **keywords)))
 
     def __repr__(self) -> str:
         return f"<check of exercise {self.number} of {self.notebook}: {self.name}{inspect.signature(self.truth)}>"

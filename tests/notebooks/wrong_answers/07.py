@@ -5,7 +5,7 @@ WRONG = {
         ("reversed(layers)", "layers", "start at the token, and go through the *last* layer first"),
         ("reversed(layers)", "layers[-1:]", "that is one layer's window"),
         ("reversed(layers)", "layers[:1]", "that is the window of the first layer alone"),
-        ("padding + kernel - 1", "padding + kernel", "your last place is one behind the last"),
+        ("padding + kernel - 1", "padding + kernel", "your last place is one after the last"),
         (
             "first * stride - padding\n        last = last * stride - padding",
             "first * stride\n        last = last * stride",
@@ -32,7 +32,7 @@ WRONG = {
         (
             "mixer(norm1(x))\n    return x + gamma2 * mlp(norm2(x))",
             "norm1(mixer(x))\n    return x + gamma2 * norm2(mlp(x))",
-            "the norms stand behind mixer and MLP",
+            "the norms come after mixer and MLP",
         ),
         (
             "x = x + gamma1 * mixer(norm1(x))\n    return x + gamma2 * mlp(norm2(x))",

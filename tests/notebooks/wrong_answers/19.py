@@ -5,10 +5,10 @@ _SHARES = "self.score(tokens).softmax(1)"
 _FORMULA = "(dim + dim * dim + dim + dim * dim)"
 
 WRONG = {
-    1: [("mean(2, keepdim=True)", "mean(0, keepdim=True)", "images hear each other")],
+    1: [("mean(2, keepdim=True)", "mean(0, keepdim=True)", "images are mixed")],
     2: [(")[:, :H, :W]", ")", "crop the map")],
     3: [("2 * kernel * dim", "kernel * kernel * dim", "you count a square kernel")],
-    4: [("1e-9 * weights.max()", "0", "rounding is heard")],
+    4: [("1e-9 * weights.max()", "0", "rounding counts in your version")],
     5: [("(width - unit, width)", "(width,)", "you always go above the target")],
     6: [
         (_SCORE, "torch.nn.Linear(dim, 1)", "score.bias: the gradient is 0; it cancels (a bias before a softmax"),
