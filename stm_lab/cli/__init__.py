@@ -1,6 +1,4 @@
-"""`stm-lab ...`: a thin shell round the package. Each command imports what it needs when it runs.
-
-The package itself imports torch and timm, to register its models: that is what the first seconds are, of help too.
+"""`stm-lab ...`: a thin shell around the package. Each command imports what it needs when it runs.
 
 Exit status: 0 done; 2 the input was wrong, one line on stderr, nothing started; 1 the work failed; 130 interrupted.
 """
@@ -14,6 +12,7 @@ import typer
 
 from stm_lab.cli import course, data, doctor, models, results, runs
 from stm_lab.util.errors import UserError, WorkFailed, one_line
+from stm_lab.util.files import said_by
 from stm_lab.util.progress import write_to_any_console
 
 app = typer.Typer(
@@ -44,9 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(f"error: {error}", 2)
     except WorkFailed as error:
         return _complain(f"failed: {error}", 1)
-    except OSError as error:  # a disk, folder or network fails: a traceback says no more
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return _complain(f"failed: {where}{error.strerror or error}", 1)
+    except OSError as error:  # of a disk, folder or network: a traceback adds nothing
+        return _complain(f"failed: {said_by(error)}", 1)
     except _UsageError as error:
         return _complain(f"error: {error.format_message()}", 2)
     except (KeyboardInterrupt, typer.Abort):
@@ -56,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _as_a_line(message: Warning | str, *_: object) -> str:
-    """A warning as the user is told it, without the place in our code."""
+    """A warning as the user sees it, without the place in our code."""
     return f"warning: {one_line(str(message))}\n"
 
 

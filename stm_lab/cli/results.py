@@ -1,4 +1,4 @@
-"""What runs say: `stm-lab leaderboard`, `compare`, `predict`."""
+"""Results of runs: `stm-lab leaderboard`, `compare`, `predict`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def leaderboard(
 
 
 def print_leaderboard(table: pd.DataFrame, title: str) -> None:
-    """A leaderboard as text: its groups, what is told apart, and what has to be said of it."""
+    """Print a leaderboard: its groups, the verdict on each, and the notes."""
     import pandas as pd
 
     from stm_lab.course.pages import as_text, parts, said_of
@@ -72,11 +72,8 @@ def compare(
         raise UserError(f"{out}: the figure is a .png")
     found = compared(a, b)
     print(f"a  {found.a}\nb  {found.b}\n")
-    signs = list(_with_signs(found.identity))
-    if any(sign for *_, sign in signs):
-        print_table("what they are", ("", "a", "b", ""), signs)
-    else:
-        print_table("what they are, both the same", ("", "a", "b"), (line for *line, _ in signs))
+    lines = [(*line, "same" if same else "differs") for *line, same in found.identity.itertuples(index=False)]
+    print_table("what they are", ("", "a", "b", ""), lines)
     for title, table in (("parameters that differ", found.parameters), ("environment that differs", found.environment)):
         if len(table):
             print_table(title, table.columns, table.itertuples(index=False))
@@ -91,11 +88,6 @@ def compare(
     path = paths.expanded(out or f"compare-{found.a.name}-{found.b.name}.png").absolute()
     replace_bytes(path, drawn.getvalue())
     print(path)
-
-
-def _with_signs(identity: pd.DataFrame) -> Iterator[tuple[str, ...]]:
-    for what, a, b, same in identity.itertuples(index=False):
-        yield what, a, b, "" if same else "differs"
 
 
 def _print_metrics(metrics: pd.DataFrame) -> None:
@@ -154,4 +146,4 @@ def predict(
         print_table(image, ("model", *(f"{rank}." for rank in range(1, longest))), lines)
     known = [f"the {count:,} classes of `{recipe}`" for recipe, count in table.attrs["known"].items()]
     if known:  # a photograph is `star 100.0%` to a model of shapes
-        print(f"These weights know {' and '.join(known)}, and nothing else: whatever an image shows, they name one.")
+        print(f"These weights know only {' and '.join(known)}: they name one of these whatever an image shows.")

@@ -1,4 +1,4 @@
-"""Which device to run on, by name, and how many cores there are. Nothing here touches a device before it is asked."""
+"""Devices by name, and the number of cores. Nothing here touches a device before it is asked."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def resolve_device(name: str | torch.device | None = "auto") -> torch.device:
-    """The device called `name`; "auto" and None are the fastest at hand: cuda, else mps, else cpu. A device is kept.
+    """The device called `name`; "auto" and None choose cuda, else mps, else cpu. A torch.device is returned as it is.
 
-    Raises:
-        UserError: an unknown name, or a device that this machine does not have.
+    Raises UserError for an unknown name, or a device that this machine does not have.
     """
     import torch  # here, since the number of cores is wanted where nothing is computed
 
@@ -25,7 +24,7 @@ def resolve_device(name: str | torch.device | None = "auto") -> torch.device:
         return name
     available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
     if name is None or name == "auto":
-        return torch.device(next(kind for kind, here in available.items() if here()))
+        return torch.device(next(kind for kind, is_here in available.items() if is_here()))
     check_known("device", name, DEVICES)
     if not available[name]():
         raise UserError(f"device {name!r} is not available on this machine; use 'auto' or 'cpu'")
@@ -33,7 +32,7 @@ def resolve_device(name: str | torch.device | None = "auto") -> torch.device:
 
 
 def cores() -> int:
-    """How many processor cores this process may use: `STM_LAB_CORES`, which a sweep sets for its runs, else all."""
+    """The number of cores that this process may use: `STM_LAB_CORES`, which a sweep sets for its runs, else all."""
     given = os.environ.get("STM_LAB_CORES", "")
     if given.isdecimal():
         return max(1, int(given))

@@ -14,8 +14,7 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 
     Values are YAML (1.2: `no` is a string), so lists and mappings can be written: `seeds=[0, 1]`. Dotted keys nest.
 
-    Raises:
-        UserError: an assignment without `=`, without a key, with a value that is not YAML, or a key given twice.
+    Raises UserError for an assignment without `=`, without a key, with a value that is not YAML, or a key given twice.
     """
     result: dict[str, Any] = {}
     for assignment in assignments:
@@ -38,7 +37,7 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` on top; where both have a mapping, the mappings are merged in turn. Neither is modified."""
+    """`base` with `changes` on top. Mappings that both have are merged in turn; neither argument is modified."""
     merged = dict(base)
     for key, value in changes.items():
         both_nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)

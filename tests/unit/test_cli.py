@@ -1,9 +1,11 @@
 """The command line: exit status, one line for wrong input, and the tables."""
 
 import json
+import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,20 +13,12 @@ import yaml
 import stm_lab
 import stm_lab.course
 from stm_lab import cli, data
+from stm_lab.cli.console import print_table
 from stm_lab.course.cards import load_cards
 from stm_lab.course.folder import RunFolder
 from stm_lab.util import paths
 
-
-def refused(capsys, *arguments):
-    """The one line on stderr of a command that was given wrong input."""
-    assert cli.main(list(arguments)) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("error: ")
-    return err
-
+ROOT = Path(__file__).parents[2]
 
 REFUSED = [
     (["dmeo"], "'demo'"),
@@ -54,49 +48,71 @@ REFUSED = [
     (["course", "show", "16"], "unknown notebook '16'; known: 00_quickstart, "),
     (["data", "show", "shaps"], "did you mean 'shapes'?"),
     (["data"], "command"),
-    (["data", "prepare", "imagenette", "--data-root", "nowhere"], "layout 'ilsvrc' in nowhere"),
     (["data", "prepare", "shapes", "--sise", "64"], "--size"),
     (["data", "verify", "imagewof"], "did you mean 'imagewoof'?"),
     (["bench", "dta"], "dta"),
     (["train"], "config"),
     (["train", "qick"], "did you mean 'quick'?"),
     (["train", "quick", "-p", "epoch=3"], "'epochs'"),
+    (["data", "prepare", "imagenette", "--data-root", "nowhere"], "layout 'ilsvrc' in nowhere"),  # looks for images
 ]
+RUN = """
+import contextlib, io, json, sys
+from stm_lab import cli
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        status = cli.main(arguments)
+    print(json.dumps([status, out.getvalue(), err.getvalue(), "torch" in sys.modules]))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Of each command: status, standard output and error, and whether torch is imported; from a process without it."""
+    folder = tmp_path_factory.mktemp("answers")
+    commands = [[], ["mixers"], ["course", "list"], *(arguments for arguments, _ in REFUSED)]
+    environment = os.environ | {"STM_LAB_RUNS": str(folder / "runs")}
+    command = [sys.executable, "-c", RUN, json.dumps(commands)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not (folder / "runs").exists()
+    return dict(zip(map(tuple, commands), map(json.loads, done.stdout.splitlines()), strict=True))
 
 
 @pytest.mark.parametrize(("arguments", "expected"), REFUSED)
-def test_wrong_input_is_one_line_and_status_2(capsys, tmp_path, monkeypatch, arguments, expected):
-    monkeypatch.setenv("STM_LAB_RUNS", str(tmp_path / "runs"))
-    assert expected in refused(capsys, *arguments)
-    assert not (tmp_path / "runs").exists()
+def test_wrong_input_is_one_line_and_status_2_at_once(answers, arguments, expected):
+    """That is, without torch, which takes seconds to import."""
+    status, out, err, has_torch = answers[tuple(arguments)]
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+    assert expected in err
+    assert not has_torch or arguments[:2] == ["data", "prepare"]
 
 
-def test_help_mixers_and_refusals_do_not_import_torch():
-    """Which takes seconds; in one process of their own, since this one has imported it."""
-    commands = [[], ["--help"], ["mixers"], ["course", "list"], *(arguments for arguments, _ in REFUSED)]
-    commands = [arguments for arguments in commands if arguments[:2] != ["data", "prepare"]]  # it looks at images
-    code = (
-        "import json, sys\n"
-        "from stm_lab import cli\n"
-        "for arguments in json.loads(sys.argv[1]):\n"
-        "    assert cli.main(arguments) in (0, 2), arguments\n"
-        "    assert 'torch' not in sys.modules, arguments\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["demo", "mixers", "models", "data", "train"]),
+        (["mixers"], [*stm_lab.list_mixers()[:8], "The operator of pvt; its networks have"]),
+        (["course", "list"], ["Quickstart", "stm-lab course show NUMBER"]),
+    ],
+)
+def test_help_and_lists_come_at_once(answers, arguments, expected):
+    status, out, _, has_torch = answers[tuple(arguments)]
+    assert (status, has_torch) == (0, False)
+    assert all(word in out for word in expected)
 
 
-def test_help_is_what_you_get_without_arguments(capsys):
-    assert cli.main([]) == 0
+LITERAL = ["pip install '.[lab]'", "[bold]x[/bold]", "[/]", "[3, 64, 64]", ":smile:", "back\\", "\\[a]", "[link=x]"]
+
+
+@pytest.mark.parametrize("text", LITERAL)
+def test_a_table_shows_what_it_is_given(capsys, text):
+    """In title, heads and cells: nothing is markup, nothing is lost."""
+    print_table(f"title {text}", ("a", f"head {text}"), [(text, 1.0), (float("nan"), f"cell {text}")])
     said = capsys.readouterr().out
-    assert all(command in said for command in ("demo", "mixers", "models", "data", "train"))
-
-
-def test_mixers(capsys):
-    assert cli.main(["mixers"]) == 0
-    said = capsys.readouterr().out
-    assert all(name in said for name in stm_lab.list_mixers())
-    assert "The operator of pvt; its networks have" in said
+    assert all(f"{place}{text}" in said for place in ("title ", "head ", "cell ", "│ "))
+    assert "1.00" in said
+    assert "nan" not in said
 
 
 @pytest.mark.slow
@@ -200,7 +216,9 @@ def test_what_fails_is_status_1_and_what_is_interrupted_130(capsys, tmp_path, mo
 def test_a_broken_course_file_is_one_line(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "notebooks_dir", lambda: tmp_path)
     (tmp_path / "course.yaml").write_text("00_quickstart:\n\ttitle: x\n")
-    assert "line 2, column 1" in refused(capsys, "demo")
+    assert cli.main(["demo"]) == 2
+    err = capsys.readouterr().err
+    assert (err.count("\n"), "line 2, column 1" in err) == (1, True)
 
 
 def test_a_warning_is_one_line_without_a_place_in_our_code(capsys, monkeypatch):

@@ -193,14 +193,6 @@ def test_the_command_prints_tables_and_saves_the_figure(tmp_path, monkeypatch, c
     assert (tmp_path / "here.png").is_file()
 
 
-def test_of_equals_no_column_is_empty(tmp_path, monkeypatch, capsys):
-    write_run(tmp_path / "x", SCORES)
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["compare", "x", "x"]) == 0
-    table = capsys.readouterr().out.partition("what they are, both the same")[2].partition("parameters that")[0]
-    assert {line.count("│") for line in table.splitlines() if "│" in line} == {4}  # three columns
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
