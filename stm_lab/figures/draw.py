@@ -138,11 +138,12 @@ def placed(
     return figure, [figure.add_axes(box) for box in boxes]
 
 
-def log_axis(axes: Axes, axis: str, steps: Sequence[float] = (1, 2, 5)) -> None:
-    """A logarithmic axis, "x" or "y", with ticks at `steps` of each decade, as plain numbers."""
+def log_axis(axes: Axes, axis: str) -> None:
+    """A logarithmic axis, "x" or "y", for what is drawn so far; ticks are plain numbers, denser in a short range."""
     axes.set(**{f"{axis}scale": "log"})
     ticks = axes.xaxis if axis == "x" else axes.yaxis
-    ticks.set_major_locator(LogLocator(subs=steps))
+    low, high = ticks.get_data_interval()
+    ticks.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 4 * low else (1, 1.2, 1.5, 2, 3, 5, 7)))
     ticks.set_major_formatter(number)
     ticks.set_minor_locator(NullLocator())
 

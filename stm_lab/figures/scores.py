@@ -278,7 +278,7 @@ def intervals(
 ) -> Figure:
     """Values with their intervals, a panel a claim, a row a source.
 
-    rows: dictionaries with claim, source, value, and low, high (None for a single run, a diamond). digits: after the
+    rows: dictionaries with claim, source, value, and low, high (None without an interval: a diamond). digits: after the
     point. reach: where the axis ends to either side; by default it holds all, and is linear up to 1 to either side and
     logarithmic beyond, since intervals of a few seeds may be a hundred times as wide as others.
     """
@@ -305,7 +305,7 @@ def intervals(
             axes.xaxis.set_major_formatter("{x:+g}")
             axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlim=(-end, end), ylim=(len(sources) - 0.5, -0.8))
-    said = "diamonds are single runs"
+    said = "a diamond has no interval"
     figure.supxlabel(said if reach else f"axes are linear to ±1 and logarithmic beyond; {said}", fontsize=8)
     words = []
     for row in rows:

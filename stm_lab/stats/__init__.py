@@ -1,4 +1,4 @@
-"""What few numbers can say: intervals of means, paired differences, correlations. Numbers in, numbers out."""
+"""Statistics of few numbers: intervals of means, paired differences, correlations."""
 
 from stm_lab.util.lazy import lazily
 

@@ -15,11 +15,11 @@ from scipy import stats
 
 from stm_lab.util.errors import UserError
 
-EXACT = 8  # up to so many numbers every order is tried, 40,320 of them
+EXACT = 8  # numbers up to which all orders are tried, 40,320 of them
 
 
 def pearson(x: Sequence[float], y: Sequence[float]) -> float:
-    """Pearson's correlation: how near to one straight line. Raises UserError as `kendall` does."""
+    """Pearson's correlation. Raises UserError as `kendall` does."""
     x, y = _checked(x, y)
     return float(np.corrcoef(x, y)[0, 1])
 
@@ -31,12 +31,11 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def spearman_interval(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """The 95% interval of Spearman's correlation, about normal after Fisher's transformation; it takes four pairs.
+    """The 95% interval of Spearman's correlation by Fisher's transformation, for at least four pairs; approximate.
 
-    With the variance (1 + r^2 / 2) / (n - 3) of Bonett and Wright (2000, Psychometrika 65). Of so few numbers as there
-    are mixers it is a rough one, and wide. Of a perfect order the transformation knows nothing, for it is infinite: its
-    interval begins where that of the next best order does, in which two neighbours are swapped. Raises UserError as
-    `pearson_interval` does.
+    The variance is (1 + r^2 / 2) / (n - 3), of Bonett and Wright (2000, Psychometrika 65). For as few numbers as there
+    are mixers the interval is rough, and wide. For a perfect order the transformation is infinite; its interval begins
+    where that of the next best order does, in which two neighbours are swapped. Raises UserError as `pearson_interval`.
     """
     if len(x) < 4:
         raise UserError(f"an interval of a correlation takes four pairs of numbers, not {len(x)}")
@@ -49,7 +48,7 @@ def spearman_interval(x: Sequence[float], y: Sequence[float]) -> tuple[float, fl
 
 
 def kendall(x: Sequence[float], y: Sequence[float]) -> float:
-    """Kendall's tau-b: the pairs in one order, less those in opposite order, by all pairs that are not tied.
+    """Kendall's tau-b: pairs in the same order minus pairs in opposite order, over all pairs that are not tied.
 
     Raises UserError for lists of different length, fewer than two numbers, or a list whose numbers are all the same.
     """
@@ -60,7 +59,7 @@ def kendall(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def pearson_interval(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """The 95% interval of Pearson's correlation by Fisher's transformation, for at least four pairs, about normal.
+    """The 95% interval of Pearson's correlation by Fisher's transformation, for at least four pairs.
 
     Raises UserError as `kendall` does, and for fewer than four.
     """
@@ -76,9 +75,9 @@ def chance_of(
     y: Sequence[float],
     seed: int = 0,
 ) -> float:
-    """How often a random order of `y` gives so large a correlation, of either sign: a permutation test.
+    """The share of orders of `y` with as large a correlation, of either sign: the p-value of a permutation test.
 
-    All orders for up to eight numbers, 10,000 drawn with `seed` beyond (theirs and ours counted, so never 0).
+    All orders for up to eight numbers; beyond, 10,000 drawn with `seed` and the one that was seen, so it is never 0.
     """
     x, y = _checked(x, y)
     seen = abs(statistic(x, y)) - 1e-12
@@ -98,11 +97,11 @@ def interval_over_seeds(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The 95% interval of a correlation between `reference` and the means of `scores`, as far as seeds blur the means.
+    """The 95% interval of a correlation between `reference` and the means of `scores`, given the spread over seeds.
 
-    Each mean is drawn `draws` times from what its own seeds say of it, mean + t * spread / sqrt(n) with Student's t of
-    n - 1 degrees of freedom, and the correlation taken of each draw; the interval leaves out 2.5% on either side. Names
-    are drawn independently, as if they did not share seeds; `reference` is taken as exact.
+    Each mean is drawn `draws` times as mean + t * spread / sqrt(n), with Student's t of n - 1 degrees of freedom; the
+    interval leaves out 2.5% of the draws' correlations on either side. Names are drawn independently, as if they did
+    not share seeds; `reference` is taken as exact.
 
     scores: {name: {seed: value}}; names of both are compared. Raises UserError for fewer than two such names, a name
     with fewer than two seeds, and draws < 1.

@@ -23,8 +23,8 @@ def half_interval(values: Sequence[float]) -> float | None:
 def paired_difference(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> dict[str, Any]:
     """The mean difference over the seeds that both have, with its 95% interval, in numbers and in words.
 
-    ours, theirs: {seed: value}. The keys are `difference`, `low`, `high` and `statement`, as in `summary`. Numbers that
-    are equal for every seed are "identical" rather than "within the noise".
+    ours, theirs: {seed: value}. The keys are `difference`, `low`, `high` and `statement`, as in `summary`; values that
+    are equal for every seed are "identical", not "within the noise".
     """
     differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
     n = len(differences)

@@ -156,7 +156,7 @@ def test_more_names_than_colours_differ_in_their_lines():
 
 
 def test_curves_without_rows_or_keys_are_refused():
-    with pytest.raises(UserError, match="no rows"):
+    with pytest.raises(UserError, match="nothing to draw"):
         figures.compared_curves({"one": [], "other": []})
     with pytest.raises(UserError, match="no 'top1'"):
         figures.compared_curves({"one": [{"mixer": "halo", "seed": 0, "epoch": 1}], "other": []})

@@ -45,7 +45,7 @@ def test_curves_are_means_over_seeds_with_their_range(results):
     assert fog.lines[0].get_color() == MIXER_COLOURS["swin"]
 
 
-@pytest.mark.parametrize("count", [1, 4, 5, 7, 15])
+@pytest.mark.parametrize("count", [1, 7])
 def test_every_corruption_has_a_panel(count):
     names = tuple(f"corruption_{i}" for i in range(count))
     figure = figures.severity_curves({"halo": made_up(np.full((count, 2), 30), names=names)})

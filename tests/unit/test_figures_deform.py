@@ -78,8 +78,7 @@ def numbers(label, words):
     return float(label.split(words)[1].split()[0].rstrip(".,:;"))
 
 
-@pytest.mark.parametrize("token", [(0, 0), (3, 4), (5, 6)])
-@pytest.mark.parametrize("point", [0, 4, 7])
+@pytest.mark.parametrize(("token", "point"), [((0, 0), 4), ((3, 4), 0), ((5, 6), 7)])
 def test_the_result_is_that_of_grid_sample(token, point):
     draw = np.random.default_rng(point)
     tokens, offsets, logits = draw.random((6, 7, 3)), 2 * draw.normal(size=(9, 2)), draw.normal(size=9)

@@ -67,7 +67,7 @@ def test_query_map_tells_how_many_keys_the_weights_amount_to():
     assert "one: at most 100%, as if 1.0 keys, most from the key in row 1, column 0" in label
 
 
-@pytest.mark.parametrize("heads", [1, 3, 5, 8])
+@pytest.mark.parametrize("heads", [1, 5])
 def test_query_map_has_a_panel_a_head_and_none_overlap(heads):
     maps = {f"head {number}": np.full((2, 2), 0.25) for number in range(heads)}
     figure = figures.query_map(np.zeros((8, 8, 3)), maps, (0, 0), tokens=(4, 4), reduction=2, title="t")

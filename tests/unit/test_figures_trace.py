@@ -14,7 +14,7 @@ def texts(axes):
     return [text.get_text() for text in axes.texts]
 
 
-@pytest.mark.parametrize("size", [(64, 64), (33, 129), (200, 40)], ids=str)
+@pytest.mark.parametrize("size", [(33, 129), (200, 40)], ids=str)
 def test_every_stage_has_a_box_with_its_shape(size):
     found = traced(size=size)
     boxes = figures.shape_trace(found).axes[0]
@@ -33,7 +33,7 @@ def test_shares_add_up():
     assert sum(bar.get_width() for bar in bars) == pytest.approx(200)
 
 
-@pytest.mark.parametrize("opened", ["stem", "stage 1", "stage 4", "head"])
+@pytest.mark.parametrize("opened", ["stage 1", "head"])
 def test_the_opened_stage_is_listed_part_by_part_and_stays_inside(opened):
     found = traced("pvt", size=(65, 130))
     figure = figures.shape_trace(found, opened)
