@@ -25,10 +25,8 @@ HASHED_UP_TO = 2**30  # bytes of images; of more, a fingerprint has their sizes 
 
 @told()
 def locate(recipe: Recipe, data_root: Path | None) -> Found:
-    """The source that is taken, and its folder (None for the hub and for drawn data).
-
-    It is the first of the recipe's sources whose files lie in `data_root` if given, else in `raw/<name>` of a data
-    root, under the recipe's name or one that it extends; if none is found, and without `data_root`, the hub.
+    """The first of the recipe's sources whose files lie in `data_root` if given, else in `raw/<name>` of a data root,
+    under the recipe's name or one that it extends; if none is found, and without `data_root`, the hub.
 
     Raises UserError that says what was looked for, and where.
     """
@@ -63,7 +61,7 @@ class Found:
 
     recipe: Recipe
     source: Source
-    folder: Path | None
+    folder: Path | None  # None: drawn, or on the hub
     _listings: dict[str, Listing] = field(default_factory=dict, repr=False, compare=False)
 
     def selected(self, split: str) -> Dataset:
@@ -101,6 +99,10 @@ class Found:
         if source.kind == "hub":
             return _short_hash(["hub", [source.name, source.revision, source.files, declaration(recipe)]])
         return _short_hash(["images", list(recipe.classes), self._digests()])
+
+    def declared_fingerprint(self) -> set[str]:
+        """The one that the recipe declares for images on disk, if it does; those of the hub have their commit."""
+        return set() if self.source.kind == "hub" else {self.recipe.fingerprint} - {None}
 
     def _listing(self, split: str) -> Listing:
         if split not in self._listings:

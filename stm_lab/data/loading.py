@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import datasets
 from datasets import Dataset
+from datasets.table import MemoryMappedTable, concat_tables
 
 from stm_lab.data import sources
 from stm_lab.data.found import class_counts, declaration, in_words, locate
@@ -188,10 +190,11 @@ def open_prepared(place: Path, split: str) -> Dataset:
     """A split of a prepared folder, its parts mapped into memory. Raises UserError if it is damaged."""
 
     def parts() -> Dataset:
-        count = len(jsonfiles.read(place / MANIFEST)["parts"][split])
-        return datasets.concatenate_datasets(
-            [Dataset.from_file(str(place / split / part_name(number))) for number in range(count)]
-        )
+        hashes = jsonfiles.read(place / MANIFEST)["parts"][split]
+        files = [str(place / split / part_name(number)) for number in range(len(hashes))]
+        # tables first: a Dataset of each would hash its columns, a minute for the whole of ImageNet
+        table = concat_tables(list(map(MemoryMappedTable.from_file, files)))
+        return Dataset(table, fingerprint=hashlib.sha256("".join(hashes).encode()).hexdigest()[:16])
 
     return _opened(place / split, parts)
 

@@ -35,7 +35,7 @@ from stm_lab.data import sources
 from stm_lab.data.found import class_counts, declaration, locate, without_images
 from stm_lab.data.image_files import open_image
 from stm_lab.data.loading import HASHES, MANIFEST, PNG_UP_TO, load, part_name, prepared_manifests, resized_format
-from stm_lab.data.recipe import Recipe, Source
+from stm_lab.data.recipe import Recipe
 from stm_lab.pixels import EvaluationView
 from stm_lab.util import files, jsonfiles, paths
 from stm_lab.util.devices import cores
@@ -54,11 +54,6 @@ class PrepareFailed(WorkFailed):
 def default_size(recipe: Recipe) -> int:
     """The recipe's image size, and 8/7 of it where crops are cut out at random: 64 -> 64, 224 -> 256."""
     return recipe.image_size if recipe.image_size <= PNG_UP_TO else round(recipe.image_size * 8 / 7)
-
-
-def declared_fingerprint(recipe: Recipe, source: Source) -> set[str]:
-    """The fingerprint that a recipe declares, which is that of images on disk: the hub's has its commit."""
-    return set() if source.kind == "hub" else {recipe.fingerprint} - {None}
 
 
 def prepare(
@@ -92,7 +87,7 @@ def prepare(
     for split in recipe.counts:
         if others := found.passed_over(split):
             warnings.warn(f"{recipe.name}: {split}: {others}", stacklevel=2)
-    if declared_fingerprint(recipe, found.source) - {fingerprint}:
+    if found.declared_fingerprint() - {fingerprint}:
         written_for = f"the recipe was written for {recipe.fingerprint}"
         raise UserError(f"{recipe.name}: fingerprint {fingerprint}, but {written_for}")
     for place, manifest in prepared_manifests(recipe).items():

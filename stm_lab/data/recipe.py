@@ -150,7 +150,7 @@ class Recipe(_Part):
 
     @property
     def argument(self) -> str:
-        """What to type for it on a command line."""
+        """How a command line names it."""
         return shlex.quote(self._given or self.name)
 
     def check_sizes(self, values: Mapping[str, Any], where: str = "") -> None:
@@ -169,7 +169,7 @@ class Recipe(_Part):
             if not isinstance(name, str):
                 raise ValueError(f"{shown(name)} is not text; write a class's identifier in quotes")
         if len(set(value)) < len(value):
-            raise ValueError("a class stands twice")
+            raise ValueError("a class is listed twice")
         return {name: name for name in value}
 
     @field_validator("source", mode="before")
@@ -201,16 +201,15 @@ def list_recipes() -> list[str]:
 def load_recipe(name_or_path: str | os.PathLike) -> Recipe:
     """The recipe of that name (see `list_recipes`), or in that YAML file; `classes` are those of its subset.
 
-    `extends: NAME` (a shipped recipe, or a file beside this one) inherits every key that the file does not give, but
-    not the fingerprint; `subset` is inherited key by key. Where classes are listed, the path of a list file may be
-    given instead, relative to the recipe: a line is an identifier, then a name; # begins a comment.
+    `extends: NAME` (a shipped recipe, or a file beside this one) inherits every key that the file does not give, except
+    the fingerprint; `subset` is inherited key by key. A list of classes may be the path of a list file, relative to the
+    recipe: a line is an identifier, then a name; # begins a comment.
 
     A recipe may come from a stranger. The files that it names lie below its own folder, links followed, or its data
     root; links that the user has put into a data root are followed.
 
-    Raises UserError, one line: unknown name (the nearest is named), no such file, not YAML (with the line), an unknown
-    or missing key, a value out of range, a path that leads out, fewer than two classes, no images, recipes that extend
-    each other.
+    Raises UserError: an unknown name, no such file, not YAML, an unknown or missing key, a value out of range, a path
+    that leads out, recipes that extend each other.
     """
     path = _recipe_file(name_or_path)
     values, bases = _extended(path, ())
@@ -291,7 +290,7 @@ def _read_list(recipe: Path, name: str, where: str) -> dict[str, str]:
     for number, line in enumerate(lines, 1):
         identifier, _, name = same_name(line).partition("#")[0].strip().partition(" ")
         if identifier in classes:
-            raise UserError(f"{where}{path}, line {number}: {identifier!r} stands twice")
+            raise UserError(f"{where}{path}, line {number}: {identifier!r} is listed twice")
         if identifier:
             classes[identifier] = name.strip() or identifier
     return classes

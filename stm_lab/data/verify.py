@@ -14,10 +14,9 @@ import pyarrow as pa
 from datasets import Dataset
 
 from stm_lab.data import sources
-from stm_lab.data.found import Found, locate
+from stm_lab.data.found import locate
 from stm_lab.data.image_files import open_image
 from stm_lab.data.loading import load, open_prepared, part_name, prepared_manifests
-from stm_lab.data.prepare import declared_fingerprint
 from stm_lab.data.recipe import Recipe
 from stm_lab.util.errors import UserError
 
@@ -25,12 +24,11 @@ from stm_lab.util.errors import UserError
 def verify(recipe: Recipe, *, data_root: Path | None = None) -> tuple[list[str], list[str]]:
     """Compute every hash anew: (what was looked at, what differs), a line each. Nothing is changed.
 
-    Prepared images are compared with their hashes in the manifest; then raw images (where there are any) with those
-    that the prepared ones were made of, at every size, and if none of them differs the fingerprint with the recipe's;
-    drawn ones are drawn again. Raw images of which none are prepared are decoded, each of them.
+    Prepared images are compared with their hashes; then raw images, if there are any, with those that the prepared ones
+    were made of, and the fingerprint with the recipe's. Drawn images are drawn again. Raw images of which none are
+    prepared are decoded.
 
-    Raises UserError if there is nothing to verify, as of images that are on the hub only, or the raw data cannot be
-    read at all.
+    Raises UserError if there is nothing to verify (images on the hub only), or the raw data cannot be read.
     """
     manifests = prepared_manifests(recipe)
     looked, differs = [], []
@@ -67,7 +65,9 @@ def verify(recipe: Recipe, *, data_root: Path | None = None) -> tuple[list[str],
             looked.append(f"{split}: not prepared; {decoded}; {found.counted(split)}")
             (differs if len(broken) > recipe.max_broken else looked).extend(broken)
     if not differs:
-        differs += _check_fingerprint(found, manifests)
+        actual = found.fingerprint()
+        wanted = found.declared_fingerprint() | {manifest["fingerprint"] for manifest in manifests.values()}
+        differs += [f"{recipe.name}: fingerprint {actual}, expected {other}" for other in sorted(wanted - {actual})]
     return looked, differs
 
 
@@ -121,9 +121,3 @@ def _check_drawn(recipe: Recipe, split: str, drawn: Dataset) -> Iterator[str]:
     for row, (one, other) in enumerate(zip(sources.stored_images(kept), sources.stored_images(drawn), strict=True)):
         if one["bytes"] != other["bytes"]:
             yield f"{recipe.name}, {split}: image {row} is not the one that is drawn"
-
-
-def _check_fingerprint(found: Found, manifests: dict[Path, dict[str, Any]]) -> list[str]:
-    actual = found.fingerprint()
-    wanted = declared_fingerprint(found.recipe, found.source) | {one["fingerprint"] for one in manifests.values()}
-    return [f"{found.recipe.name}: fingerprint {actual}, expected {other}" for other in sorted(wanted - {actual})]

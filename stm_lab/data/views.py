@@ -21,7 +21,7 @@ from timm.data.random_erasing import RandomErasing
 from stm_lab.data import rng
 from stm_lab.data.augmentation import Augmentation
 from stm_lab.data.image_files import open_image, to_rgb
-from stm_lab.data.sources import stored_bytes, stored_images, stored_labels
+from stm_lab.data.sources import image_column, stored_bytes, stored_images, stored_labels
 from stm_lab.pixels import EvaluationView, mirrored
 from stm_lab.util.errors import UserError, check_known
 
@@ -116,7 +116,7 @@ class TrainingViews(torch.utils.data.Dataset):
         self.image_size, self.augmentation, self.seed = image_size, augmentation, seed
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that are already running
         if augmentation.crop == "resized":
-            self._dataset, self.labels = dataset, labels(dataset)
+            self._dataset, self.labels = image_column(dataset), labels(dataset)
         else:
             self._images, self.labels = to_tensors(dataset, image_size)
         geometry, colour, _ = create_transform(

@@ -227,7 +227,7 @@ def test_classes_come_from_list_files_and_keep_the_order_of_the_base(tmp_path):
     recipe = data.load_recipe(write_recipe(tmp_path, values))
     assert list(recipe.classes.items()) == [("n03", "steep cliff"), ("n02", "snail")]
     (tmp_path / "few.txt").write_text("n02\nn03\nn02\n")
-    with pytest.raises(UserError, match=r"few\.txt, line 3: 'n02' stands twice"):
+    with pytest.raises(UserError, match=r"few\.txt, line 3: 'n02' is listed twice"):
         data.load_recipe(write_recipe(tmp_path, values))
 
 
