@@ -204,7 +204,7 @@ def sampled_value(
     _nine(left, tokens, places, weights, token, point)
     words = _four(middle, tokens, places[point], point, found[point].mean())
     _bars(right, weights, found.mean(1), point)
-    right.set_title(f"what each gives; result {result.mean():.3f}", fontsize=9)
+    right.set_title(f"contribution of each; result {result.mean():.3f}", fontsize=9)
     for axes, colour, name in zip(patches, (own, result), ("the token", "the result"), strict=True):
         axes.set(facecolor=colour.clip(0, 1), xticks=[], yticks=[])
         axes.set_title(f"{name}\n{colour.mean():.3f}", fontsize=8)

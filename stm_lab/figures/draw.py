@@ -68,8 +68,10 @@ def line_panels(
         axes.set(xlabel=x_label if len(panels) <= columns else "", ylabel="" if axes is not shown[0] else y_label)
         for axis in log:
             log_axis(axes, axis)
+    places = sorted({x for curves in panels.values() for points in curves.values() for x in points})
+    if all(float(x).is_integer() for x in places):
+        whole_steps(shown[0])
     if "x" in log:
-        places = sorted({x for curves in panels.values() for points in curves.values() for x in points})
         shown[0].xaxis.set_major_locator(FixedLocator(places))
         shown[0].xaxis.set_major_formatter("{x:g}")
     if len(panels) > columns:

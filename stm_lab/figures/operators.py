@@ -154,7 +154,7 @@ def kernel_applied(
     name = f"the kernel, sum {kernel.sum():.3g}{f'; {note}' if note else ''}"
     texts = [f"{value:.2g}" for value in kernel.flat]
     numbers(panels[1], picture(panels[1], kernel, name, **limits([kernel], True)), texts)
-    picture(panels[2], filtered.clip(0, 1), "what it makes of it")
+    picture(panels[2], filtered.clip(0, 1), "the filtered image")
     figure.suptitle(title, fontsize=10)
     rows = " / ".join(" ".join(texts[i : i + len(kernel)]) for i in range(0, kernel.size, len(kernel)))
     change = float(np.abs(filtered.clip(0, 1) - image.clip(0, 1)).mean())

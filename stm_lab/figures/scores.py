@@ -243,7 +243,7 @@ def _lead(names: tuple[str, str], mean: float, half: float | None, count: int, h
     leader = names[0] if (mean >= 0) == highest else names[1]
     said = f"{count} seed{'s' * (count > 1)}: {leader} leads by {abs(mean):.1f}"
     if half is None:
-        return f"{said}, and nobody knows how much of it is luck"
+        return f"{said}; a single seed has no interval"
     verdict = "is clear of 0" if abs(mean) > half else "holds 0"
     return f"{said}; the 95% interval from {mean - half:+.1f} to {mean + half:+.1f} {verdict}"
 
