@@ -16,6 +16,16 @@ from stm_lab.models import build_model
 from stm_lab.util.errors import UserError, check_known
 
 _DEFAULT = ("swin", "convnext", "pvt", "pvt_v2", "halo", "dcn_v3")
+_COUNTS = ("parameters", "macs")
+# The fields of a design that the cost of a part depends on: it is counted once for all networks that share them.
+_DEPENDS = {
+    "stem": ("stem",),
+    "mixers": ("depths", "options"),
+    "MLPs": ("depths", "mlp_ratios"),
+    "downsampling": ("downsample",),
+    "head": ("head",),
+    "rest": ("depths", "branches", "layer_scale", "stage_norms"),  # norms, scales
+}
 _OPENED = ("stem", "stage 1", "stage 2", "stage 3", "stage 4", "head")
 
 
@@ -42,11 +52,20 @@ def design_steps(
         """The fields and options of a design that a step changes."""
         return tuple(designs.steps(mixer, scale, order=[name])[-1].after)
 
+    costs: dict[tuple, dict] = {}  # by (mixer, part, values of its fields)
+
     @cache
     def counted(mixer: str, order: tuple[str, ...]) -> tuple[designs.Step, list[dict]]:
         step = designs.steps(mixer, scale, order=order)[-1]
-        model = build_model(mixer, scale, design=step.design, device="meta")
-        return step, measure.cost(model, image_size=image_size).rows("role")
+        keys = [
+            (mixer, part, *(repr(getattr(step.design, field)) for field in fields)) for part, fields in _DEPENDS.items()
+        ]
+        if not all(key in costs for key in keys):
+            model = build_model(mixer, scale, design=step.design, device="meta")
+            found = {row["part"]: row for row in measure.cost(model, image_size=image_size).rows("role")}
+            costs.update({key: found.get(key[1], {"part": key[1], "parameters": 0, "macs": 0}) for key in keys})
+        rows = [costs[key] for key in keys]
+        return step, [*rows, {"part": "total"} | {name: sum(row[name] for row in rows) for name in _COUNTS}]
 
     def words(mixer: str, step: designs.Step, name: str) -> str:
         """What a design says of what a step changes; a dash if the mixer's original has no such step."""
@@ -58,8 +77,8 @@ def design_steps(
 
     def draw(mixer: str, **taken: bool) -> Figure:
         order = tuple(name for name in names[mixer] if taken[name.replace(" ", "_")])
-        chosen = {"original": (), "now": order, "unified": tuple(names[mixer])}
-        found = {which: counted(mixer, steps) for which, steps in chosen.items()}
+        unified = counted(mixer, tuple(names[mixer]))  # before what lies between, which then has most parts in common
+        found = {"original": counted(mixer, ()), "now": counted(mixer, order), "unified": unified}
         table = [(name, *(words(mixer, step, name) for step, _ in found.values())) for name in known.values()]
         return figures.design_parts({which: rows for which, (_, rows) in found.items()}, table)
 

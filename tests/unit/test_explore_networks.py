@@ -41,6 +41,17 @@ def test_counts_are_those_of_the_design_that_is_switched_on(steps, mixer, order)
     assert now(steps.figure(mixer=mixer, **state)) == [short(number) for number in counts(mixer, order)]
 
 
+@pytest.mark.slow
+def test_counts_where_depths_and_blocks_change_together():
+    """At a published scale; no part's cost may depend on more than it is said to."""
+    explorer = design_steps(["convnext"], image_size=45)
+    for order in (("branches", "depths"), ("stem", "stage norms", "projections"), ("stem", "depths")):
+        state = {name.replace(" ", "_"): name in order for name in designs.step_names("convnext")}
+        last = designs.steps("convnext", order=order)[-1].design
+        cost = measure.cost(build_model("convnext", "tiny", design=last, device="meta"), image_size=45)
+        assert now(explorer.figure(**state)) == [short(cost.parameters), short(cost.macs)]
+
+
 def test_words_are_the_designs_and_a_step_that_is_not_there_is_a_dash(steps):
     label = steps.figure(mixer="swin", stem=True).get_label()
     assert "stem convs" in label
