@@ -45,6 +45,7 @@ class Ray:
 
     @contextmanager
     def room(self) -> Iterator[tuple[Room, str]]:
+        """As of the module `engines`."""
         if self.address is None:  # no need to start it
             yield Room([Machine.here(0.7)]), "on a Ray cluster of this machine"  # Ray keeps the rest for results
             return
@@ -54,6 +55,7 @@ class Ray:
 
     @contextmanager
     def workers(self, jobs: Sequence[Job], limits: Limits, board: Board) -> Iterator[_Tasks]:
+        """As of the module `engines`. Raises UserError without a cluster, and for a run that no machine could do."""
         with told():
             paths.runs_dir().mkdir(parents=True, exist_ok=True)
             probe = tempfile.NamedTemporaryFile(dir=paths.runs_dir(), prefix=".probe-")  # noqa: SIM115  (closed below)

@@ -45,7 +45,7 @@ def do_all(engine: Any, jobs: Sequence[Job], limits: Limits, title: str) -> list
 
     A job that another process is at waits until that is over. Raises KeyboardInterrupt, once all that ran has stopped.
     """
-    outcomes, waiting = sort_out(jobs, limits)
+    outcomes, waiting = _sort_out(jobs, limits)
     with Board(title, len(jobs)) as board:
         for outcome in outcomes.values():
             board.ended(outcome.job, outcome.state, outcome.message)
@@ -81,16 +81,11 @@ def _start(waiting: list[Job], workers: Any, limits: Limits) -> list[Outcome]:
     return outcomes
 
 
-def sort_out(jobs: Sequence[Job], limits: Limits) -> tuple[dict[Path, Outcome], list[Job]]:
-    """What is done already, and what is to do. A run that lacks nothing but its page gets that at once."""
-    outcomes, jobs = {}, held_to(jobs, limits)
-    if not limits.force:
-        done = [job for job in jobs if job.is_done()]
-        for job in filter(Job.lacks_page, done):
-            with suppress(Held):  # then another process makes it
-                perform(job)
-        outcomes = {job.folder.path: Outcome(job, "done already", job.other_code()) for job in done}
-    return outcomes, [job for job in jobs if job.folder.path not in outcomes]
+def _sort_out(jobs: Sequence[Job], limits: Limits) -> tuple[dict[Path, Outcome], list[Job]]:
+    """What is done already, and what is to do."""
+    done = [] if limits.force else [job for job in jobs if job.is_done()]
+    outcomes = {job.folder.path: Outcome(job, "done already", job.other_code()) for job in done}
+    return outcomes, [job for job in held_to(jobs, limits) if job.folder.path not in outcomes]
 
 
 def held_to(jobs: Sequence[Job], limits: Limits) -> list[Job]:
@@ -144,10 +139,12 @@ class Local:
 
     @contextmanager
     def room(self) -> Iterator[tuple[Room, str]]:
+        """As of this module."""
         yield Room.here(self.processes), "on this machine"
 
     @contextmanager
     def workers(self, jobs: Sequence[Job], limits: Limits, board: Board) -> Iterator[_Threads]:
+        """As of this module."""
         threads = _Threads(Room.here(self.processes), limits)
         try:
             yield threads

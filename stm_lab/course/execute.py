@@ -159,6 +159,13 @@ class _Record:
             self._bar.close()
 
 
+def _write_status(folder: RunFolder, status: Mapping[str, Any]) -> None:
+    try:
+        folder.write_json(folder.status, status)
+    except OSError as error:
+        raise WorkFailed(f"{folder.status}: {error.strerror}") from error
+
+
 def _is_code(cell: Mapping[str, Any]) -> bool:
     return cell["cell_type"] == "code" and bool(cell["source"].strip())
 
@@ -286,7 +293,7 @@ def _plain(value: Any) -> Any:
 def write_html(folder: RunFolder) -> None:
     """Write the executed notebook, as far as it came, as a page with its figures inside.
 
-    A page that cannot be made spoils no finished run: a warning says so, and the next call of `perform` makes it.
+    A page that cannot be made spoils no finished run: a warning says so.
     """
     if not folder.notebook.is_file():
         return
@@ -296,17 +303,5 @@ def write_html(folder: RunFolder) -> None:
         body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": folder.notebook.stem}})
         write_whole(folder.html, body.encode())  # or not at all: half a page would take the room of the status
     except Exception as error:  # a full disk, or a notebook that was cut off
-        warnings.warn(f"{folder.html} could not be written ({type(error).__name__}: {error})", stacklevel=2)
-
-
-def make_page(folder: RunFolder) -> None:
-    """Make the page that a finished run lacks. Raises WorkFailed if `status.json` cannot be written."""
-    write_html(folder)
-    _write_status(folder, folder.read_status() | {"files": folder.files()})
-
-
-def _write_status(folder: RunFolder, status: Mapping[str, Any]) -> None:
-    try:
-        folder.write_json(folder.status, status)
-    except OSError as error:
-        raise WorkFailed(f"{folder.status}: {error.strerror}") from error
+        said = f"{type(error).__name__}: {error}); jupyter nbconvert --to html {folder.notebook} makes a page"
+        warnings.warn(f"{folder.html} could not be written ({said}", stacklevel=2)

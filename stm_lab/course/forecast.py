@@ -17,26 +17,18 @@ from stm_lab.course.run import Job, Limits
 class Forecast:
     """What a sweep would do, and how long that would take.
 
-    Attributes:
-        plans: of each job "run", "again" (it is done, and --force is given), "go on" (it was interrupted, or killed),
-            "wait" (another process is at it) or "skip" (it is done).
-        minutes: of each job as estimated, whatever its plan.
-        measured: how many finished runs the minutes are the median of; 0: they are those of the card.
-        work: minutes of all that is to do, one after the other.
-        wall: minutes of all that is to do, as the engine would place it.
-        at_once: the most runs that go on at a time.
-        memory_gb: the most that runs at a time take together, as estimated.
-        notes: sentences on runs that a limit would stop, and on those made with other code.
+    The plan of a job is "run", "again" (it is done, and --force is given), "go on" (it was interrupted or killed),
+    "wait" (another process is at it) or "skip" (it is done).
     """
 
-    plans: list[str]
-    minutes: list[float]
-    measured: int
-    work: float
-    wall: float
-    at_once: int
-    memory_gb: float
-    notes: list[str]
+    plans: list[str]  # of each job
+    minutes: list[float]  # of each job, whatever its plan
+    measured: int  # how many finished runs the minutes are the median of; 0: they are those of the card
+    work: float  # minutes of all that is to do, one after the other
+    wall: float  # minutes of all that is to do, as the engine would place it
+    at_once: int  # the most runs at a time
+    memory_gb: float  # the most that runs at a time take together
+    notes: list[str]  # sentences on runs that a limit would stop, and on those made with other code
 
 
 def forecast(jobs: Sequence[Job], limits: Limits, room: Room) -> Forecast:

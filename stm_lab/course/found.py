@@ -24,20 +24,13 @@ Runs = str | os.PathLike | Sequence[str | os.PathLike] | None
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, or a file of rows.
-
-    Attributes:
-        state: as of `status.json`, or `FILE`.
-        notebook: its name; None for a file, whose rows may be of several.
-        rows: none are read of runs that do not count.
-        damage: what of the rows could not be read, a sentence for each reason.
-    """
+    """A run's folder, or a file of rows."""
 
     path: Path
-    state: str
-    notebook: str | None
-    rows: list[dict[str, Any]]
-    damage: tuple[str, ...] = ()
+    state: str  # as of `status.json`, or `FILE`
+    notebook: str | None  # its name; None for a file, whose rows may be of several
+    rows: list[dict[str, Any]]  # none of runs that do not count
+    damage: tuple[str, ...] = ()  # what of the rows could not be read, a sentence for each reason
 
 
 def find(runs: Runs) -> list[Run]:
@@ -70,7 +63,7 @@ def _runs_below(place: Path) -> Iterator[Run]:
             state, notebook = str(status.get("state")), status.get("notebook")
         except (OSError, jsonfiles.Damaged):
             state, notebook = UNREADABLE, run.path.parent.name
-        if notebook is None:  # no run of a notebook, but a sweep's summary
+        if notebook is None:  # some other program's
             continue
         if state in COUNTED:
             yield _with_rows(run.path, state, str(notebook), run.rows)

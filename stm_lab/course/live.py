@@ -22,18 +22,12 @@ class LiveFigure:
         lab.save(live.figure, "training")
 
     In a notebook that is executed in batch, the last figure alone is shown, once. The cell should not end in the
-    figure, which would show it again.
-
-    Args:
-        draw: a pure function from rows to a figure.
-        watched: whether somebody sees the cell's output as it is made; default: by `is_watched`.
-
-    Attributes:
-        figure: the last one drawn; None before the first rows.
+    figure, which would show it again. `draw` is a pure function from rows to a figure; `watched` says whether somebody
+    sees the cell's output as it is made, by default as `is_watched` does.
     """
 
     def __init__(self, draw: Callable[[list[dict[str, Any]]], Figure], *, watched: bool | None = None):
-        self.figure: Figure | None = None
+        self.figure: Figure | None = None  # the last one drawn
         self._draw = draw
         self._watched = is_watched(sys.stdout) if watched is None else watched
         self._handle = None

@@ -94,6 +94,7 @@ class Room:
         return None
 
     def give_back(self, job: Job, place: Place) -> None:
+        """Free the place that a job had."""
         machine, gpus = place
         machine.book(self._fitted(job, machine), gpus, -1)
 

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TextIO
 
 from stm_lab.course.cards import Card, Resources, check_values, load_card
@@ -69,10 +68,6 @@ class Job:
         if status.get("state") != "done" or status.get("key") != self.key:
             return False
         return all(self.folder.has(name) for name in status.get("files", []) if name != self.folder.html.name)
-
-    def lacks_page(self) -> bool:
-        """Whether the page of the executed notebook could not be written, or was lost."""
-        return self.folder.has(self.folder.notebook.name) and not self.folder.has(self.folder.html.name)
 
     def other_code(self) -> str:
         """Tells of a finished run that it was made with other code than this; "" if it was not."""
@@ -133,10 +128,10 @@ def run(
 ) -> RunFolder:
     """Execute a notebook of the course, by papermill, with this interpreter as its kernel; returns the run's folder.
 
-    A finished run is not done again, unless one of its files is missing or cut off; if only its page is, that is made.
-    An interrupted run goes on, and its trainings from their checkpoints. The folder holds the executed notebook, as far
-    as it came, with its HTML, the cells' output in `log.txt`, and in `status.json` the state: `running` (without a
-    process: killed), `done`, `failed` (with cell, source, traceback) or `interrupted`, seconds, and peak memory.
+    A finished run is not done again, unless a file other than its page is missing or cut off. An interrupted run goes
+    on, and its trainings from their checkpoints. The folder holds the executed notebook, as far as it came, with its
+    HTML, the cells' output in `log.txt`, and in `status.json` the state: `running` (without a process: killed), `done`,
+    `failed` (with cell, source, traceback) or `interrupted`, seconds, and peak memory.
 
     Args:
         notebook: name, number or path.
@@ -165,7 +160,7 @@ def perform(
     echo: TextIO | None = None,
     stop: threading.Event | None = None,
 ) -> bool:
-    """Do a planned run unless it is done, and make its page if only that is missing. Raises errors as `run` does.
+    """Do a planned run unless it is done. Raises errors as `run` does.
 
     Args:
         job, limits: the run.
@@ -179,8 +174,6 @@ def perform(
     folder = job.folder.create()
     with folder.alone():
         if job.is_done() and not limits.force:
-            if job.lacks_page():
-                _slow_to_import().make_page(folder)
             return False
         strange = folder.strangers() if job.values.get("out") else []
         if strange:
@@ -193,14 +186,10 @@ def perform(
         if limits.force:
             folder.clear()
             folder.create()
-        failure = _slow_to_import().execute(job, limits, environment=environment or {}, echo=echo, stop=stop)
+        from stm_lab.course.execute import execute  # here, because it is slow to import, and notebooks import this
+
+        failure = execute(job, limits, environment=environment or {}, echo=echo, stop=stop)
     if failure:
         place = "" if failure["cell"] is None else f"cell [{failure['cell']}]: "
         raise RunFailed(f"{job.notebook}: {place}{failure['error']} (see {folder.path})", folder, failure)
     return True
-
-
-def _slow_to_import() -> ModuleType:
-    from stm_lab.course import execute
-
-    return execute
