@@ -12,7 +12,7 @@ SCORES = {name: dict(enumerate(torch.rand(5).tolist())) for name in ("halo", "sw
 
 
 def _models(*names):
-    names = names or stm_lab.list_mixers()
+    names = names or ("halo", "swin", "pvt", "convnext", "dcn_v3", "identity")  # as many as a notebook compares
     return {name: stm_lab.build_model(name, "nano", num_classes=10).eval() for name in names}
 
 
@@ -35,7 +35,7 @@ EXPLORERS = {
         lambda: explore.design_steps(["swin", "convnext"], scale="nano"),
         [{"downsampling": True}, {"stem": True}, {"mixer": "convnext"}],
     ),
-    "halo_painter": (explore.halo_painter, _each("block", 1, 5, height=40, width=40, halo=16)),
+    "halo_painter": (explore.halo_painter, _each("block", 1, 5, 9, height=40, width=40, halo=16)),
     "kernel_painter": (lambda: explore.kernel_painter(PHOTO), _each("kernel", "sharpen", "identity")),
     "mixer_bench": (lambda: explore.mixer_bench("convnext"), _each("kernel", 3, 5, 9, row=3)),
     "mixer_cards": (lambda: explore.mixer_cards(left="swin", right="pvt"), _each("row", 1, 2)),
@@ -53,8 +53,8 @@ EXPLORERS = {
     "sampling_points": (lambda: explore.sampling_points(_models("dcn_v3"), _images()), _each("stage", 2, 3, image=1)),
     "seeds": (lambda: explore.seeds(SCORES), _each("count", 3, 5)),
     "shape_tracer": (explore.shape_tracer, _each("mixer", "pvt", "swin", "convnext", scale="base", height=333)),
-    "shifted_windows": (lambda: explore.shifted_windows(PHOTO), _each("window", 2, 8, height=28, width=27, row=13)),
-    "views": (lambda: explore.views(_models(), _images()), _each("right", 3, -9, turn=25.0)),
+    "shifted_windows": (lambda: explore.shifted_windows(PHOTO), _each("window", 2, 4, 8, height=28, width=27, row=13)),
+    "views": (lambda: explore.views(_models(), _images()), _each("right", 3, -9, 5, 7, turn=25.0)),
 }
 
 
