@@ -24,7 +24,7 @@ Notebooks = Annotated[list[str], typer.Argument(metavar="[NOTEBOOK]...", help="N
 def course_list(
     markdown: Annotated[bool, typer.Option(help="As the table of the course's README, with links.")] = False,
 ) -> None:
-    """The notebooks of the course that is meant: of the working folder if it has one, else the shipped one."""
+    """List the notebooks of the course in the working folder, if it has one, else of the shipped course."""
     from stm_lab.course.cards import dots, load_cards
     from stm_lab.util import paths
 
@@ -53,7 +53,7 @@ def course_list(
 
 @app.command("show")
 def course_show(notebook: Annotated[str, typer.Argument(help="Name, number or path.")]) -> None:
-    """What one notebook asks, its goals, parameters, profiles and exercises."""
+    """Show one notebook's question, goals, parameters, profiles and exercises."""
     from stm_lab.course.cards import dots, literal, load_card
 
     card = load_card(notebook)
@@ -103,11 +103,11 @@ def _markdown(cards: Iterable[Card]) -> str:
 
 @app.command("copy")
 def course_copy(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Target folder; created if missing.")],
     notebooks: Notebooks = [],  # noqa: B006  (typer reads it, nobody changes it)
     force: Annotated[bool, typer.Option(help="Overwrite files that differ.")] = False,
 ) -> None:
-    """Write the shipped course to a folder to learn in, without the exercises' solutions."""
+    """Write the shipped course to a folder for learners, without the solutions of exercises."""
     from stm_lab.course.copy import copy_course
 
     written = copy_course(folder, notebooks, force=force)
@@ -118,9 +118,9 @@ def course_copy(
 
 @app.command("html")
 def course_html(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Target folder; created if missing.")],
     notebooks: Notebooks = [],  # noqa: B006
-    profile: Annotated[str, typer.Option(help="Of the runs that are shown.")] = "quick",
+    profile: Annotated[str, typer.Option(help="The profile of the runs that are shown.")] = "quick",
     solutions: Annotated[bool, typer.Option(help="Show the solutions of exercises, folded.")] = False,
 ) -> None:
     """Write the executed course as a static site; open DIR/index.html.
@@ -138,7 +138,7 @@ def course_sync(
     notebooks: Notebooks = [],  # noqa: B006
     check: Annotated[bool, typer.Option(help="Change nothing; exit with 1 if something differs.")] = False,
 ) -> None:
-    """Write header and parameters of the notebooks anew, as their cards say."""
+    """Write the header and parameters cells of the notebooks from their cards."""
     from stm_lab.course.cards import load_card, load_cards
     from stm_lab.course.notebooks import differences, sync
 

@@ -9,7 +9,7 @@ import typer
 from stm_lab.cli.console import DataRoot, RecipeName, print_table
 
 app = typer.Typer(help="Data recipes.")
-bench = typer.Typer(help="How fast things are here.")
+bench = typer.Typer(help="Measure speed on this machine.")
 bench.callback()(lambda: None)  # or typer would take its only command for itself
 
 
@@ -18,7 +18,7 @@ _CLASSES = 24  # that are named without --classes
 
 @app.command("list")
 def data_list() -> None:
-    """The recipes, those first whose images can be used at once, and where those of the others are."""
+    """List the recipes and the state of their images; those that can be used at once come first."""
     from stm_lab import data
 
     lines = []
@@ -36,7 +36,7 @@ def data_show(
     data_root: DataRoot = None,
     classes: Annotated[bool, typer.Option("--classes", help="Name every class.")] = False,
 ) -> None:
-    """Whether a recipe's images are here, how to get them, and what the recipe says."""
+    """Show a recipe, whether its images are here, and how to get them."""
     import yaml
 
     from stm_lab import data
@@ -57,7 +57,7 @@ def data_prepare(
     size: Annotated[int | None, typer.Option(help="Pixels of the images' shorter side.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
 ) -> None:
-    """Decode and resize a recipe's images once, and keep them; goes on where it was interrupted."""
+    """Decode and resize a recipe's images once, and keep them; resumes after an interruption."""
     from stm_lab import data
 
     loaded = data.load_recipe(recipe)
@@ -68,7 +68,7 @@ def data_prepare(
 
 @app.command("verify")
 def data_verify(recipe: RecipeName, data_root: DataRoot = None) -> None:
-    """Compute the hashes of a recipe's images anew, and name what differs."""
+    """Compute the hashes of a recipe's images again, and name what differs."""
     from stm_lab import data
 
     loaded = data.load_recipe(recipe)
@@ -88,7 +88,7 @@ def bench_data(
     data_root: DataRoot = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each.")] = 5,
 ) -> None:
-    """How many training views one core makes, beside how many images it trains."""
+    """Compare the training views that a core makes with the images on which it trains."""
     from statistics import median
 
     from stm_lab import data

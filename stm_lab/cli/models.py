@@ -12,7 +12,7 @@ _OF_THE_NETWORK = {"pvt_v2": "its networks have a 3x3 convolution in the MLP whe
 
 
 def mixers() -> None:
-    """The spatial token mixers, and their options."""
+    """List the spatial token mixers and their options."""
     from stm_lab.mixers.registry import described, list_mixers
 
     lines = []
@@ -26,7 +26,7 @@ def mixers() -> None:
 
 
 def models() -> None:
-    """The models' names in timm, with their parameters at 1000 classes."""
+    """List the models by their names in timm, with their parameters at 1000 classes."""
     import timm
     import torch
 
@@ -43,9 +43,9 @@ def models() -> None:
 def train(
     config: Annotated[str, typer.Argument(help="A preset (quick, class, paper-unified ...) or a YAML file.")],
     parameters: Overrides = [],  # noqa: B006
-    force: Annotated[bool, typer.Option(help="Start afresh, whatever the run's folder holds.")] = False,
+    force: Annotated[bool, typer.Option(help="Start anew, even if the run's folder holds results.")] = False,
 ) -> None:
-    """Train one model, or go on where it was interrupted."""
+    """Train one model, or resume an interrupted training."""
     from stm_lab.train.config import load_config
     from stm_lab.util.overrides import parse_overrides
 

@@ -22,7 +22,7 @@ def leaderboard(
     runs: Annotated[list[Path] | None, typer.Argument(help="Folders of runs, or rows.jsonl; default: all.")] = None,
     by: Annotated[str, typer.Option(help="What to compare: mixer, a parameter, code, data, device.")] = "mixer",
     metric: Annotated[str, typer.Option(help="Which number of the rows.")] = "top1",
-    baseline: Annotated[str | None, typer.Option(help="What differences are to, such as identity.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Differences are from this one, such as identity.")] = None,
     notebook: Annotated[str | None, typer.Option(help="Only this notebook's runs: name or number.")] = None,
     out: Annotated[list[Path], typer.Option(help="A file: .csv, .parquet or .html; may be repeated.")] = [],  # noqa: B006
 ) -> None:
@@ -61,7 +61,7 @@ def compare(
     b: RunFolder,
     out: Annotated[Path | None, typer.Option(help="The figure, .png; default: compare-A-B.png here.")] = None,
 ) -> None:
-    """Set two runs side by side: what differs, what came of it, and their training curves in one figure."""
+    """Compare two runs: what differs, their results, and their training curves in one figure."""
     import io
 
     from stm_lab.course.compare import compare as compared
@@ -130,7 +130,7 @@ def predict(
     top: Annotated[int, typer.Option(help="How many classes.")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Say what trained models see in images of your own."""
+    """Classify images of your own with trained models."""
     from stm_lab.predict import predict as predicted
 
     table = predicted(images, weights, top=top, device=device)

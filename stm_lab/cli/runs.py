@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from stm_lab.course.run import Job, Limits
     from stm_lab.course.sweep import Engine, Sweep
 
-Force = Annotated[bool, typer.Option(help="Start afresh, whatever is there.")]
-Timeout = Annotated[float | None, typer.Option(metavar="MINUTES", help="Stop a run after so long.")]
-Memory = Annotated[float | None, typer.Option(metavar="GB", help="Stop a run that holds more, resident.")]
+Force = Annotated[bool, typer.Option(help="Start anew, even if there are results.")]
+Timeout = Annotated[float | None, typer.Option(metavar="MINUTES", help="Stop a run after this time.")]
+Memory = Annotated[float | None, typer.Option(metavar="GB", help="Stop a run that uses more memory (resident).")]
 
 
 def demo(
@@ -27,7 +27,7 @@ def demo(
     parameters: Overrides = [],  # noqa: B006  (typer reads it, nobody changes it)
     force: Force = False,
 ) -> None:
-    """Train the mixers in one backbone, compare them, and say where figures and numbers are."""
+    """Train the mixers in one backbone, compare them, and print where figures and numbers are."""
     from stm_lab.course import rows, run, summary
     from stm_lab.util.overrides import parse_overrides
 
@@ -56,7 +56,7 @@ def run(
     timeout: Timeout = None,
     memory: Memory = None,
 ) -> None:
-    """Run one notebook with these parameters, or go on with it; a finished run is not done again."""
+    """Run one notebook with these parameters, or resume its run; a finished run is not repeated."""
     from stm_lab.course import run as run_notebook
     from stm_lab.util.overrides import parse_overrides
 
@@ -78,7 +78,7 @@ def sweep(
     timeout: Timeout = None,
     memory: Memory = None,
 ) -> None:
-    """Do the runs of a sweep that are missing, and gather the results."""
+    """Do the missing runs of a sweep, and gather the results."""
     from stm_lab.course import sweep as perform_sweep
     from stm_lab.course.board import describe
     from stm_lab.course.run import Limits
