@@ -42,19 +42,12 @@ class Clause:
 
 @dataclass(frozen=True)
 class Contract:
-    """The clauses of a mixer's contract.
+    """The clauses of a mixer's contract, in the order in which they were tried, and what was measured."""
 
-    Attributes:
-        mixer: the class's name.
-        clauses: in the order in which they were tried.
-        reach: the farthest token to any side that contributes, in rows or columns of a 9 x 11 map; None: not measured.
-        macs: what the counter found for one image of 14 x 14 tokens; None if not counted.
-    """
-
-    mixer: str
+    mixer: str  # the class's name
     clauses: tuple[Clause, ...]
-    reach: int | None
-    macs: int | None
+    reach: int | None  # rows or columns to the farthest token that contributes on a 9 x 11 map; None: not measured
+    macs: int | None  # for one image of 14 x 14 tokens, by torch's counter; None: not counted
 
     @property
     def is_kept(self) -> bool:

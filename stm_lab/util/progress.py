@@ -46,20 +46,13 @@ def is_watched(stream: TextIO) -> bool:
 
 
 class progress:
-    """Counts to a total, or through an iterable, and shows how far it is.
-
-        for batch in progress(batches, "reading", unit="batch"): ...
+    """Counts through an iterable, `for batch in progress(batches, "reading")`, or to a total:
 
         with progress(300, "halo nano", unit="step") as bar:
             bar.update(note="loss 2.19")
 
-    Args:
-        iterable_or_total: what to go through, or how many updates there will be.
-        description: what is being done, in a few words.
-        unit: what one update is.
-        interval: seconds between two plain lines.
-        stream: where to write; default: standard error, but in a notebook, where that is red, standard output.
-        watched: bar (True) or plain lines (False); default: by `is_watched`.
+    `interval` is in seconds, between two plain lines. The default `stream` is standard error, but in a notebook, where
+    that is red, standard output. `watched` chooses bar (True) or plain lines (False); default: by `is_watched`.
     """
 
     def __init__(
@@ -115,8 +108,6 @@ class progress:
         print(f"{self.description}: " + ", ".join(filter(None, parts)), file=self.stream, flush=True)
 
     def __iter__(self) -> Iterator:
-        if self._iterable is None:
-            raise TypeError("progress(total, ...) counts updates; to iterate, give it the iterable")
         with self:
             for item in self._iterable:
                 yield item
