@@ -90,7 +90,7 @@ def _packing(image: PIL.Image.Image) -> str:
 def to_rgb(image: PIL.Image.Image, packing: str = "") -> PIL.Image.Image:
     """An image of any mode that Pillow has as RGB, by the rules of this module; RGB itself is returned as it is.
 
-    `packing`, from `_packing`, is how its file packs its pixels: it decides what mode and values alone do not tell.
+    `packing`, from `_packing`, is how its file packs its pixels: it decides what mode and values do not tell.
 
     Raises UserError for modes that are refused.
     """
@@ -120,7 +120,7 @@ def _sixteen_bit(image: PIL.Image.Image, key: int | None, packing: str) -> PIL.I
     """Grey of 12 or 16 bits -> RGB of 8; pixels of the value `key` are transparent, so white."""
     values = np.asarray(image.convert("I"))  # (H, W) int32, whatever the order of the bytes
     grey = (values >> (4 if ";12" in packing else 8)).clip(0, 255).astype(np.uint8)
-    if packing.endswith(";inverted"):  # TIFF's WhiteIsZero, which Pillow follows for 8 bits alone
+    if packing.endswith(";inverted"):  # TIFF's WhiteIsZero, which Pillow follows for 8 bits only
         grey = 255 - grey
     if key is not None:
         grey[values == key] = 255

@@ -22,7 +22,7 @@ from stm_lab.util.errors import UserError, check_known
 
 MANIFEST = "manifest.json"
 PNG_UP_TO = 96  # pixels of the shorter side
-HASHES = ("hash", "raw_hash")  # columns of prepared data: of the image as it is there, and as it was found
+HASHES = ("hash", "raw_hash")  # columns of prepared data: of the image as it was prepared, and as it was found
 
 
 def load(
@@ -112,9 +112,8 @@ def state(recipe: Recipe, *, data_root: Path | None = None) -> str:
 
 
 def describe(recipe: Recipe, *, data_root: Path | None = None) -> dict[str, Any]:
-    """What is known of a recipe's images, for people: `state`, the `command` that prepares them, `fingerprint`; where
-    they are prepared or in a folder, also `images_per_class` of each split, with what was passed over; or what is wrong
-    with them as `fault`."""
+    """What is known of a recipe's images, for people: `state`, the `command` that prepares them and `fingerprint`; if
+    they are prepared or in a folder, also `images_per_class` of each split, with what was passed over, or `fault`."""
     options = "" if recipe.source[-1].kind in ("generator", "hub") else " --data-root FOLDER"
     known = {
         "state": state(recipe, data_root=data_root),

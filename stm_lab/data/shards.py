@@ -1,4 +1,4 @@
-"""Webdataset shards: tar files in which KEY.jpg stands beside KEY.cls, or else KEY.json with a `label`.
+"""Webdataset shards: tar files with KEY.jpg and KEY.cls, or else KEY.json with a `label`, for each image.
 
 Only headers and labels are read to list the images; an image is later read from its place in the file, so the file must
 not be compressed.

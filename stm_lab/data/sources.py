@@ -115,7 +115,7 @@ _IN_SHARD = re.compile(r"(.*)#(\d+)\+(\d+)")  # path of a shard, the image's off
 
 
 def image_column(dataset: Dataset) -> Dataset:
-    """The column `image` alone, as it is stored; `stored_images` of many rows in turn is faster with it."""
+    """Only the column `image`, as it is stored; `stored_images` is faster with it when it is called often."""
     if dataset.column_names == ["image"] and dataset.format["type"] == "arrow":
         return dataset
     return dataset.select_columns("image").with_format("arrow")

@@ -147,7 +147,7 @@ class TrainingViews(torch.utils.data.Dataset):
         return images[0], targets[0]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Views (B, 3, S, S), float32 in [0, 1], and labels (B,), int64. Erased pixels alone may leave [0, 1]."""
+        """Views (B, 3, S, S), float32 in [0, 1], and labels (B,), int64. Only erased pixels may leave [0, 1]."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
         draws = rng.words(self.seed, int(self._epoch), rows.numpy(), count=5)
         flips = rng.below(draws[:, 2], 2 if self.augmentation.flip else 1) == 1
