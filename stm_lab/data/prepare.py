@@ -2,8 +2,8 @@
 
 The folder `prepared/<name>-<fingerprint>/<size>` holds a folder for each split, with Arrow files of up to PART images
 (`datasets.load_dataset("arrow", data_files=...)` reads them), and the manifest: recipe, fingerprint, counts, broken
-images, hashes of the parts. It appears by one rename when it is complete. Until then the parts gather in a hidden folder
-beside it, and work that was stopped goes on from the parts that are whole.
+images, hashes of the parts. It appears by one rename when it is complete. Until then the parts are collected in a
+hidden folder beside it, and work that was stopped goes on from the parts that are whole.
 
 Images whose shorter side is longer than the size asked for are resized to it (bicubic, antialiased, exactly as
 `to_tensors` does), the others are kept byte for byte. Up to 96 pixels, resized images are PNG: nothing is lost. Above,
