@@ -166,10 +166,9 @@ def load_config(source: str | Path | Mapping[str, Any] | TrainConfig, /, **overr
     if isinstance(source, TrainConfig):
         values, where = source.model_dump(), "training configuration"
     elif isinstance(source, Mapping):
-        values, where = _extended(source, Path.cwd(), ()), "training configuration"
+        values, where = _extended(source, Path.cwd()), "training configuration"
     else:
-        path = _find(str(source), Path.cwd())
-        values, where = _extended(yaml12.read_mapping(path), path.parent, (path,)), str(source)
+        values, where = _read(str(source), Path.cwd()), str(source)
     values = merge(values, overrides)
     _check_no_options(values, where)
     config = validated(TrainConfig, values, where, also=["extends"])
@@ -182,7 +181,7 @@ def load_config(source: str | Path | Mapping[str, Any] | TrainConfig, /, **overr
 
 
 def _check_no_options(values: Mapping[str, Any], where: str) -> None:
-    """Raise UserError if a key is an option of the mixer or of its design, which belong into `model_options`."""
+    """Raise UserError if a key is an option of the mixer or of its design, which belong in `model_options`."""
     mixer = values.get("mixer", TrainConfig.model_fields["mixer"].default)
     of_mixer = option_names(mixer) if mixer in list_mixers() else []
     of_design = ["design", *(field.name for field in fields(Design))]
@@ -206,19 +205,22 @@ def _find(source: str, folder: Path) -> Path:
     check_known("training preset", source, list_presets())
 
 
-def _extended(values: Mapping[str, Any], folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _read(source: str, folder: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The values of a preset or file, on top of what it extends."""
+    path = _find(source, folder)
+    if path in seen:
+        raise UserError(f"{path}: extends itself")
+    return _extended(yaml12.read_mapping(path), path.parent, (*seen, path))
+
+
+def _extended(values: Mapping[str, Any], folder: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """`values` on top of what they extend."""
     own = dict(values)
     base = own.pop("extends", None)
     if base is None:
         return own
-    where = seen[-1].name if seen else "training configuration"
-    if not isinstance(base, str):
-        raise UserError(f"{where}: extends = {shown(base)}: should be a preset's name or a file")
     try:
-        path = _find(base, folder)
+        return merge(_read(str(base), folder, seen), own)
     except UserError as error:
+        where = seen[-1].name if seen else "training configuration"
         raise UserError(f"{where}: extends: {error}") from None
-    if path in seen:
-        raise UserError(f"{path}: extends itself")
-    return merge(_extended(yaml12.read_mapping(path), path.parent, (*seen, path)), own)

@@ -140,9 +140,13 @@ def check_source(weights: str, where: str) -> str:
     return str(path)
 
 
+def _timm_name(name: str, scale: str | None) -> str:
+    """timm's name of the model that a name means, with the tag of its weights if it has one."""
+    return f"unified_{name}_{scale}" if name in list_mixers() else name
+
+
 def _architecture(name: str, scale: str | None) -> str:
-    """timm's name of the model that a name means."""
-    return f"unified_{name}_{scale}" if name in list_mixers() else name.partition(".")[0]
+    return _timm_name(name, scale).partition(".")[0]
 
 
 # ---- words -----------------------------------------------------------------------------------------------------------
@@ -152,13 +156,13 @@ def _random(name: str, scale: str, recipe: str, seed: int, device: torch.device)
     classes = data.load_recipe(recipe).classes
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        model = timm.create_model(_architecture(name, scale), num_classes=len(classes))
+        model = timm.create_model(_timm_name(name, scale), num_classes=len(classes))
     return LoadedModel(name, seed, model.eval().to(device), classes, recipe=recipe)
 
 
 def _pretrained(name: str, scale: str, device: torch.device) -> LoadedModel:
     try:
-        model = timm.create_model(_architecture(name, scale) if name in list_mixers() else name, pretrained=True)
+        model = timm.create_model(_timm_name(name, scale), pretrained=True)
     except UserError:  # of our models
         raise
     except Exception as error:  # the hub's client raises a dozen types if there is no network

@@ -254,7 +254,7 @@ def test_what_cannot_be_opened_is_one_line_or_a_broken_image(kind, tmp_path, dat
         assert cli.main(["data", "prepare", str(path), "--data-root", str(tmp_path), "--workers", "1"]) == 0
         assert len(data.load(path)) == 4
     subject = SimpleNamespace(name="none", recipe=None, classes=None, view=lambda: EvaluationView(32))
-    monkeypatch.setattr(zoo, "shipped", lambda device: iter([subject]))
+    monkeypatch.setattr(zoo, "load", lambda names, weights, device: [subject])
     for given in (faulty, faulty.parent) if not faulty.is_dir() else ():
         with pytest.raises(UserError, match=rf"x\.png: cannot be read as an image \(.*{words}"):
             predict(given, "pretrained", device="cpu")
