@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
@@ -104,14 +103,8 @@ class Lab:
             "metrics": {name: _plain(name, value) for name, value in metrics.items()},
         }
         line = json.dumps(row, allow_nan=False) + "\n"
-        descriptor = os.open(self._folder.rows, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            written = os.write(descriptor, line.encode())  # in one call, so that lines of two writers never mix
-            if written < len(line.encode()):  # the disk is full: half a row would damage the file
-                os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder.rows))
-        finally:
-            os.close(descriptor)
+        with self._folder.rows.open("ab") as file:  # written in one call, so that lines of two writers never mix
+            file.write(line.encode())
 
     def save(self, figure: Figure, name: str) -> Path:
         """Write a matplotlib figure to `figures/<name>.png` at 150 dots per inch, and return the path.

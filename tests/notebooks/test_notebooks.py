@@ -5,22 +5,23 @@ import re
 import exercises
 import pytest
 
-from stm_lab.course import load_card, load_cards, rows, run
+from stm_lab.course import load_cards, rows, run
 from stm_lab.course.notebooks import GOES_ON, differences, read_notebook
 from stm_lab.util.paths import notebooks_dir
 
 NOTEBOOKS = sorted(notebooks_dir().glob("*.ipynb"))
+CARDS = load_cards()
 TAGS = {"parameters", "by-hand", "template", "solution", "check", "explorer", GOES_ON}
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def test_every_card_has_its_notebook_and_every_notebook_its_card():
-    assert sorted(load_cards()) == [path.stem for path in NOTEBOOKS]
+    assert sorted(CARDS) == [path.stem for path in NOTEBOOKS]
 
 
 @each_notebook
 def test_agrees_with_its_card_and_is_stored_clean(path):
-    card, notebook = load_card(path), read_notebook(path)
+    card, notebook = CARDS[path.stem], read_notebook(path)
     assert differences(card) == [], "`stm-lab course sync` writes these parts"
     assert [found.title for found in exercises.in_notebook(path)] == [one.title for one in card.exercises]
     tags = [cell["metadata"].get("tags", []) for cell in notebook["cells"]]
@@ -67,7 +68,7 @@ def test_stands_by_itself(path):
 
 def test_quick_runs_are_quick():
     """By the cards: none takes more than a minute."""
-    slow = {card.name: card.resources["quick"].minutes for card in load_cards().values()}
+    slow = {card.name: card.resources["quick"].minutes for card in CARDS.values()}
     assert {name: minutes for name, minutes in slow.items() if minutes > 1} == {}
 
 

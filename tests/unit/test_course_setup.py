@@ -1,7 +1,6 @@
 """`setup`, what it refuses, the rows and figures of a `Lab`, and the key of a run."""
 
 import json
-import os
 import random
 
 import matplotlib.figure
@@ -115,18 +114,6 @@ def test_a_run_of_the_runner_is_not_spoilt_by_hand(card, tmp_path):
     (out / "status.json").unlink()
     with FileLock(out / ".lock"):
         assert setup("01_small", namespace()).out == out.with_name(f"{out.name}-interactive")
-
-
-def test_half_a_row_is_taken_back(card, monkeypatch):
-    """A disk that becomes full within a row leaves the rows before it readable."""
-    lab = setup("01_small", namespace())
-    lab.record(top1=1.0)
-    whole, write = (lab.out / "rows.jsonl").read_bytes(), os.write
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:20]))
-        with pytest.raises(OSError, match="No space left"):
-            lab.record(top1=2.0)
-    assert (lab.out / "rows.jsonl").read_bytes() == whole
 
 
 def test_a_folder_that_cannot_be_made(card, tmp_path):
