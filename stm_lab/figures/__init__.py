@@ -11,7 +11,7 @@ from stm_lab.figures.attention import halo_blocks, query_map, reduction_steps, w
 from stm_lab.figures.corruption import corruption_answers, corruption_dots, corruption_heat, severity_curves
 from stm_lab.figures.cost import cost_by_part, cost_shares, front, pareto, shares_by_role, throughput_repeats
 from stm_lab.figures.deform import point_paths, sampled_value, sampling_by_stage, sampling_points
-from stm_lab.figures.designs import design_corners, design_levels, design_parts, design_steps
+from stm_lab.figures.designs import design_parts
 from stm_lab.figures.draw import line_panels, lines, scatter
 from stm_lab.figures.invariance import consistency_curves, invariance_curves, protocols_compared, views_compared
 from stm_lab.figures.mixing import inductive_biases, leans, mixing_distances, mixing_matrices, mixing_over_image
@@ -41,12 +41,12 @@ from stm_lab.figures.training import compared_curves, run_curves, training_curve
 __all__ = [
     "MIXER_COLOURS", "accuracy_by_epsilon", "accuracy_by_mistake", "accuracy_dots", "area_ratios", "colours",
     "compared_curves", "consistency_curves", "corruption_answers", "corruption_dots", "corruption_heat", "cost_by_part",
-    "cost_shares", "curves_of", "described", "design_corners", "design_fields", "design_levels", "design_parts",
-    "design_steps", "difference_so_far", "front", "halo_blocks", "image_grid", "image_under_attack", "inductive_biases",
-    "interval_by_seeds", "intervals", "invariance_curves", "kernel_applied", "leans", "line_panels", "lines",
-    "loss_surfaces", "lucky_leads", "map_panels", "mixer_bench", "mixer_cards", "mixing_distances", "mixing_matrices",
-    "mixing_over_image", "number_grids", "of", "pareto", "point_paths", "protocols_compared", "query_map",
-    "radial_profiles", "receptive_field_over_image", "receptive_fields", "receptive_grid", "reduction_steps",
-    "run_curves", "sampled_value", "sampling_by_stage", "sampling_points", "scatter", "severity_curves", "shape_trace",
+    "cost_shares", "curves_of", "described", "design_fields", "design_parts", "difference_so_far", "front",
+    "halo_blocks", "image_grid", "image_under_attack", "inductive_biases", "interval_by_seeds", "intervals",
+    "invariance_curves", "kernel_applied", "leans", "line_panels", "lines", "loss_surfaces", "lucky_leads",
+    "map_panels", "mixer_bench", "mixer_cards", "mixing_distances", "mixing_matrices", "mixing_over_image",
+    "number_grids", "of", "pareto", "point_paths", "protocols_compared", "query_map", "radial_profiles",
+    "receptive_field_over_image", "receptive_fields", "receptive_grid", "reduction_steps", "run_curves",
+    "sampled_value", "sampling_by_stage", "sampling_points", "scatter", "severity_curves", "shape_trace",
     "shares_by_role", "switched_off", "throughput_repeats", "training_curves", "views_compared", "window_steps",
 ]  # fmt: skip

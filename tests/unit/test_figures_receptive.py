@@ -71,6 +71,29 @@ def test_a_grid_has_one_scale_of_colours():
     assert len({(image.norm.vmin, image.norm.vmax) for axes in figure.axes for image in axes.images}) == 1
 
 
+def field(side: int = 32, spread: float = 4.0) -> np.ndarray:
+    y, x = np.mgrid[:side, :side] - side // 2
+    return np.exp(-(x**2 + y**2) / (2 * spread**2))
+
+
+FIELDS = {"forwards": {"original": field(), "stem": field(spread=2)}, "backwards": {"original": field()}}
+
+
+def test_fields_are_shares_on_one_scale_and_the_number_is_the_squares():
+    figure = figures.design_fields(FIELDS)
+    images = [axes.images[0] for axes in figure.axes if axes.images]
+    assert len({(image.norm.vmin, image.norm.vmax) for image in images}) == 1
+    assert images[0].norm.vmax == pytest.approx((field(spread=2) / field(spread=2).sum()).max())
+    measured = {name: 100 * (side / 32) ** 2 for name, side in {"wide": 9, "narrow": 5}.items()}
+    inside = {
+        "wide": [field()[16 - r : 17 + r, 16 - r : 17 + r].sum() / field().sum() for r in (3, 4)],
+        "narrow": [field(spread=2)[16 - r : 17 + r, 16 - r : 17 + r].sum() / field(spread=2).sum() for r in (1, 2)],
+    }
+    assert all(less < 0.5 <= more for less, more in inside.values()), "by hand: 9 and 5 pixels hold half"
+    assert f"original {measured['wide']:.1f}%, stem {measured['narrow']:.1f}%" in figure.get_label()
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["original", "+ stem", "original"]
+
+
 # ---- profiles -------------------------------------------------------------------------------------------------------
 
 
@@ -130,6 +153,8 @@ def test_a_field_of_zeros_is_drawn_dark():
     ("draw", "message"),
     [
         (lambda: figures.receptive_grid({}), "nothing to draw"),
+        (lambda: figures.design_fields({"forwards": {}}), "nothing to draw"),
+        (lambda: figures.design_fields({"forwards": {"original": np.zeros((4, 4))}}), "the receptive field is empty"),
         (lambda: figures.receptive_grid({"halo": {"stage 1": np.zeros((4, 4))}}), "empty"),
         (lambda: figures.radial_profiles({"halo": []}), "nothing to draw"),
         (lambda: figures.area_ratios([{"mixer": "halo", "area": 1, "state": "a"}]), "row 0: no 'threshold'"),

@@ -73,16 +73,12 @@ def test_lines_whose_colour_comes_again_are_dashed_in_another_way():
     assert len({tuple(style.values()) for style in drawn.values()}) == 2 * len(OWN)
 
 
-DOTS = [
-    {"mixer": name, "design": design, "top1": 70.0 + 3 * i + j, "seed": 0}
-    for i, name in enumerate(NAMES)
-    for j, design in enumerate(("original", "unified"))
-]
+DOTS = [{"mixer": name, "top1": 70.0 + 3 * i, "seed": 0} for i, name in enumerate(NAMES)]
 
 
 def test_every_mixer_of_a_figure_has_its_own_colour():
     scores = {name: {1: 2.0} for name in NAMES}
-    for figure in (figures.lines(scores, "x", "y"), figures.accuracy_dots(DOTS), figures.design_corners(DOTS)):
+    for figure in (figures.lines(scores, "x", "y"), figures.accuracy_dots(DOTS)):
         assert set(colours(NAMES).values()) <= {line.get_color() for axes in figure.axes for line in axes.lines}
 
 
