@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from stm_lab import figures, measure
+from stm_lab.figures.draw import framed
 from stm_lab.util.errors import UserError
 
 MIXERS = ("halo", "convnext", "identity")
@@ -309,3 +310,17 @@ def test_bad_input(draw, message):
 def test_a_result_without_a_figure_is_refused_by_its_type():
     with pytest.raises(UserError, match=r"no figure of dict; figures\.of takes .*ReceptiveField"):
         figures.of({"model": "swin"})
+
+
+@pytest.mark.parametrize(
+    ("given", "box", "inner"),
+    [
+        ({}, (4.5, 1.5, 1, 1), (1, 1, 1)),
+        ({"tall": 3, "wide": 2, "first": 0, "colour": "red"}, (5, 2, 2, 3), (1, 0, 0)),
+    ],
+)
+def test_a_frame_is_dark_and_light_round_its_tokens(given, box, inner):
+    axes = Figure().subplots()
+    framed(axes, 2, 5, **given)
+    drawn = [(patch.get_bbox().bounds, patch.get_edgecolor()[:3]) for patch in axes.patches]
+    assert drawn == [(box, (0, 0, 0)), (box, inner)]

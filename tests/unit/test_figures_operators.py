@@ -86,3 +86,19 @@ def test_kernel_applied_shows_its_numbers():
     figure = figures.kernel_applied(image, kernel, image * 1.5, "blur")
     assert [text.get_text() for text in figure.axes[1].texts] == ["0", "1", "-1", "0.25"]
     assert "Kernel 0 1 / -1 0.25; its sum is 0.25. The image changes by 0.250" in figure.get_label()
+
+
+def test_the_bench_marks_side_and_token():
+    heard = np.zeros((4, 5))
+    heard[1, 2:4] = 1, 0.1
+    curves = {"mine": {7: 100, 14: 400}, "swin": {7: 300, 14: 900}, "identity": {7: 0, 14: 0}}
+    figure = figures.mixer_bench("mine", heard, (1, 2), curves, 14, {"heard": "2 of 20 tokens"})
+    assert "the token in row 1, column 2 hears 2 of 20. heard: 2 of 20 tokens" in figure.get_label()
+    assert "Multiply-adds at side 14: mine 400; swin 900; identity 0." in figure.get_label()
+    shown = figure.axes[0].images[0].get_array()
+    assert np.isfinite(shown.astype(float)).sum() == 2
+    drawn = {line.get_label() for line in figure.axes[1].lines}
+    assert {"mine", "swin"} <= drawn
+    assert "identity" not in drawn
+    with pytest.raises(UserError, match="no curve of 'other'"):
+        figures.mixer_bench("other", heard, (1, 2), curves, 14, {})
