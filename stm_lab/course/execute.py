@@ -23,6 +23,7 @@ import nbconvert
 import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import ensure_event_loop
 from papermill.exceptions import PapermillExecutionError, strip_color
 
 from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder
@@ -68,7 +69,12 @@ def _watched(
 ) -> Failure | None:
     """Let papermill work in another thread, and end the kernel if a limit is passed or the run is interrupted."""
     failures: list[Failure | None] = []
-    worker = threading.Thread(target=lambda: failures.append(_papermill(job, kernel, record)), daemon=True)
+
+    def work() -> None:
+        failures.append(_papermill(job, kernel, record))
+        ensure_event_loop().close()  # this thread's; else its files stay open until garbage is collected
+
+    worker = threading.Thread(target=work, daemon=True)
     stopped: Failure | None = None
     with terminated_as_interrupted():
         worker.start()
