@@ -10,27 +10,19 @@ Truths and typical mistakes are part of the course, `notebooks/exercises/<NN>.py
 
 from __future__ import annotations
 
-import importlib.util
-from functools import cache
 from types import ModuleType
 
 from stm_lab.checks.contract import Contract, mixer_contract
 from stm_lab.checks.core import Exercise, NotWritten, Wrong
 from stm_lab.util import paths
-from stm_lab.util.errors import check_known
+from stm_lab.util.beside import beside
 
 __all__ = ["Contract", "Exercise", "NotWritten", "Wrong", "mixer_contract", "of"]
 
 
-@cache
 def of(notebook: str) -> ModuleType:
     """The checks of a notebook's exercises, by its two digits; from the shipped course, since copies lack them.
 
     Raises UserError, naming the nearest, for a notebook without exercises of this kind.
     """
-    files = {path.stem: path for path in (paths.shipped_notebooks_dir() / "exercises").glob("[0-9][0-9].py")}
-    check_known("notebook with exercises", notebook, files)
-    spec = importlib.util.spec_from_file_location(f"stm_lab_exercises_{notebook}", files[notebook])
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return beside(paths.shipped_notebooks_dir() / "exercises", notebook)

@@ -9,12 +9,15 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stm_lab.course.cards import Card, check_values, load_card
 from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder, data_fingerprint, keyed_parameters, run_folder, run_key
+from stm_lab.util import paths
+from stm_lab.util.beside import beside
 from stm_lab.util.devices import resolve_device
 from stm_lab.util.environment import code_fingerprint, describe_environment
 from stm_lab.util.errors import UserError, shown
@@ -63,6 +66,7 @@ class Lab:
 
     def __init__(self, card: Card, values: dict[str, Any]):
         self._started = time.perf_counter()
+        self._number = card.number
         self.parameters = values
         self.device = resolve_device(values.get("device", "cpu"))
         fingerprint = data_fingerprint(values)
@@ -82,6 +86,16 @@ class Lab:
         }
         self._folder.write_json(self._folder.environment, {**environment, "code": self._row["code"]})
         write_whole(self._folder.rows, b"")  # a notebook that is run again does not double its rows
+
+    @property
+    def companion(self) -> ModuleType:
+        """The figures and explorers of this notebook alone: `companions/<NN>.py` beside it, or in the shipped course.
+
+        Raises UserError for a notebook without one.
+        """
+        here = paths.notebooks_dir() / "companions"
+        found = (here / f"{self._number}.py").is_file()
+        return beside(here if found else paths.shipped_notebooks_dir() / "companions", self._number)
 
     def record(self, *, seed: int | None = None, **metrics: Any) -> None:
         """Append one row to `rows.jsonl`: `metrics`, with parameters, seed, data, code and device.
