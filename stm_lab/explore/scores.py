@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from stm_lab import figures
 from stm_lab.explore.shell import Explorer, State
 from stm_lab.figures.cost import front
 from stm_lab.figures.style import number
-from stm_lab.util.errors import UserError, check_known
+from stm_lab.util.errors import UserError
 
 
 def pareto(
@@ -77,49 +76,3 @@ def _standing(name: str, points: Mapping[str, tuple[float, float]]) -> str:
     best = max(beating, key=lambda other: (beating[other][1], -beating[other][0]))
     a, b = beating[best]
     return f"beaten by {best}: {b - y:+.1f} at {a / x:.2f} times the cost"
-
-
-def seeds(
-    scores: Mapping[str, Mapping[int, float]],
-    first: str | None = None,
-    second: str | None = None,
-    *,
-    label: str = "top-1 accuracy (%)",
-    highest: bool = True,
-) -> Explorer:
-    """Two names, how many of the seeds that both have are counted, and with which the count begins.
-
-    scores: {seed: value} by name. first, second: the pair that is shown first; default: the two with the most seeds in
-    common. label: what the values are, with their unit. highest: whether the highest wins.
-    Raises UserError for scores of which no two have two seeds in common, and for an unknown name.
-    """
-    common = {
-        (one, other): sorted(set(scores[one]) & set(scores[other])) for one, other in itertools.permutations(scores, 2)
-    }
-    pair = max(common, key=lambda names: len(common[names]), default=None)
-    if pair is None or len(common[pair]) < 2:
-        raise UserError("seeds: no two names have two seeds in common")
-    one, other = first or pair[0], second or pair[1]
-    for name in (one, other):
-        check_known("name", name, scores, "seeds: ")
-
-    def draw(one: str, other: str, count: int, begin: int) -> Figure:
-        if one == other:
-            raise UserError(f"{one} and {one}: choose two names that differ")
-        shared = common[one, other]
-        if not shared:
-            raise UserError(f"{one} and {other} have no seed in common")
-        at = next((i for i, seed in enumerate(shared) if seed >= begin), 0)
-        order = shared[at:] + shared[:at]  # every seed can be the first
-        return figures.difference_so_far(
-            scores[one], scores[other], (one, other), order, min(count, len(order)), label=label, highest=highest
-        )
-
-    everything = sorted(set().union(*scores.values()))
-    controls = {
-        "one": widgets.Dropdown(options=list(scores), value=one, description="is"),
-        "other": widgets.Dropdown(options=list(scores), value=other, description="better than"),
-        "count": widgets.IntSlider(1, 1, len(common[pair]), description="seeds counted"),
-        "begin": widgets.SelectionSlider(options=everything, value=everything[0], description="beginning with seed"),
-    }
-    return Explorer(draw, controls)

@@ -7,46 +7,35 @@ that lack a key (UserError).
 """
 
 from stm_lab.figures.attack import accuracy_by_epsilon, image_under_attack, loss_surfaces
-from stm_lab.figures.attention import halo_blocks, query_map, reduction_steps, window_steps
 from stm_lab.figures.corruption import corruption_answers, corruption_dots, corruption_heat, severity_curves
 from stm_lab.figures.cost import cost_by_part, cost_shares, front, pareto, shares_by_role, throughput_repeats
-from stm_lab.figures.deform import point_paths, sampled_value, sampling_by_stage, sampling_points
-from stm_lab.figures.designs import design_parts
+from stm_lab.figures.deform import sampling_by_stage, sampling_points
 from stm_lab.figures.draw import line_panels, lines, scatter
 from stm_lab.figures.invariance import consistency_curves, invariance_curves, protocols_compared, views_compared
 from stm_lab.figures.mixing import inductive_biases, leans, mixing_distances, mixing_matrices, mixing_over_image
-from stm_lab.figures.operators import image_grid, kernel_applied, map_panels, mixer_bench, mixer_cards, number_grids
-from stm_lab.figures.receptive import (
+from stm_lab.figures.operators import image_grid, map_panels, mixer_bench, mixer_cards, number_grids
+from stm_lab.figures.receptive import (  # fmt: skip
     area_ratios,
     design_fields,
     radial_profiles,
     receptive_field_over_image,
     receptive_fields,
     receptive_grid,
-)  # fmt: skip
+)
 from stm_lab.figures.results import of
-from stm_lab.figures.scores import (
-    accuracy_by_mistake,
-    accuracy_dots,
-    difference_so_far,
-    interval_by_seeds,
-    intervals,
-    lucky_leads,
-    switched_off,
-)  # fmt: skip
+from stm_lab.figures.scores import accuracy_by_mistake, accuracy_dots, intervals, switched_off  # fmt: skip
 from stm_lab.figures.style import MIXER_COLOURS, colours, curves_of, described
 from stm_lab.figures.trace import shape_trace
 from stm_lab.figures.training import compared_curves, run_curves, training_curves
 
 __all__ = [
     "MIXER_COLOURS", "accuracy_by_epsilon", "accuracy_by_mistake", "accuracy_dots", "area_ratios", "colours",
-    "compared_curves", "consistency_curves", "corruption_answers", "corruption_dots", "corruption_heat", "cost_by_part",
-    "cost_shares", "curves_of", "described", "design_fields", "design_parts", "difference_so_far", "front",
-    "halo_blocks", "image_grid", "image_under_attack", "inductive_biases", "interval_by_seeds", "intervals",
-    "invariance_curves", "kernel_applied", "leans", "line_panels", "lines", "loss_surfaces", "lucky_leads",
-    "map_panels", "mixer_bench", "mixer_cards", "mixing_distances", "mixing_matrices", "mixing_over_image",
-    "number_grids", "of", "pareto", "point_paths", "protocols_compared", "query_map", "radial_profiles",
-    "receptive_field_over_image", "receptive_fields", "receptive_grid", "reduction_steps", "run_curves",
-    "sampled_value", "sampling_by_stage", "sampling_points", "scatter", "severity_curves", "shape_trace",
-    "shares_by_role", "switched_off", "throughput_repeats", "training_curves", "views_compared", "window_steps",
+    "compared_curves", "consistency_curves", "corruption_answers", "corruption_dots", "corruption_heat",
+    "cost_by_part", "cost_shares", "curves_of", "described", "design_fields", "front", "image_grid",
+    "image_under_attack", "inductive_biases", "intervals", "invariance_curves", "leans", "line_panels", "lines",
+    "loss_surfaces", "map_panels", "mixer_bench", "mixer_cards", "mixing_distances", "mixing_matrices",
+    "mixing_over_image", "number_grids", "of", "pareto", "protocols_compared", "radial_profiles",
+    "receptive_field_over_image", "receptive_fields", "receptive_grid", "run_curves", "sampling_by_stage",
+    "sampling_points", "scatter", "severity_curves", "shape_trace", "shares_by_role", "switched_off",
+    "throughput_repeats", "training_curves", "views_compared",
 ]  # fmt: skip

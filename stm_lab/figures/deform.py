@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,16 +10,14 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 
-from stm_lab.figures.draw import board, fences, framed, picture, placed
+from stm_lab.figures.draw import board, fences, framed, picture
 from stm_lab.figures.style import described, dot, drawing, legend
 from stm_lab.measure.sampling import SamplingPoints, finds_nothing
 from stm_lab.mixers.dcn_v3 import GRID
 from stm_lab.util.errors import UserError
 
 _INSIDE, _OUTSIDE, _BEYOND, _CHOSEN = "#E69F00", "#56B4E9", "#E8E8E8", "#D55E00"
-_PATHS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7")  # colours of paths; they repeat dashed, then dotted
 _LARGEST = 420.0  # area of a dot that has all the weight, in square points
 _LINED = 20  # tokens a side up to which lines are drawn between tokens
 
@@ -84,9 +81,9 @@ def sampling_points(
         if not (0 <= row < rows and 0 <= column < across):
             raise UserError(f"sampling_points: token=({row}, {column}) lies outside of {rows}x{across} tokens")
         together = [places] if isinstance(size, Mapping) else [places for places, _ in arrays.values()]
-        _map(axes, image, (rows, across), *_limits(together, (rows, across)))
+        token_map(axes, image, (rows, across), *shown_limits(together, (rows, across)))
         framed(axes, row, column)
-        _dots(axes, places, weights, (rows, across), (column, row))
+        draw_points(axes, places, weights, (rows, across), (column, row))
         total, lost = weights.sum() or 1.0, weights[finds_nothing(places, (rows, across))].sum()
         far = (weights * np.hypot(*(places - (column, row)).T)).sum() / total
         words = f"{far:.1f} tokens away; {100 * lost / total:.0f}% of the weight finds 0"
@@ -111,7 +108,9 @@ def _as_points(name: str, places: object, weights: object) -> tuple[np.ndarray, 
     return places, weights
 
 
-def _limits(places: Sequence[np.ndarray], size: tuple[int, int], outside: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def shown_limits(
+    places: Sequence[np.ndarray], size: tuple[int, int], outside: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Corners [x, y] of what is shown: the map with so many tokens outside of it, all points, and a margin."""
     every, edge = np.concatenate(places), np.array([size[1], size[0]])
     margin = 0.35 + 0.04 * edge.max()
@@ -119,7 +118,7 @@ def _limits(places: Sequence[np.ndarray], size: tuple[int, int], outside: float 
     return low - margin, high + margin
 
 
-def _map(axes: Axes, image: np.ndarray, size: tuple[int, int], low: np.ndarray, high: np.ndarray) -> None:
+def token_map(axes: Axes, image: np.ndarray, size: tuple[int, int], low: np.ndarray, high: np.ndarray) -> None:
     """The image, as large as its map of tokens, with lines between tokens; grey where the values are 0."""
     picture(axes, image, extent=(-0.5, size[1] - 0.5, size[0] - 0.5, -0.5), zorder=1)
     axes.set_facecolor(_BEYOND)
@@ -128,7 +127,7 @@ def _map(axes: Axes, image: np.ndarray, size: tuple[int, int], low: np.ndarray, 
     axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal")
 
 
-def _dots(
+def draw_points(
     axes: Axes, places: np.ndarray, weights: np.ndarray, size: tuple[int, int], centre: tuple[float, float]
 ) -> None:
     starts = np.tile(GRID, (len(places) // 9, 1)) + centre
@@ -140,137 +139,3 @@ def _dots(
     colours = np.where(finds_nothing(places, size)[:, None], to_rgb(_OUTSIDE), to_rgb(_INSIDE))
     area = 14 + _LARGEST * np.maximum(weights, 0) / (len(places) / 9) ** 0.5
     axes.scatter(*places.T, s=area, c=colours, alpha=alpha, edgecolors="black", linewidths=0.8, zorder=6)
-
-
-@drawing
-def point_paths(values: np.ndarray, paths: Mapping[str, np.ndarray], *, title: str = "") -> Figure:
-    """How points moved over a map of numbers, step by step: a ring at the start of each path, a dot at its end.
-
-    values: (H, W), the map. paths: by name, places (steps, [x, y]) in tokens. title: above all.
-    """
-    if not paths:
-        raise UserError("point_paths: nothing to draw")
-    paths = {name: np.asarray(path, float) for name, path in paths.items()}
-    low, high = _limits(list(paths.values()), np.shape(values))
-    figure, (axes,) = board(1, 1, (6.2, 4.2), dpi=110)
-    image = axes.imshow(values, cmap="cividis", interpolation="nearest", zorder=1)
-    axes.set_facecolor(_BEYOND)
-    axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", xlabel="x (tokens)", ylabel="y (tokens)")
-    said = []
-    for number, (name, path) in enumerate(paths.items()):
-        colour, dash = _PATHS[number % len(_PATHS)], ("-", "--", ":")[number // len(_PATHS) % 3]
-        axes.plot(*path.T, color="white", lw=3.2, zorder=3)
-        axes.plot(*path.T, dash, color=colour, lw=1.8, zorder=4, label=name)
-        axes.plot(*path[0], "o", mfc="white", mec=colour, mew=2, ms=8, zorder=5)
-        axes.plot(*path[-1], "o", mfc=colour, mec="black", ms=8, zorder=6)
-        said.append(f"{name}: from ({path[0, 0]:.1f}, {path[0, 1]:.1f}) to ({path[-1, 0]:.1f}, {path[-1, 1]:.1f})")
-    figure.colorbar(image, ax=axes, shrink=0.8, label="value")
-    legend(figure, axes, "lower center", ncols=min(len(paths), len(_PATHS)), fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    return described(figure, f"{title + '. ' if title else ''}Points, [x, y] in tokens: {'; '.join(said)}.")
-
-
-@drawing
-def sampled_value(
-    tokens: np.ndarray, offsets: np.ndarray, logits: np.ndarray, *, token: tuple[int, int], point: int = 4
-) -> Figure:
-    """The nine points of one token: where they lie, the four tokens round one of them with their shares, and what each
-    point contributes to the result. Three panels in this order, places in tokens; beside them a swatch of the result.
-
-    Args:
-        tokens: (H, W, 3) in [0, 1], the map; the numbers are its brightness (the mean of three channels).
-        offsets: (9, [x, y]) in tokens. logits: (9,), whose softmax are the weights.
-        token: (row, column). point: 0 to 8, x slow, whose four tokens are shown.
-
-    Raises UserError for a token outside of the map, an unknown point, and other shapes.
-    """
-    (row, column), size = token, tokens.shape[:2]
-    if tokens.ndim != 3 or tokens.shape[2] != 3 or np.shape(offsets) != (9, 2) or np.shape(logits) != (9,):
-        raise UserError(
-            f"sampled_value: {tokens.shape}, {np.shape(offsets)}, {np.shape(logits)}; not (H, W, 3), (9, 2), (9,)"
-        )
-    if not (0 <= row < size[0] and 0 <= column < size[1] and 0 <= point < 9):
-        raise UserError(
-            f"sampled_value: token=({row}, {column}), point={point} for {size[0]}x{size[1]} tokens, 9 points"
-        )
-    weights = np.exp(logits - np.max(logits))
-    weights = weights / weights.sum()
-    places = np.array([column, row]) + GRID + offsets
-    found = np.stack([sum(share * _colour(tokens, i, j) for i, j, share in _shares(*place)) for place in places])
-    result, own = weights @ found, tokens[row, column]  # (3,)
-    boxes = [(0.01, 0.1, 0.33, 0.78), (0.36, 0.1, 0.27, 0.78), (0.69, 0.13, 0.2, 0.75)]
-    swatches = [(0.91, 0.53, 0.08, 0.3), (0.91, 0.13, 0.08, 0.3)]
-    figure, (left, middle, right, *patches) = placed((12.4, 4.4), boxes + swatches)
-    _nine(left, tokens, places, weights, token, point)
-    words = _four(middle, tokens, places[point], point, found[point].mean())
-    _bars(right, weights, found.mean(1), point)
-    right.set_title(f"contribution of each; result {result.mean():.3f}", fontsize=9)
-    for axes, colour, name in zip(patches, (own, result), ("the token", "the result"), strict=True):
-        axes.set(facecolor=colour.clip(0, 1), xticks=[], yticks=[])
-        axes.set_title(f"{name}\n{colour.mean():.3f}", fontsize=8)
-    lost = int(finds_nothing(places, size).sum())
-    said = (
-        f"The token in row {row}, column {column} of {size[0]}x{size[1]}, brightness {own.mean():.3f}. {words} Its "
-        f"weight is {weights[point]:.2f}. The nine together give {result.mean():.3f}; {lost} of them find nothing."
-    )
-    return described(figure, said)
-
-
-def _shares(x: float, y: float) -> list[tuple[int, int, float]]:
-    """The four tokens round a place, (column, row), and their shares."""
-    left, top = math.floor(x), math.floor(y)
-    return [(i, j, (1 - abs(x - i)) * (1 - abs(y - j))) for j in (top, top + 1) for i in (left, left + 1)]
-
-
-def _inside(tokens: np.ndarray, i: int, j: int) -> bool:
-    return 0 <= j < tokens.shape[0] and 0 <= i < tokens.shape[1]
-
-
-def _colour(tokens: np.ndarray, i: int, j: int) -> np.ndarray:
-    return tokens[j, i].astype(float) if _inside(tokens, i, j) else np.zeros(3)
-
-
-def _nine(
-    axes: Axes, tokens: np.ndarray, places: np.ndarray, weights: np.ndarray, token: tuple[int, int], point: int
-) -> None:
-    """The nine points with their numbers over the map, and a ring round the chosen one."""
-    (row, column), size = token, tokens.shape[:2]
-    _map(axes, tokens, size, *_limits([places], size, outside=1.5))  # a click may send a point outside of the map
-    framed(axes, row, column)
-    _dots(axes, places, weights, size, (column, row))
-    for number, (x, y) in enumerate(places):
-        axes.text(x, y, str(number), ha="center", va="center", fontsize=7, zorder=8)
-    axes.scatter(*places[point], s=260, facecolors="none", edgecolors=_CHOSEN, linewidths=2.2, zorder=7)
-    axes.set_title("the points: drag them; a click puts the chosen one there", fontsize=9)
-
-
-def _four(axes: Axes, tokens: np.ndarray, place: np.ndarray, point: int, found: float) -> str:
-    """The four tokens round the chosen point, with shares and brightness; the same in words."""
-    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2}
-    said = []
-    for i, j, share in _shares(*place):
-        inside, colour = _inside(tokens, i, j), _colour(tokens, i, j)
-        face = colour.clip(0, 1) if inside else _BEYOND
-        axes.add_patch(Rectangle((i - 0.5, j - 0.5), 1, 1, fc=face, ec="white", lw=0.8, zorder=1))
-        said.append(f"{share:.2f} x {colour.mean():.3f}" if inside else f"{share:.2f} x 0, outside")
-        y = j + (0.38 if j > place[1] else -0.38)
-        axes.text(i, y, said[-1], ha="center", va="center", fontsize=8, bbox=box, zorder=5)
-    left, top = math.floor(place[0]), math.floor(place[1])
-    axes.add_patch(Rectangle((left, top), 1, 1, fill=False, ec="black", lw=0.8, zorder=3))
-    axes.plot(*place, "o", mfc=_CHOSEN, mec="black", ms=10, zorder=4)
-    axes.set(xlim=(left - 0.5, left + 1.5), ylim=(top + 1.5, top - 0.5), aspect="equal", xticks=[], yticks=[])
-    axes.set_title(f"point {point} at ({place[0]:.2f}, {place[1]:.2f}) finds {found:.3f}", fontsize=9)
-    return f"Point {point} lies at x {place[0]:.2f}, y {place[1]:.2f} and finds {found:.3f}: {', '.join(said)}."
-
-
-def _bars(axes: Axes, weights: np.ndarray, found: np.ndarray, point: int) -> None:
-    gives = weights * found
-    axes.barh(range(9), gives, 0.7, color=[_CHOSEN if n == point else _INSIDE for n in range(9)], edgecolor="black")
-    for n, (weight, value) in enumerate(zip(weights, found, strict=True)):
-        axes.annotate(f" {weight:.2f} x {value:.2f}", (gives[n], n), va="center", fontsize=7)
-    axes.set(yticks=range(9), ylim=(8.6, -0.6), xlim=(0, max(gives.max(), 1e-3) * 1.5))
-    axes.locator_params(axis="x", nbins=4)
-    axes.set_xlabel("weight x brightness", fontsize=8)
-    axes.set_ylabel("point", fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from stm_lab.figures.style import CHANCE, colours, drawing, legend, number, plain, styles
+from stm_lab.util.errors import UserError
 
 Curves = Mapping[str, Mapping[float, float | Sequence[float]]]  # {name: {x: y, or the ys of several runs}}
 _NONE: Mapping[str, str] = {}
@@ -220,6 +221,14 @@ def picture(axes: Axes, values: np.ndarray, title: str = "", **how: Any) -> Axes
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
     return axes.imshow(values, interpolation="nearest", **how)
+
+
+def checked_image(where: str, image: np.ndarray) -> np.ndarray:
+    """The image as floats, (H, W, 3). Raises UserError, with the name of the figure, for another shape."""
+    image = np.asarray(image, float)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise UserError(f"{where}: the image has the shape {image.shape}; expected (H, W, 3)")
+    return image
 
 
 def limits(arrays: Sequence[np.ndarray], signed: bool) -> dict[str, Any]:

@@ -141,28 +141,6 @@ def _short(value: float, digits: int) -> str:
 
 
 @drawing
-def kernel_applied(
-    image: np.ndarray, kernel: np.ndarray, filtered: np.ndarray, title: str = "", note: str = ""
-) -> Figure:
-    """An image, a kernel with its numbers, and the image filtered with it.
-
-    image, filtered: (H, W, 3), in [0, 1]; values outside are cut. kernel: (K, K). The panels are in this order.
-    title: above all; note: above the kernel.
-    """
-    figure, panels = placed((10.2, 3.75), [(x, 0.03, 0.31, 0.84) for x in (0.01, 0.345, 0.68)])
-    picture(panels[0], image.clip(0, 1), "the image")
-    name = f"the kernel, sum {kernel.sum():.3g}{f'; {note}' if note else ''}"
-    texts = [f"{value:.2g}" for value in kernel.flat]
-    numbers(panels[1], picture(panels[1], kernel, name, **limits([kernel], True)), texts)
-    picture(panels[2], filtered.clip(0, 1), "the filtered image")
-    figure.suptitle(title, fontsize=10)
-    rows = " / ".join(" ".join(texts[i : i + len(kernel)]) for i in range(0, kernel.size, len(kernel)))
-    change = float(np.abs(filtered.clip(0, 1) - image.clip(0, 1)).mean())
-    text = f"Kernel {rows}; its sum is {kernel.sum():.3g}. The image changes by {change:.3f} on average."
-    return described(figure, f"{title}. {text}" if title else text)
-
-
-@drawing
 def mixer_cards(cards: Sequence[Mapping]) -> Figure:
     """Mixers side by side: who the framed token hears, and below it the facts.
 

@@ -5,11 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stm_lab.explore.layers import key_attention, reduced_tokens
 from stm_lab.layers import resize_embedding
 from stm_lab.mixers import get_mixer
+from stm_lab.util import paths
+from stm_lab.util.beside import beside
 
 hand = exercises.by_hand("03")
+own = beside(paths.shipped_notebooks_dir() / "companions", "03")
 SIZES = [  # shape, heads, reduction
     ((1, 4, 4, 6), 1, 4),
     ((2, 7, 5, 6), 3, 2),
@@ -58,7 +60,7 @@ def test_weights_are_those_of_which_the_output_is_made(shape, heads, reduction):
     torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
     v = hand.split_into_heads(mixer.kv(hand.reduced(x, mixer)).chunk(2, -1)[1], heads)
     torch.testing.assert_close(mixer.proj((weights @ v).transpose(1, 2).reshape(shape)), mixer(x))
-    torch.testing.assert_close(key_attention(mixer, x, reduction).flatten(2, 3).flatten(3), weights)
+    torch.testing.assert_close(own.key_attention(mixer, x, reduction).flatten(2, 3).flatten(3), weights)
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(5, 3), (1, 7)])
@@ -94,7 +96,7 @@ def test_keys_in_use_counts_equal_ones():
 @pytest.mark.parametrize("reduction", [1, 2, 4])
 def test_keys_of_another_side_are_those_of_a_resized_kernel(side, reduction):
     mixer, x = randomised(6, 2, reduction), torch.randn(2, 8, 16, 6, dtype=torch.float64)
-    torch.testing.assert_close(hand.reduced_by(x, mixer, side), reduced_tokens(mixer, x, side))
+    torch.testing.assert_close(hand.reduced_by(x, mixer, side), own.reduced_tokens(mixer, x, side))
 
 
 @pytest.mark.parametrize(("height", "width", "dim", "reduction"), [(5, 9, 24, 2), (8, 8, 6, 8), (7, 3, 10, 1)])

@@ -7,13 +7,17 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from companions import companion
 from kinds import KINDS, each_kind
 from torch import nn
 
 import stm_lab
 from stm_lab import UserError, explore, measure, zoo
-from stm_lab.explore.layers import key_attention, reduced_tokens
 from stm_lab.mixers import get_mixer
+
+OWN_03 = companion("03")
+OWN_06 = companion("06")
+key_attention, reduced_tokens = OWN_03.key_attention, OWN_03.reduced_tokens
 
 IMAGES = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 WIDE = torch.rand(3, 3, 128, 96, generator=torch.Generator().manual_seed(0))
@@ -41,9 +45,16 @@ def is_said(explorer, text, **state):
     return text in message.value and image.png == before
 
 
-@pytest.mark.parametrize("make", ["mixing_weights", "query_map", "sampling_points", "receptive_field"])
-def test_without_models_images_or_layers_they_are_refused(models, make):
-    make, of = getattr(explore, make), {"query_map": "pvt", "sampling_points": "dcn_v3"}.get(make, "convnext")
+@pytest.mark.parametrize(
+    ("make", "of"),
+    [
+        (explore.mixing_weights, "convnext"),
+        (OWN_03.query_map, "pvt"),
+        (OWN_06.sampling_points, "dcn_v3"),
+        (explore.receptive_field, "convnext"),
+    ],
+)
+def test_without_models_images_or_layers_they_are_refused(models, make, of):
     one = {of: models[of]}
     for given, says in (
         (({}, IMAGES), "no models"),
@@ -143,7 +154,7 @@ def test_a_stage_without_mixers_is_said_below_the_picture(models):
     assert explorer.widget.children[2].value == ""
 
 
-@pytest.mark.parametrize("make", [explore.mixing_weights, explore.query_map])
+@pytest.mark.parametrize("make", [explore.mixing_weights, OWN_03.query_map])
 def test_a_click_in_any_panel_sets_the_pixel(models, make):
     explorer = make({"pvt": models["pvt"]}, IMAGES)
     for panel in (0, 1):
@@ -158,7 +169,7 @@ def test_a_click_in_any_panel_sets_the_pixel(models, make):
 
 @pytest.fixture
 def query(models):
-    return explore.query_map({name: models[name] for name in ("pvt", "pvt_v2")}, IMAGES)
+    return OWN_03.query_map({name: models[name] for name in ("pvt", "pvt_v2")}, IMAGES)
 
 
 def randomised(dim, heads, reduction):
@@ -206,7 +217,7 @@ def test_the_picture_shows_the_weights_of_the_query_that_is_framed(models, row):
     """13 tokens on 100 pixels."""
     given = {}
     mixer = models["pvt_v2"].stages[1].blocks[1].mixer
-    explorer = explore.query_map({"pvt_v2": models["pvt_v2"]}, torch.rand(1, 3, 100, 100))
+    explorer = OWN_03.query_map({"pvt_v2": models["pvt_v2"]}, torch.rand(1, 3, 100, 100))
     hook = mixer.register_forward_pre_hook(lambda _, inputs: given.update(x=inputs[0]))
     axes = explorer.figure(stage=2, block=2, head="2", row=row, column=50).axes[1]
     hook.remove()
@@ -235,7 +246,7 @@ def test_controls_change_keys_heads_and_queries(query):
 
 def test_models_come_back_as_they_were(models):
     model = models["pvt"].train()
-    explore.query_map({"pvt": model}, IMAGES).figure()
+    OWN_03.query_map({"pvt": model}, IMAGES).figure()
     assert all(module.training for module in model.modules())
     assert not any(module._forward_pre_hooks for module in model.modules())
     model.eval()
@@ -243,7 +254,7 @@ def test_models_come_back_as_they_were(models):
 
 def test_mixers_without_reduced_keys_are_refused(models):
     with pytest.raises(UserError, match=r"halo mixes by .*; only pvt and pvt_v2 reduce their keys"):
-        explore.query_map({"halo": models["halo"]}, IMAGES)
+        OWN_03.query_map({"halo": models["halo"]}, IMAGES)
 
 
 # ---- sampling points ------------------------------------------------------------------------------------------------
@@ -251,7 +262,7 @@ def test_mixers_without_reduced_keys_are_refused(models):
 
 @pytest.fixture
 def sampling(models):
-    return explore.sampling_points({"trained": models["dcn_v3"], "again": models["dcn_v3"]}, IMAGES)
+    return OWN_06.sampling_points({"trained": models["dcn_v3"], "again": models["dcn_v3"]}, IMAGES)
 
 
 def dots(axes):

@@ -1,9 +1,15 @@
 """Explorers of whole networks: any switches, the words and the counts of what they make; shapes for any image."""
 
 import pytest
+from companions import companion
 
 from stm_lab import UserError, build_model, designs, measure
-from stm_lab.explore import design_steps, shape_tracer
+
+OWN_07 = companion("07")
+OWN_08 = companion("08")
+design_steps = OWN_08.design_steps
+shape_tracer = OWN_07.shape_tracer
+
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from companions import companion
 
 from stm_lab import UserError
-from stm_lab.explore import kernel_painter, moved_points, shell
+from stm_lab.explore import shell
+
+OWN_02 = companion("02")
+OWN_06 = companion("06")
+kernel_painter = OWN_02.kernel_painter
+moved_points = OWN_06.moved_points
 
 PHOTO = torch.rand(1, 3, 40, 50, generator=torch.Generator().manual_seed(0))
 

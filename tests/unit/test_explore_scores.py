@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from companions import companion
 
-from stm_lab import UserError, figures, paper
-from stm_lab.explore import pareto, seeds
+from stm_lab import UserError, paper
+from stm_lab.explore import pareto
+
+OWN_20 = companion("20")
+seeds = OWN_20.seeds
 
 COSTS = {"parameters": "parameters", "macs": "MACs"}
 SCORES = {
@@ -131,4 +135,4 @@ def test_scores_without_a_pair_are_refused(scores, names, message):
 @pytest.mark.parametrize("count", [0, 6])
 def test_the_figure_refuses_a_count_that_is_not_there(count):
     with pytest.raises(UserError, match=f"{count} of 5 seeds"):
-        figures.difference_so_far(SCORES["halo"], SCORES["swin"], ("halo", "swin"), list(range(5)), count)
+        OWN_20.difference_so_far(SCORES["halo"], SCORES["swin"], ("halo", "swin"), list(range(5)), count)

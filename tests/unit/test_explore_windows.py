@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from companions import companion
 
-from stm_lab import UserError, explore
+from stm_lab import UserError
+
+OWN_04 = companion("04")
+OWN_05 = companion("05")
 
 PHOTO = torch.rand(1, 3, 40, 50, generator=torch.Generator().manual_seed(0))
 
@@ -14,7 +18,7 @@ def place(explorer):
 
 @pytest.fixture
 def windows():
-    return explore.shifted_windows({"photo": PHOTO, "bytes": (255 * PHOTO[0]).byte()})
+    return OWN_04.shifted_windows({"photo": PHOTO, "bytes": (255 * PHOTO[0]).byte()})
 
 
 def test_without_the_mask_more_is_heard(windows):
@@ -63,12 +67,12 @@ def test_clicks_on_padding_or_panels_that_are_not_drawn_say_nothing(windows):
 
 def test_without_images_there_are_no_windows():
     with pytest.raises(UserError, match="shifted_windows: no images"):
-        explore.shifted_windows({})
+        OWN_04.shifted_windows({})
 
 
 @pytest.fixture
 def blocks():
-    return explore.halo_painter()
+    return OWN_05.halo_painter()
 
 
 def test_first_picture_frames_the_corner_that_four_blocks_hear(blocks):

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from companions import companion
 
 from stm_lab import UserError, figures
 from stm_lab.mixers.dcn_v3 import GRID
+
+OWN_06 = companion("06")
 
 IMAGE = np.random.default_rng(0).random((24, 30, 3))
 EQUAL = np.full(9, 1 / 9)
@@ -82,7 +85,7 @@ def numbers(label, words):
 def test_the_result_is_that_of_grid_sample(token, point):
     draw = np.random.default_rng(point)
     tokens, offsets, logits = draw.random((6, 7, 3)), 2 * draw.normal(size=(9, 2)), draw.normal(size=9)
-    figure = figures.sampled_value(tokens, offsets, logits, token=token, point=point)
+    figure = OWN_06.sampled_value(tokens, offsets, logits, token=token, point=point)
     places = torch.tensor(GRID + offsets + [token[1], token[0]])
     grid = (2 * places + 1) / torch.tensor([7, 6]) - 1
     maps = torch.tensor(tokens).permute(2, 0, 1)[None]
@@ -98,7 +101,7 @@ def test_the_result_is_that_of_grid_sample(token, point):
 def test_the_four_tokens_are_told_with_their_shares():
     tokens = np.zeros((4, 4, 3))
     tokens[1, 2] = 0.8
-    label = figures.sampled_value(tokens, np.full((9, 2), 0.25), np.zeros(9), token=(1, 1), point=4).get_label()
+    label = OWN_06.sampled_value(tokens, np.full((9, 2), 0.25), np.zeros(9), token=(1, 1), point=4).get_label()
     assert "x 1.25, y 1.25 and finds 0.150" in label  # 0.25 * 0.75 * 0.8
     assert "0.56 x 0.000, 0.19 x 0.800, 0.19 x 0.000, 0.06 x 0.000" in label
 
@@ -110,11 +113,11 @@ def test_the_four_tokens_are_told_with_their_shares():
 def test_values_that_cannot_be(given):
     right = {"offsets": np.zeros((9, 2)), "logits": np.zeros(9), "token": (0, 0), "point": 0}
     with pytest.raises(UserError, match="sampled_value"):
-        figures.sampled_value(np.zeros((4, 4, 3)), **{**right, **given})
+        OWN_06.sampled_value(np.zeros((4, 4, 3)), **{**right, **given})
 
 
 def test_paths_tell_where_points_came_from_and_to():
-    figure = figures.point_paths(
+    figure = OWN_06.point_paths(
         np.eye(5), {"up": np.array([[0, 4], [1.5, 2]]), "still": np.array([[-2, 0], [-2, 0]])}, title="Paths"
     )
     assert figure.get_label() == (
@@ -122,12 +125,12 @@ def test_paths_tell_where_points_came_from_and_to():
     )
     assert figure.axes[0].get_xlim()[0] < -2
     with pytest.raises(UserError, match="nothing to draw"):
-        figures.point_paths(np.eye(3), {})
+        OWN_06.point_paths(np.eye(3), {})
 
 
 def test_every_path_is_drawn_and_told_apart():
     paths = {f"path {n}": np.array([[n, 0], [n, 2]]) for n in range(10)}
-    figure = figures.point_paths(np.eye(5), paths)
+    figure = OWN_06.point_paths(np.eye(5), paths)
     lines = [line for line in figure.axes[0].lines if line.get_label() in paths]
     assert [line.get_label() for line in lines] == list(paths)
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 10

@@ -5,10 +5,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from companions import companion
 from matplotlib.colors import to_rgb
 
-from stm_lab import UserError, figures, measure
+from stm_lab import UserError, measure
 from stm_lab.mixers import get_mixer
+
+OWN_05 = companion("05")
 
 SMALL = [(5, 3, 7, 3), (8, 3, 7, 0), (1, 1, 2, 1)]  # with a side shorter than a block
 SIZES = [(9, 13, 4, 2), (6, 11, 3, 4), (8, 8, 4, 0), *SMALL]
@@ -35,7 +38,7 @@ def test_colours_and_counts_are_those_of_the_loops(height, width, block, halo):
     hears = naive(height, width, block, halo)
     places = {(0, 0), (height // 2, width // 3)}
     for row, column in places:
-        figure = figures.halo_blocks(height, width, block=block, halo=halo, place=(row, column))
+        figure = OWN_05.halo_blocks(height, width, block=block, halo=halo, place=(row, column))
         heard, hears_it = hears[row, column], hears[:, :, row, column]
         first, second, third = figure.axes
         assert np.array_equal(coloured(first, BLOCK, HALO, ONE_WAY), heard)
@@ -51,7 +54,7 @@ def test_colours_and_counts_are_those_of_the_loops(height, width, block, halo):
 @each_size
 def test_every_area_of_equal_count_has_its_number(height, width, block, halo):
     counts = naive(height, width, block, halo)[::block, ::block].sum((0, 1))
-    texts = figures.halo_blocks(height, width, block=block, halo=halo).axes[2].texts
+    texts = OWN_05.halo_blocks(height, width, block=block, halo=halo).axes[2].texts
     runs = [1 + np.count_nonzero(np.diff(line)) for line in (counts[:, 0], counts[0])]
     assert len(texts) == np.prod(runs)
     for text in texts:
@@ -65,7 +68,7 @@ def test_tokens_that_are_drawn_as_heard_are_those_that_the_mixer_hears(height, w
     mixer = get_mixer("halo")(4, heads=1, block=block, halo=halo).eval()
     weights = measure.mixing_matrix(mixer, torch.randn(1, height, width, 4)).matrix[0]
     for row, column in ((0, 0), (height - 1, 1), (2, width - 1)):
-        figure = figures.halo_blocks(height, width, block=block, halo=halo, place=(row, column))
+        figure = OWN_05.halo_blocks(height, width, block=block, halo=halo, place=(row, column))
         heard = weights[row * width + column].reshape(height, width) > 1e-9
         assert np.array_equal(coloured(figure.axes[0], BLOCK, HALO, ONE_WAY), heard)
 
@@ -84,13 +87,13 @@ def test_keys_and_masked_ones_are_counted_as_the_mixer_gives_them_to_attention(h
     with torch.no_grad(), pytest.raises(Asked) as asked:  # while it learns, CPUs take other steps
         mixer(torch.zeros(1, height, width, 4))
     mask = asked.value.args[0][0, 0, 0]  # of the first block
-    title = figures.halo_blocks(height, width, block=block, halo=halo, place=(0, 0)).axes[0].get_title()
+    title = OWN_05.halo_blocks(height, width, block=block, halo=halo, place=(0, 0)).axes[0].get_title()
     assert title.endswith(f"; {int(mask.isinf().sum())} of {len(mask)} keys are masked")
 
 
 @pytest.mark.parametrize(("height", "width", "block", "halo"), SMALL)
 def test_window_and_fences_of_a_map_that_is_smaller_than_a_block(height, width, block, halo):
-    first = figures.halo_blocks(height, width, block=block, halo=halo, place=(0, 0)).axes[0]
+    first = OWN_05.halo_blocks(height, width, block=block, halo=halo, place=(0, 0)).axes[0]
     window = first.patches[0]
     assert window.get_xy() == (-halo - 0.5, -halo - 0.5)
     assert (window.get_height(), window.get_width()) == (min(block, height) + 2 * halo, min(block, width) + 2 * halo)
@@ -102,7 +105,7 @@ def test_window_and_fences_of_a_map_that_is_smaller_than_a_block(height, width, 
 
 
 def test_what_is_told():
-    assert figures.halo_blocks(14, 14).get_label() == (
+    assert OWN_05.halo_blocks(14, 14).get_label() == (
         "14x14 tokens, blocks of 7, halo 3: the token in row 6, column 6, of block (0, 0), hears 100 tokens; 69 of the "
         "169 keys of its window are masked. 4 blocks hear it: 196 tokens, 96 of which it does not hear. A token is "
         "heard by 1 to 4 blocks."
@@ -121,4 +124,4 @@ def test_what_is_told():
 )
 def test_blocks_that_cannot_be(given, says):
     with pytest.raises(UserError, match=says):
-        figures.halo_blocks(**{"height": 5, "width": 5, **given})
+        OWN_05.halo_blocks(**{"height": 5, "width": 5, **given})

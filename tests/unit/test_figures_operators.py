@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from companions import companion
 
 from stm_lab import UserError, figures
+
+OWN_02 = companion("02")
 
 SIGNED = torch.tensor([[1.0, -2.0], [0.0, 0.5]])
 
@@ -83,7 +86,7 @@ def test_mixer_cards_say_who_is_heard():
 
 def test_kernel_applied_shows_its_numbers():
     image, kernel = np.full((5, 5, 3), 0.5), np.array([[0.0, 1.0], [-1.0, 0.25]])
-    figure = figures.kernel_applied(image, kernel, image * 1.5, "blur")
+    figure = OWN_02.kernel_applied(image, kernel, image * 1.5, "blur")
     assert [text.get_text() for text in figure.axes[1].texts] == ["0", "1", "-1", "0.25"]
     assert "Kernel 0 1 / -1 0.25; its sum is 0.25. The image changes by 0.250" in figure.get_label()
 

@@ -4,8 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from companions import companion
 
-from stm_lab import UserError, figures
+from stm_lab import UserError
+
+OWN_03 = companion("03")
 
 MAP = np.random.default_rng(0).random((11, 14, 3))
 
@@ -20,7 +23,7 @@ def naive_keys(image, R):
 @pytest.mark.parametrize("reduction", [1, 3, 4, 11])
 def test_keys_are_mean_colours_and_their_weights_a_softmax(reduction):
     place = (7, 2)
-    figure = figures.reduction_steps(MAP, reduction=reduction, place=place)
+    figure = OWN_03.reduction_steps(MAP, reduction=reduction, place=place)
     keys = naive_keys(MAP, reduction)
     np.testing.assert_allclose(figure.axes[1].images[0].get_array(), keys)
     weights = np.exp(-60 * ((keys - MAP[place]) ** 2).sum(2))
@@ -46,13 +49,15 @@ def test_keys_are_mean_colours_and_their_weights_a_softmax(reduction):
 )
 def test_steps_refuse(given, says):
     with pytest.raises(UserError, match=says):
-        figures.reduction_steps(**{"image": MAP, "reduction": 3, "place": (0, 0), **given})
+        OWN_03.reduction_steps(**{"image": MAP, "reduction": 3, "place": (0, 0), **given})
 
 
 def test_query_map_lays_every_key_over_its_patch():
     weights = np.arange(6.0).reshape(2, 3) / 15
     image = np.full((40, 56, 3), 0.5)
-    figure = figures.query_map(image, {"head 1": weights}, (0.99, 0.0), tokens=(10, 14), reduction=4, title="pvt")
+    figure = OWN_03.attention_over_image(
+        image, {"head 1": weights}, (0.99, 0.0), tokens=(10, 14), reduction=4, title="pvt"
+    )
     overlay = figure.axes[1].images[1]
     assert overlay.get_extent() == [0, 48, 32, 0]  # keys of 4 tokens of 4 pixels; the last two rows and columns of none
     np.testing.assert_allclose(overlay.get_array(), weights / weights.max())
@@ -62,7 +67,8 @@ def test_query_map_lays_every_key_over_its_patch():
 
 def test_query_map_tells_how_many_keys_the_weights_amount_to():
     maps = {"even": np.full((2, 2), 0.25), "one": np.array([[0, 0], [1.0, 0]]), "two": np.array([[0.5, 0], [0, 0.5]])}
-    label = figures.query_map(np.zeros((8, 8, 3)), maps, (0, 0), tokens=(4, 4), reduction=2, title="t").get_label()
+    figure = OWN_03.attention_over_image(np.zeros((8, 8, 3)), maps, (0, 0), tokens=(4, 4), reduction=2, title="t")
+    label = figure.get_label()
     assert [float(n) for n in re.findall(r"as if ([\d.]+) keys", label)] == [4, 1, 2]
     assert "one: at most 100%, as if 1.0 keys, most from the key in row 1, column 0" in label
 
@@ -70,7 +76,7 @@ def test_query_map_tells_how_many_keys_the_weights_amount_to():
 @pytest.mark.parametrize("heads", [1, 5])
 def test_query_map_has_a_panel_a_head_and_none_overlap(heads):
     maps = {f"head {number}": np.full((2, 2), 0.25) for number in range(heads)}
-    figure = figures.query_map(np.zeros((8, 8, 3)), maps, (0, 0), tokens=(4, 4), reduction=2, title="t")
+    figure = OWN_03.attention_over_image(np.zeros((8, 8, 3)), maps, (0, 0), tokens=(4, 4), reduction=2, title="t")
     boxes = [axes.get_position() for axes in figure.axes]
     assert len(boxes) == heads + 1
     for number, box in enumerate(boxes):
@@ -82,4 +88,4 @@ def test_query_map_has_a_panel_a_head_and_none_overlap(heads):
 
 def test_query_map_needs_heads():
     with pytest.raises(UserError, match="no heads"):
-        figures.query_map(np.zeros((8, 8, 3)), {}, (0, 0), tokens=(4, 4), reduction=2, title="t")
+        OWN_03.attention_over_image(np.zeros((8, 8, 3)), {}, (0, 0), tokens=(4, 4), reduction=2, title="t")

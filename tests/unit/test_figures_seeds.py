@@ -5,10 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from companions import companion
 from matplotlib.figure import Figure
 
-from stm_lab import figures
 from stm_lab.util.errors import UserError
+
+OWN_20 = companion("20")
 
 T_95 = {2: 12.7062047, 3: 4.30265273, 4: 3.18244631}  # quantiles of Student's t, by number of seeds (tables)
 
@@ -19,8 +21,8 @@ def line_of(axes, label):
 
 
 DRAWINGS = {
-    "interval_by_seeds": (figures.interval_by_seeds, [[1.0, -2.0, 3.0]]),
-    "lucky_leads": (figures.lucky_leads, [{"1 seed": np.arange(100.0)}, {"1 seed": 40.0}, "lead (points)"]),
+    "interval_by_seeds": (OWN_20.interval_by_seeds, [[1.0, -2.0, 3.0]]),
+    "lucky_leads": (OWN_20.lucky_leads, [{"1 seed": np.arange(100.0)}, {"1 seed": 40.0}, "lead (points)"]),
 }
 
 
@@ -38,7 +40,7 @@ def test_a_figure_is_made_of_its_input_and_changes_nothing(name, tmp_path):
 
 def test_intervals_are_students_and_marked_when_clear_of_zero():
     differences = [2.0, 3.0, 2.5, 2.2]
-    (axes,) = figures.interval_by_seeds(differences).axes
+    (axes,) = OWN_20.interval_by_seeds(differences).axes
     means = line_of(axes, "mean so far, with its 95% interval")
     np.testing.assert_allclose(means.get_ydata(), [np.mean(differences[:n]) for n in range(1, 5)])
     np.testing.assert_allclose(line_of(axes, "this seed's own difference").get_ydata(), differences)
@@ -53,7 +55,7 @@ def test_intervals_are_students_and_marked_when_clear_of_zero():
 
 
 def test_the_interval_of_two_seeds_does_not_set_the_axis():
-    (axes,) = figures.interval_by_seeds([0.0, 4.0, 1.0, 2.0]).axes
+    (axes,) = OWN_20.interval_by_seeds([0.0, 4.0, 1.0, 2.0]).axes
     low, high = axes.get_ylim()
     assert low == -high
     assert 4 < high < 2 + T_95[2] * 2  # that of two ends at 2 + 25.4
@@ -61,7 +63,7 @@ def test_the_interval_of_two_seeds_does_not_set_the_axis():
 
 def test_luck_is_a_histogram_of_percents_with_a_line_at_what_was_seen():
     leads = {"1 seed": np.linspace(0, 10, 400), "3 seeds": np.linspace(0, 5, 400)}
-    figure = figures.lucky_leads(leads, {"1 seed": 12.0}, "lead (points)")
+    figure = OWN_20.lucky_leads(leads, {"1 seed": 12.0}, "lead (points)")
     one, three = figure.axes
     assert [axes.get_title() for axes in figure.axes] == ["1 seed", "3 seeds"]
     for axes in figure.axes:
@@ -74,8 +76,8 @@ def test_luck_is_a_histogram_of_percents_with_a_line_at_what_was_seen():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: figures.interval_by_seeds([1.0]), "1 differences; an interval takes two"),
-        (lambda: figures.interval_by_seeds([]), "nothing to draw"),
+        (lambda: OWN_20.interval_by_seeds([1.0]), "1 differences; an interval takes two"),
+        (lambda: OWN_20.interval_by_seeds([]), "nothing to draw"),
     ],
 )
 def test_bad_input(draw, message):

@@ -6,8 +6,11 @@ import re
 import numpy as np
 import pytest
 import torch
+from companions import companion
 
 from stm_lab import figures
+
+OWN_20 = companion("20")
 
 MIXERS = ("halo", "identity")
 ROWS = [
@@ -52,10 +55,10 @@ TOLD = {
     ),
     "receptive_fields": (lambda: figures.receptive_fields({"halo": FIELD}), ["halo 50% in 3.5% of area"]),
     "interval_by_seeds": (
-        lambda: figures.interval_by_seeds([1.0, 2.0, 3.0]), ["after 1 +1.0", "after 3 +2.0, 95% from -0.5 to +4.5"],
+        lambda: OWN_20.interval_by_seeds([1.0, 2.0, 3.0]), ["after 1 +1.0", "after 3 +2.0, 95% from -0.5 to +4.5"],
     ),
     "lucky_leads": (
-        lambda: figures.lucky_leads({"1 seed": [1.0, 2.0, 3.0, 4.0]}, {"1 seed": 3.0}, "lead"),
+        lambda: OWN_20.lucky_leads({"1 seed": [1.0, 2.0, 3.0, 4.0]}, {"1 seed": 3.0}, "lead"),
         ["1 seed: by chance 2.5 (median), seen 3.0, reached in 50%"],
     ),
 }  # fmt: skip

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from companions import companion
 
-from stm_lab import UserError, figures
+from stm_lab import UserError
+
+OWN_04 = companion("04")
 
 
 def image(height, width):
@@ -12,16 +15,16 @@ def image(height, width):
 
 
 def test_without_the_mask_the_far_sides_meet():
-    told = figures.window_steps(image(12, 12), window=4, shift=2, place=(0, 0)).get_label()
+    told = OWN_04.window_steps(image(12, 12), window=4, shift=2, place=(0, 0)).get_label()
     assert "masked it hears 4 tokens, and takes 0% from tokens of other pieces, 0% from the padding" in told
     assert "25% of the pairs in its window" in told  # four pieces of four tokens
-    told = figures.window_steps(np.ones((12, 12, 3)), window=4, shift=2, place=(0, 0), masked=False).get_label()
+    told = OWN_04.window_steps(np.ones((12, 12, 3)), window=4, shift=2, place=(0, 0), masked=False).get_label()
     assert "without the mask it hears 16 tokens, and takes 75% from tokens of other pieces" in told
 
 
 def test_steps_are_drawn_one_after_the_other():
     for step in range(1, 7):
-        axes = figures.window_steps(image(9, 12), window=4, shift=2, place=(3, 3), step=step).axes
+        axes = OWN_04.window_steps(image(9, 12), window=4, shift=2, place=(3, 3), step=step).axes
         assert [bool(one.images) for one in axes] == [number < step for number in range(6)]
     assert [one.get_title() for one in axes] == [
         "1. the map: 9x12 tokens",
@@ -34,7 +37,7 @@ def test_steps_are_drawn_one_after_the_other():
 
 
 def test_a_small_map_is_one_window_wide_and_not_shifted():
-    told = figures.window_steps(image(3, 9), window=4, shift=2, place=(0, 8)).get_label()
+    told = OWN_04.window_steps(image(3, 9), window=4, shift=2, place=(0, 8)).get_label()
     assert "windows of 3x3, shifted by 0, on 3x9 with the padding" in told
 
 
@@ -50,4 +53,4 @@ def test_a_small_map_is_one_window_wide_and_not_shifted():
 def test_refuses(change, says):
     given = {"image": image(8, 8), "window": 4, "shift": 2, "place": (0, 0), **change}
     with pytest.raises(UserError, match=says):
-        figures.window_steps(given.pop("image"), **given)
+        OWN_04.window_steps(given.pop("image"), **given)

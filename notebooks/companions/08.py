@@ -1,22 +1,85 @@
-"""A whole network by hand: its design step by step, and the shapes in it from stem to head. All is counted, not run."""
+"""Notebook 08's own: from an original network to the unified one, and a switch for each step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache, lru_cache
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import ipywidgets as widgets
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter
 
-from stm_lab import designs, figures, measure
-from stm_lab.designs import SCALES, list_scales
-from stm_lab.explore.shell import Explorer, State
-from stm_lab.mixers import list_mixers
+from stm_lab import designs, measure
+from stm_lab.explore.shell import Explorer
+from stm_lab.figures.cost import few_costs
+from stm_lab.figures.draw import named_rows
+from stm_lab.figures.style import BLUE, described, drawing
 from stm_lab.models import build_model
-from stm_lab.util.errors import UserError, check_known
+from stm_lab.util.errors import UserError
+
+_NUMBER = EngFormatter(places=2, sep=" ")
+
+
+@drawing
+def design_parts(designs: Mapping[str, Sequence[Mapping]], words: Sequence[tuple[str, str, str, str]]) -> Figure:
+    """A design between the original and the unified: in words, and what its parts cost beside those of the two.
+
+    designs: rows by part, as `measure.cost(model).rows("role")` gives them, of "original", "now" and "unified". words:
+    for each step its name and its value in the three designs.
+    """
+    figure = Figure(figsize=(11, 3.9), dpi=120)  # without a layout engine: it is drawn anew at every click
+    table, *panels = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
+    figure.subplots_adjust(left=0.01, right=0.985, top=0.86, bottom=0.22, wspace=0.55)
+    _words_table(table, words)
+    parts = list(dict.fromkeys(row["part"] for rows in designs.values() for row in rows if row["part"] != "total"))
+    said = []
+    for axes, key, label in zip(panels, ("parameters", "macs"), ("parameters", "MACs"), strict=True):
+        counts = {name: {row["part"]: row[key] for row in rows} for name, rows in designs.items()}
+        costs = {name: [of.get(part, 0) for part in parts] for name, of in counts.items()}
+        called = "now, and the number beside the part"
+        axes.barh(range(len(parts)), costs["now"], color="#B3B3B3", height=0.6, label=called)
+        for name, marker, colour, size in (("original", "|", "black", 14), ("unified", "D", BLUE, 4)):
+            look = {"color": colour, "markersize": size, "linestyle": ""}
+            axes.plot(costs[name], range(len(parts)), marker, label=name, **look)
+        named_rows(axes, [f"{part}  {_NUMBER(cost)}" for part, cost in zip(parts, costs["now"], strict=True)])
+        totals = [f"{name} {_NUMBER(of['total'])}" for name, of in counts.items()]
+        axes.set_title(f"{label}\n{'  |  '.join(totals)}", fontsize=8, x=0.38)  # above names and axis
+        few_costs(axes)
+        axes.set_xlabel(label, fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.set_xlim(0, 1.08 * max(map(max, costs.values())))
+        said.append(f"{label}: {', '.join(totals)}")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower right", ncols=3, frameon=False, fontsize=8)
+    choice = ", ".join(f"{name} {now}" for name, _, now, _ in words)
+    return described(figure, f"A design with {choice}. {'; '.join(said)}.")
+
+
+def _words_table(axes: Axes, words: Sequence[tuple[str, str, str, str]]) -> None:
+    """Four columns; the word under `now` is grey if it is the original's, and blue if it is the unified one's."""
+    axes.axis("off")
+    columns, step = (0.0, 0.31, 0.55, 0.79), 1 / (len(words) + 1)
+    for x, name in zip(columns, ("step", "original", "now", "unified"), strict=True):
+        axes.text(x, 1 - step / 2, name, weight="bold", size=8.5, va="center")
+    for line, (name, original, now, unified) in enumerate(words, 1):
+        y = 1 - (line + 0.5) * step
+        if original != unified:
+            colour = {original: "#D9D9D9", unified: "#BBD9EE"}.get(now, "white")
+            axes.add_patch(Rectangle((columns[2] - 0.01, y - 0.45 * step), 0.23, 0.9 * step, color=colour))
+        shown = (name, original, now, unified) if original != unified else (name, "-")
+        for x, word in zip(columns, shown, strict=False):
+            axes.text(x, y, word, size=8.5, va="center")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+
 
 _DEFAULT = ("swin", "convnext", "pvt", "pvt_v2", "halo", "dcn_v3")
+
+
 _COUNTS = ("parameters", "macs")
+
+
 # The fields of a design that the cost of a part depends on: it is counted once for all networks that share them.
 _DEPENDS = {
     "stem": ("stem",),
@@ -26,7 +89,6 @@ _DEPENDS = {
     "head": ("head",),
     "rest": ("depths", "branches", "layer_scale", "stage_norms"),  # norms, scales
 }
-_OPENED = ("stem", "stage 1", "stage 2", "stage 3", "stage 4", "head")
 
 
 def design_steps(
@@ -80,7 +142,7 @@ def design_steps(
         unified = counted(mixer, tuple(names[mixer]))  # before what lies between, which then has most parts in common
         found = {"original": counted(mixer, ()), "now": counted(mixer, order), "unified": unified}
         table = [(name, *(words(mixer, step, name) for step, _ in found.values())) for name in known.values()]
-        return figures.design_parts({which: rows for which, (_, rows) in found.items()}, table)
+        return design_parts({which: rows for which, (_, rows) in found.items()}, table)
 
     switches = {word: widgets.Checkbox(False, description=name, indent=False) for word, name in known.items()}
     return Explorer(draw, {"mixer": widgets.Dropdown(options=list(mixers), value=mixers[0]), **switches})
@@ -94,30 +156,3 @@ def _plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}" if value else "none"
     return str(value).replace("_", " ")
-
-
-def shape_tracer() -> Explorer:
-    """An image on its way from stem to head: the map after every stage, what is padded, what it costs, and the parts
-    of the clicked stage."""
-
-    @lru_cache(maxsize=64)
-    def network(mixer: str, scale: str):
-        check_known("scale", scale, list_scales(mixer), f"{mixer}: ")
-        return build_model(mixer, scale, device="meta")
-
-    def draw(mixer: str, scale: str, height: int, width: int, opened: str) -> Figure:
-        return figures.shape_trace(measure.trace(network(mixer, scale), image_size=(height, width)), opened)
-
-    def select(panel: int, x: float, y: float, _: State) -> State:
-        """Boxes stand at 0 (the image), 1 (the stem) and so on; bars are lines from the stem on; then the table."""
-        place = (round(x) - 1, round(y), -1)[panel]
-        return {"opened": _OPENED[place]} if 0 <= place < len(_OPENED) else {}
-
-    controls = {
-        "mixer": widgets.Dropdown(options=list_mixers()),
-        "scale": widgets.Dropdown(options=SCALES, value="tiny"),
-        "height": widgets.IntSlider(224, 1, 512, description="height (pixels)"),
-        "width": widgets.IntSlider(224, 1, 512, description="width (pixels)"),
-        "opened": widgets.Dropdown(options=_OPENED, value="stage 1"),
-    }
-    return Explorer(draw, controls, select=select)
