@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import random
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from stm_lab.util import paths
 from stm_lab.util.beside import beside
 from stm_lab.util.devices import resolve_device
 from stm_lab.util.environment import code_fingerprint, describe_environment
-from stm_lab.util.errors import UserError, shown
+from stm_lab.util.errors import UserError, check_known, shown
 from stm_lab.util.files import write_whole
 from stm_lab.util.progress import progress
 
@@ -43,9 +44,11 @@ def setup(name: str, namespace: MutableMapping[str, Any]) -> Lab:
         namespace: the notebook's `globals()`.
 
     Raises:
-        UserError: a wrong value, a parameter that is not set, an unusable folder.
+        UserError: a wrong value, a parameter that the card does not know or that is not set, an unusable folder.
     """
     card = load_card(name)
+    for assigned in _assigned(card, namespace.get("In", [])[:-1]):  # In: IPython's sources of the cells that were run
+        check_known("parameter", assigned, card.parameters, f"{card.name}: ")
     for parameter in card.parameters:
         if parameter not in namespace:
             raise UserError(f"{card.name}: {parameter} is not set; run the cell tagged 'parameters' first")
@@ -53,6 +56,42 @@ def setup(name: str, namespace: MutableMapping[str, Any]) -> Lab:
     namespace.update(values)
     _show_figures()
     return Lab(card, values)
+
+
+def _assigned(card: Card, cells: Sequence[str]) -> list[str]:
+    """The names that the parameters' cell assigns, and the cell that papermill injects after it.
+
+    A cell that only assigns and imports is one of the two if papermill wrote it or if it assigns a parameter; the
+    newest of each counts. Calls of `setup` are skipped, so that a wrong name stays refused when only that cell is run
+    again. Any other cell ends the search.
+    """
+    injected: list[str] | None = None
+    for source in reversed(cells):
+        if "course.setup(" in source:
+            continue
+        names = _names_assigned(source)
+        if names is not None and source.startswith("# Parameters"):  # papermill's first line
+            injected = names if injected is None else injected
+            continue
+        own = names if names is not None and card.parameters.keys() & names else []
+        return [*own, *(injected or [])]
+    return injected or []
+
+
+def _names_assigned(source: str) -> list[str] | None:
+    """The names that a cell assigns; None if it does more than assign and import."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:  # a cell with a magic
+        return None
+    names = []
+    for statement in statements:
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            names += [target.id for target in targets if isinstance(target, ast.Name)]
+        elif not isinstance(statement, ast.Import | ast.ImportFrom):
+            return None
+    return names
 
 
 class Lab:

@@ -368,5 +368,5 @@ def test_plain_papermill_gets_types_and_refusals_too(course, tmp_path, monkeypat
     papermill.execute_notebook(notebook, "executed.ipynb", given, progress_bar=False)
     assert rows(tmp_path / "here")["seed"][0] == 2
     assert "unknown parameter" not in caplog.text  # papermill's own warning, which would be false
-    with pytest.raises(papermill.PapermillExecutionError, match="epochs = 0: should be greater than or equal to 1"):
-        papermill.execute_notebook(notebook, "executed.ipynb", {"epochs": 0}, progress_bar=False)
+    with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'epochs'"):
+        papermill.execute_notebook(notebook, "executed.ipynb", {"epoch": 3}, progress_bar=False)

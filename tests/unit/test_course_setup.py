@@ -76,6 +76,38 @@ def test_a_parameter_that_is_not_set(card):
         setup("01_small", {})
 
 
+CALL = 'lab = stm_lab.course.setup("01_small", globals())'
+PARAMETERS_CELL = "from typing import Optional\n\nepochs: int = 2  # passes\nseeds: list[int] = [3, 4]"
+
+
+@pytest.mark.parametrize(
+    ("cells", "wrong"),
+    [
+        ([PARAMETERS_CELL, CALL], None),
+        ([PARAMETERS_CELL, "# Parameters\nepochs = 3\n", CALL], None),
+        ([PARAMETERS_CELL, "# Parameters\nepoch = 3\n", CALL], "epoch"),  # papermill -p epoch 3
+        ([PARAMETERS_CELL + "\nepoch: int = 3", CALL], "epoch"),  # misspelt in the cell itself
+        ([PARAMETERS_CELL + "\nepoch = 3", "# Parameters\nseeds = [0]\n", CALL], "epoch"),
+        # run again: still wrong if only this cell is, right if the parameters are, and never for what came long ago
+        ([PARAMETERS_CELL, "# Parameters\nepoch = 3\n", CALL, CALL], "epoch"),
+        ([PARAMETERS_CELL, "# Parameters\nepoch = 3\n", CALL, "# Parameters\nepochs = 3\n", CALL], None),
+        ([PARAMETERS_CELL + "\nepoch = 3", CALL, PARAMETERS_CELL, CALL], None),
+        # what is not the parameters' business
+        (["note = 'mine'", CALL], None),
+        (["epoch = 1", "print(1)", PARAMETERS_CELL, CALL], None),
+        ([PARAMETERS_CELL, CALL, "epoch = 3", "for i in range(3): pass", CALL], None),
+        ([PARAMETERS_CELL, "%time 1", CALL], None),
+    ],
+)
+def test_misspelt_names_are_refused_and_no_others(card, cells, wrong):
+    history = ["", *cells]
+    if wrong is None:
+        setup("01_small", namespace(In=history, note="mine", epoch=3))
+    else:
+        with pytest.raises(UserError, match=f"unknown parameter '{wrong}'; did you mean 'epochs'"):
+            setup("01_small", namespace(In=history))
+
+
 def test_seeds_are_set(card):
     def draw():
         setup("01_small", namespace(seeds=[11]))
