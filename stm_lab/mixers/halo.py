@@ -1,5 +1,4 @@
-"""Halo attention: local attention in blocks that also see a border of `halo` tokens (Vaswani et al. 2021, HaloNet,
-arXiv 2103.12731).
+"""Halo attention: blocks that also see a border of `halo` tokens (Vaswani et al. 2021, HaloNet; arXiv 2103.12731).
 
 Legend of shapes: a x b block, v x w window (block + 2 halo), N = blocks of the padded map, h heads, d channels a head.
 """
@@ -23,8 +22,8 @@ class HaloAttention(nn.Module):
     equivariant to shifts by whole blocks. Keys outside the image have weight exactly 0. Queries carry relative height
     and width embeddings, taken from the unscaled query as in the published code.
 
-    (B, H, W, C) -> (B, H, W, C), any H and W: the map is padded to whole blocks, and the padding is never a key. A side
-    shorter than a block is one block of that length; the rest of it would be padding alone.
+    (B, H, W, C) -> (B, H, W, C), any H and W: the map is padded to whole blocks, and the padding is never a key. Blocks
+    shrink to a side of the map that is shorter.
 
     Raises UserError if `heads` does not divide `dim`, or for a block or halo that is too small.
     """
@@ -80,10 +79,8 @@ class HaloAttention(nn.Module):
         return (height[..., :, None] + width[..., None, :]).flatten(-2)
 
     def _offsets(self, side: int, device: torch.device) -> torch.Tensor:
-        """(queries, keys) of one axis of a block: the table's row for key j of the window, query i of the block.
-
-        Tables are as long as whole blocks need, 2 window - 1 rows, so that row window - 1 stands for j = i.
-        """
+        """(queries, keys) of one axis of a block: the table's row for key j of the window, query i of the block. Tables
+        have 2 window - 1 rows, so row window - 1 stands for j = i."""
         i, j = torch.arange(side, device=device), torch.arange(side + 2 * self.halo, device=device)
         return self.window - 1 + j - i[:, None]
 
@@ -108,7 +105,7 @@ def _attend(mixer: HaloAttention, q: torch.Tensor, kv: torch.Tensor) -> torch.Te
     q = F.pad(q, (0, 0, 0, right, 0, bottom)) if bottom or right else q  # padding by 0 would copy
     q = q.reshape(B, rows, a, cols, b, h, d).permute(0, 5, 1, 3, 2, 4, 6).reshape(B, h, N, a, b, d)
 
-    # one gather takes the keys of all blocks; a place outside the map is that of its edge, and masked
+    # one gather for the keys of all blocks; a place outside the map is that of its edge, and masked
     down, across = mixer._places(rows, a, kv.device), mixer._places(cols, b, kv.device)  # (rows, v), (cols, w)
     place = down.clamp(0, H - 1)[:, None, :, None] * W + across.clamp(0, W - 1)[:, None]  # (rows, cols, v, w)
     kv = kv.reshape(B, H * W, h, 2, d).permute(3, 0, 2, 1, 4)  # (2, B, h, H*W, d)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..layers import biased_attention, check_static, num_heads, trunc_normal_init
+from ..layers import biased_attention, check_static, cut_windows, num_heads, trunc_normal_init
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -17,9 +17,8 @@ from .registry import register_mixer
 class ShiftedWindowAttention(nn.Module):
     """Attention inside windows that do not overlap; every other block shifts them, so that neighbours exchange.
 
-    Weights are dynamic; locality is hard but not centred (a token at a window's edge sees one side only); a bias by
-    relative position is shared by all windows. If the map's shorter side fits in one window, the window shrinks to it
-    and is not shifted.
+    Weights are dynamic; locality is hard but not centred (a token at a window's edge sees one side only). All windows
+    share a bias by relative position. A window shrinks to the map's shorter side if that fits, and is not shifted then.
 
     (B, H, W, C) -> (B, H, W, C), any H and W: the map is padded to whole windows, and the padding is never a key.
 
@@ -45,8 +44,7 @@ class ShiftedWindowAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        H, W = x.shape[1:3]
-        return self.proj(_attend(self, self.qkv(_cut(self, x)), H, W))
+        return self.proj(_attend(self, self.qkv(_cut(self, x)), x.shape[1], x.shape[2]))
 
     def _window_and_shift(self, H: int, W: int) -> tuple[int, int]:
         side = min(H, W)
@@ -60,14 +58,11 @@ class ShiftedWindowAttention(nn.Module):
         return self.relative_position_bias_table[index.reshape(w * w, w * w)].permute(2, 0, 1)
 
     def _allowed(self, H: int, W: int, w: int, shift: int, device: torch.device) -> torch.Tensor:
-        """(N, L, L) bool: which key a query may see, after the roll.
-
-        Both must lie in one region (the roll brings the map's far sides together), and the key in the true map. A query
-        in the padding may see all of its region, lest its softmax be empty: its output is cropped away.
-        """
+        """(N, L, L) bool: the keys that a query may see, after the roll: those of its region (the roll joins the map's
+        far sides) in the true map. Queries in the padding see all of their region, or their softmax would be empty."""
         (y, region_y), (x, region_x) = (_rolled_axis(size, w, shift, device) for size in (H, W))
-        region = _windows(3 * region_y[:, None] + region_x, w)  # (N, L)
-        true = _windows((y < H)[:, None] & (x < W), w)
+        region = cut_windows(3 * region_y[:, None] + region_x, w)  # (N, L)
+        true = cut_windows((y < H)[:, None] & (x < W), w)
         same = region[:, :, None] == region[:, None, :]
         return same & (true[:, None, :] | ~true[:, :, None])
 
@@ -120,12 +115,6 @@ def _rolled_axis(size: int, w: int, shift: int, device: torch.device) -> tuple[t
 def _order(H: int, W: int, w: int, shift: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each position in all windows its token, (N*L,), an edge's for the padding; of each token its position."""
     y, x = (_rolled_axis(size, w, shift, device)[0] for size in (H, W))
-    tokens = _windows(y.clamp(max=H - 1)[:, None] * W + x.clamp(max=W - 1), w).flatten()
+    tokens = cut_windows(y.clamp(max=H - 1)[:, None] * W + x.clamp(max=W - 1), w).flatten()
     positions = torch.arange(len(tokens), device=device).view(len(y) // w, len(x) // w, w, w).transpose(1, 2)
     return tokens, positions.reshape(len(y), len(x)).roll((shift, shift), (0, 1))[:H, :W].flatten()
-
-
-def _windows(x: torch.Tensor, w: int) -> torch.Tensor:
-    """(H, W) -> (N, L)."""
-    H, W = x.shape
-    return x.view(H // w, w, W // w, w).transpose(1, 2).reshape(-1, w * w)
