@@ -200,7 +200,7 @@ def test_a_recipe_names_the_field_and_the_nearest_right_thing(tmp_path, change, 
     ("values", "says"),
     [
         ({"extend": "quick"}, "unknown key 'extend'; did you mean 'extends'?"),
-        ({"extends": ["quick"]}, "extends = ['quick']: should be a preset's name or a file"),
+        ({"extends": ["quick"]}, 'extends: unknown training preset "[\'quick\']"; did you mean \'quick\'?'),
         ({"augmentation": {"flip": 1}}, "augmentation.flip = 1: should be a valid boolean"),
         ({"mixer": 3}, "mixer = 3: should be a valid string; write it in quotes: '3'"),
         ({"plugins": ["x" * 5000, 3]}, "plugins.1 = 3: should be a valid string"),

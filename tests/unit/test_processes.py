@@ -86,7 +86,11 @@ def ray(folder, few):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills by signal")
-@pytest.mark.parametrize("kind", [prepare, pool, loader, torchrun, local, ray], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind",
+    [prepare, pool, loader, torchrun, local, pytest.param(ray, marks=pytest.mark.soak)],  # see PATIENCE
+    ids=lambda kind: kind.__name__,
+)
 def test_children_end_with_a_parent_that_was_killed(small, few, tmp_path, kind, monkeypatch):
     if kind is prepare:
         monkeypatch.setenv("STM_LAB_DATA", str(tmp_path / "home"))
