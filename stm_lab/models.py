@@ -12,11 +12,12 @@ from torch import nn
 
 from .backbone import UnifiedBackbone
 from .designs import NETWORKS, Design, list_scales, original_scales
-from .designs.design import MODEL_ARGS, TIMM_ARGS
 from .mixers import get_mixer
+from .mixers.registry import MODEL_ARGS, TIMM_ARGS
 from .published import checkpoint_filter_fn
 from .util.errors import UserError, check_known
 
+_CFG_ARGS = ("pretrained_cfg", "pretrained_cfg_overlay")
 _SOURCES = ("file", "url", "state_dict", "hf_hub_id", "hf_hub_filename")  # of weights, in a pretrained cfg
 _FEATURES = ("getter", "list", "dict", "hook")  # timm's "fx" cannot follow sizes that are computed
 
@@ -72,12 +73,14 @@ def _build(mixer: str, scale: str, design: Design, pretrained: bool, options: Ma
     for network, make in NETWORKS.items():
         if scale in _scales(network, mixer) and design == make(mixer, scale):
             return timm.create_model(f"{network}_{mixer}_{scale}", pretrained=pretrained, **options)
-    if pretrained:
-        raise UserError(f"{mixer}, {scale}: there are trained weights of the unified design only, not of this one")
     name = f"{mixer}_{scale}"
     cfg = timm.get_pretrained_cfg(f"unified_{mixer}_{scale}")
-    cfg = replace(cfg, architecture=name, custom_load=False, **dict.fromkeys(_SOURCES))
-    return create(name, design, False, pretrained_cfg=cfg, **options)
+    cfg = replace(cfg, architecture=name, tag="", custom_load=False, **dict.fromkeys(_SOURCES))
+    cfg = _resolve_cfg(name, options.get("pretrained_cfg") or {}, options.get("pretrained_cfg_overlay"), cfg)
+    if pretrained and not any(getattr(cfg, source) for source in _SOURCES):
+        raise UserError(f"{mixer}, {scale}: there are trained weights of the unified design only, not of this one")
+    options = {key: value for key, value in options.items() if key not in _CFG_ARGS}
+    return create(name, design, pretrained, pretrained_cfg=cfg, **options)
 
 
 def create(name: str, design: Design, pretrained: bool, **kwargs: object) -> nn.Module:
@@ -121,17 +124,21 @@ def _check_options(name: str, design: Design, options: Mapping[str, object]) -> 
 
 
 def _resolve_cfg(
-    name: str, cfg: str | Mapping[str, object] | PretrainedCfg | None, overlay: Mapping[str, object] | None
+    name: str,
+    cfg: str | Mapping[str, object] | PretrainedCfg | None,
+    overlay: Mapping[str, object] | None,
+    own: PretrainedCfg | None = None,
 ) -> PretrainedCfg:
     """timm's cfg for these arguments of `create_model`, but files and addresses are read by our own loader.
 
-    A dictionary lies over the model's own cfg, as an overlay does; a `PretrainedCfg` is taken whole. A source of
-    weights in either is the only one. Raises UserError, naming the nearest, for an unknown entry.
+    A dictionary lies over the model's own cfg (`own`; timm's by default), as an overlay does; a `PretrainedCfg` is
+    taken whole. A source of weights in either is the only one. Raises UserError, naming the nearest, for an unknown
+    entry.
     """
     given = {**(cfg if isinstance(cfg, Mapping) else {}), **(overlay or {})}
     for key in given:
         check_known("entry of a pretrained cfg", key, {field.name for field in fields(PretrainedCfg)}, f"{name}: ")
     if any(given.get(source) for source in _SOURCES):
         given = dict.fromkeys(_SOURCES) | given
-    resolved = resolve_pretrained_cfg(name, None if isinstance(cfg, Mapping) else cfg, given)
+    resolved = resolve_pretrained_cfg(name, own if isinstance(cfg, Mapping) else cfg, given)
     return replace(resolved, custom_load=bool(resolved.custom_load or resolved.file or resolved.url))

@@ -178,9 +178,11 @@ def read_weights(source: str | Path | Mapping[str, object], *, use_ema: bool = T
     if inside is None and any(isinstance(checkpoint.get(key), Mapping) for key in _EMA):
         raise UserError(f"{where} holds EMA weights only; call with use_ema=True")
     inside = checkpoint if inside is None else inside
-    strange = next((name for name, value in inside.items() if not isinstance(value, torch.Tensor)), None)
+    named = {name: value for name, value in inside.items() if isinstance(name, str)}
+    strange = next((name for name in inside if not isinstance(named.get(name), torch.Tensor)), None)
     if strange is not None or not inside:
         what = "it is empty" if strange is None else f"{strange!r} is a {type(inside[strange]).__name__}"
+        what = what if isinstance(strange, str | None) else f"the key {strange!r} is not a name"
         keys = ", ".join(map(repr, (*_EMA, *_RAW)))
         raise UserError(f"{where} holds no weights, neither bare nor under {keys}: {what}")
     given = {}  # clean name -> name in the source
@@ -211,6 +213,8 @@ def _read(path: Path) -> Mapping[str, object]:
 
 
 def _refused(path: Path, error: Exception) -> UserError:
+    if isinstance(error, PermissionError):  # torch raises other OSErrors for damaged files, too
+        return UserError(f"{path} cannot be read: {error.strerror or error}")
     with path.open("rb") as file:
         is_pointer = file.read(23) == b"version https://git-lfs"
     if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
@@ -356,7 +360,9 @@ def _fit(name: str, tensor: torch.Tensor, target: torch.Tensor) -> torch.Tensor 
         size = (len(target),)
         return F.interpolate(tensor.t()[None], size, mode="linear", align_corners=True)[0].t()  # (2w-1, d)
     if name.endswith("relative_position_bias_table") and tensor.shape[1:] == target.shape[1:]:
-        old, new = (round(len(table) ** 0.5) for table in (tensor, target))
+        old, new = (math.isqrt(len(table)) for table in (tensor, target))
+        if old**2 != len(tensor):
+            return None
         table = tensor.t().reshape(1, -1, old, old)  # ((2w-1)^2, heads) -> (1, heads, 2w-1, 2w-1)
         return F.interpolate(table, (new, new), mode="bicubic", align_corners=False).flatten(2)[0].t()
     if [n for n in tensor.shape if n != 1] == [n for n in target.shape if n != 1]:

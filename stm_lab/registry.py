@@ -100,7 +100,7 @@ def _entrypoint(name: str, network: str, mixer: str, scale: str) -> Callable[...
     """The function that timm calls to create a model."""
 
     def entrypoint(pretrained: bool = False, **kwargs) -> nn.Module:
-        from .designs import NETWORKS  # here and below: importing timm is to load none of the core before its time
+        from .designs import NETWORKS  # here: importing timm must not load the core early
         from .models import create
 
         return create(name, NETWORKS[network](mixer, scale), pretrained, **kwargs)
@@ -111,15 +111,9 @@ def _entrypoint(name: str, network: str, mixer: str, scale: str) -> Callable[...
 
 
 def _register_own(mixer: str) -> None:
-    """Register the models of a user's mixer: those that swin has.
-
-    Raises UserError for an option of the mixer that already means something else.
-    """
+    """Register the models of a user's mixer: those that swin has."""
     if mixer in {parts(name)[1] for name in NAMES}:
         return
-    from .designs.design import check_option_names  # not from the models, which may be importing timm just now
-
-    check_option_names(mixer)
     for name in NAMES:
         network, other, scale = parts(name)
         if other == "swin":

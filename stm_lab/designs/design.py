@@ -20,10 +20,6 @@ from ..util.errors import UserError, check_known
 from ..util.validation import checked
 
 SHARED_OPTIONS = ("heads", "window", "block", "halo", "reduction", "shift")  # of mixers; a design may have them for any
-# arguments of timm.create_model that its builder takes, and those of `UnifiedBackbone` besides the design
-TIMM_ARGS = {"pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "features_only", "out_indices"}
-TIMM_ARGS |= {"feature_cls", "cache_dir"}
-MODEL_ARGS = {"num_classes", "in_chans", "global_pool", "drop_rate", "device", "dtype"}
 
 Count = Annotated[int, Field(ge=1)]
 Eps = Annotated[float, Field(ge=0)]  # below 0 it may be the root of a negative number
@@ -147,13 +143,6 @@ class Design:
 
 
 _OF_MIXER = ("options", "stage_options", "block_options")
-
-
-def check_option_names(mixer: str) -> None:
-    """Raise UserError for an option of a mixer that already means something else to timm, the model or its design."""
-    taken = (TIMM_ARGS | MODEL_ARGS | {each.name for each in fields(Design)}).intersection(option_names(mixer))
-    if taken:
-        raise UserError(f"mixer {mixer!r}: the option {min(taken)!r} is one of the model already; give it another name")
 
 
 def _made_of(values: dict[str, Any]) -> Design:

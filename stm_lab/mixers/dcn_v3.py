@@ -88,7 +88,7 @@ def _grid(offsets: torch.Tensor) -> torch.Tensor:
     # half precision would round positions by up to 1/32 pixel on a 56-pixel map
     dtype, device = torch.promote_types(offsets.dtype, torch.float32), offsets.device
     right, down = (step[:, None, None] for step in _place(torch.arange(P, device=device)))  # no copy from the host
-    dx, dy = offsets.to(dtype).permute(5, 0, 3, 4, 1, 2)  # (B, h, P, H, W)
+    dx, dy = offsets.to(dtype).permute(5, 0, 3, 4, 1, 2).contiguous()  # (B, h, P, H, W)
     x = torch.arange(W, device=device) + right + dx
     y = torch.arange(H, device=device)[:, None] + down + dy
     return torch.stack(((2 * x + 1) / W - 1, (2 * y + 1) / H - 1), -1).reshape(B * h, P, H * W, 2)

@@ -44,7 +44,7 @@ class HaloAttention(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Both tables as at the start: normal, with the variance of one channel of a head."""
+        """Both tables as at the start: normal, std head_dim ** -0.5."""
         for table in (self.height_rel, self.width_rel):
             table.normal_().mul_(table.shape[1] ** -0.5)
 
@@ -108,8 +108,8 @@ def _attend(mixer: HaloAttention, q: torch.Tensor, kv: torch.Tensor) -> torch.Te
     # one gather for the keys of all blocks; a place outside the map is that of its edge, and masked
     down, across = mixer._places(rows, a, kv.device), mixer._places(cols, b, kv.device)  # (rows, v), (cols, w)
     place = down.clamp(0, H - 1)[:, None, :, None] * W + across.clamp(0, W - 1)[:, None]  # (rows, cols, v, w)
-    kv = kv.reshape(B, H * W, h, 2, d).permute(3, 0, 2, 1, 4)  # (2, B, h, H*W, d)
-    kv = kv.reshape(2, B, h, H * W, d).index_select(3, place.flatten())
+    kv = kv.reshape(B, H * W, h, 2, d).permute(3, 0, 2, 1, 4).contiguous()  # (2, B, h, H*W, d)
+    kv = kv.index_select(3, place.flatten())
     keys, values = kv.view(2, B, h, N, place[0, 0].numel(), d)  # sizes in full: B may be 0
 
     inside = [(place >= 0) & (place < size) for place, size in ((down, H), (across, W))]

@@ -31,6 +31,14 @@ _MODULES = {  # our mixers, in the order of list_mixers(), and their modules: im
     "identity": "controls",
     "pooling": "controls",
 }
+# arguments of timm.create_model that its builder takes, those of `UnifiedBackbone` besides the design, and a design's
+# fields: no option of a mixer may have such a name
+TIMM_ARGS = {"pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "features_only", "out_indices"}
+TIMM_ARGS |= {"feature_cls", "cache_dir"}
+MODEL_ARGS = {"num_classes", "in_chans", "global_pool", "drop_rate", "device", "dtype"}
+DESIGN_FIELDS = {"mixer", "dims", "depths", "stem", "downsample", "stage_norms", "head", "branches", "img_size"}
+DESIGN_FIELDS |= {"norm_eps", "embed_eps", "stage_eps", "mlp_ratios", "mlp_conv", "position_embedding", "layer_scale"}
+DESIGN_FIELDS |= {"drop_path_rate", "options", "stage_options", "block_options"}
 _mixers: dict[str, type[nn.Module] | None] = dict.fromkeys(_MODULES)  # None: not imported yet
 _listeners: list[Callable[[str], None]] = []
 
@@ -53,17 +61,9 @@ def register_mixer(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
         _check_signature(name, cls)
         if name in _MODULES and cls.__module__ != _module_of(name):
             import_module(_module_of(name))  # now, or its own class would replace this one when it is imported
-        before = _mixers.get(name)
         _mixers[name] = cls
-        try:
-            for listener in _listeners:
-                listener(name)
-        except UserError:  # somebody above cannot use it
-            if before is None:
-                del _mixers[name]
-            else:
-                _mixers[name] = before
-            raise
+        for listener in _listeners:
+            listener(name)
         return cls
 
     return register
@@ -88,7 +88,11 @@ def _check_signature(name: str, cls: type[nn.Module]) -> None:
                 f"mixer {name!r}: option {option.name!r} must be keyword-only (a * after dim, and no *args or **kwargs)"
             )
         if option.default is option.empty:
-            raise UserError(f"mixer {name!r}: option {option.name!r} needs a default, {cls.__name__}(dim) must do")
+            raise UserError(f"mixer {name!r}: option {option.name!r} needs a default: {cls.__name__}(dim) must work")
+        if option.name in TIMM_ARGS | MODEL_ARGS | DESIGN_FIELDS:
+            raise UserError(
+                f"mixer {name!r}: the option {option.name!r} is one of the model already; give it another name"
+            )
 
 
 def list_mixers() -> list[str]:
@@ -150,6 +154,6 @@ def option_types(name: str) -> dict[str, object]:
 
 def on_register(listener: Callable[[str], None]) -> None:
     """Call `listener(name)` for every mixer there is, and for every one that comes later."""
+    _listeners.append(listener)
     for name in _mixers:
         listener(name)
-    _listeners.append(listener)

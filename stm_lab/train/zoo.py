@@ -104,6 +104,8 @@ def load(
         return [_pretrained(name, scale, on) for name in (names if names is not None else _shipped())]
     path = Path(source)
     if names is None:
+        if files := _weight_files(path):
+            return [_of_file(file, on) for file in files]
         if not is_of_trainings(path):
             return [_of_file(path, on)]
         return list(_whole(training_folders(path), lambda folder: of_training(folder, on)))

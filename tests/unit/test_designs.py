@@ -27,8 +27,8 @@ from stm_lab.designs import (
     steps,
     unified,
 )
-from stm_lab.designs.design import MODEL_ARGS
 from stm_lab.layers import PARTS
+from stm_lab.mixers.registry import MODEL_ARGS
 
 MIXERS = list_mixers()
 WITH_ORIGINAL = [(mixer, scale) for mixer in MIXERS for scale in original_scales(mixer) if scale != "nano"]

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ from timm.optim import create_optimizer_v2
 
 import stm_lab
 from stm_lab import UserError, build_model, list_mixers
-from stm_lab.designs import original_scales, unified
+from stm_lab.designs import Design, original_scales, unified
 from stm_lab.mixers import get_mixer
+from stm_lab.mixers.registry import DESIGN_FIELDS
 
 MIXERS = list_mixers()
 UNIFIED = [f"unified_{mixer}_nano" for mixer in MIXERS]
@@ -583,13 +585,20 @@ assert not {"datasets", "accelerate", "matplotlib", "IPython"} & set(sys.modules
     assert done.returncode == 0, done.stderr
 
 
+def test_the_names_that_no_option_may_have_are_those_of_designs():
+    assert {field.name for field in fields(Design)} == DESIGN_FIELDS
+
+
+@pytest.mark.parametrize("name", ["taken", "swin"])
 @pytest.mark.parametrize("option", ["drop_rate", "in_chans", "depths", "layer_scale", "cache_dir"])
-def test_a_mixers_option_must_not_be_one_of_the_model(option):
+def test_a_mixers_option_must_not_be_one_of_the_model(option, name):
     """It would never reach the mixer."""
     code = f"def __init__(self, dim, *, {option}=1):\n    torch.nn.Module.__init__(self)"
     exec(code, {"torch": torch}, members := {})
     taken = type("Taken", (torch.nn.Module,), members)
-    with pytest.raises(UserError, match=f"mixer 'taken': the option '{option}' is one of the model already"):
-        stm_lab.register_mixer("taken")(taken)
+    before = get_mixer("swin")
+    with pytest.raises(UserError, match=f"mixer '{name}': the option '{option}' is one of the model already"):
+        stm_lab.register_mixer(name)(taken)
+    assert get_mixer("swin") is before
     assert "taken" not in stm_lab.list_mixers()
     assert not timm.list_models("unified_taken_*")

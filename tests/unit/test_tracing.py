@@ -39,6 +39,16 @@ def test_torchvision_extracts_the_maps_that_the_network_computes(mixer, design):
     assert trained == {name for name, _ in model.named_parameters() if not name.startswith("head.")}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mixer", ["dcn_v3", "convnext"])
+def test_a_network_is_exported_for_images_between_two_sizes(mixer):
+    model, x = build_model(mixer, "nano", **SMALL).eval(), images(64, 96)
+    sides = {2: Dim("h", min=64, max=256), 3: Dim("w", min=64, max=256)}
+    made = export(model, (x,), dynamic_shapes=(sides,))
+    for other in (x, images(100, 70)):
+        torch.testing.assert_close(made.module()(other), model(other))
+
+
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_an_export_gives_what_the_mixer_gives(mixer):
     """Height and width may be dynamic where nothing is cut by them; where they may not, one line says so."""

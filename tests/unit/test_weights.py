@@ -14,6 +14,7 @@ from timm.utils import CheckpointSaver, ModelEmaV3
 from torch import nn
 
 from stm_lab import UserError, build_model, load_published, zoo
+from stm_lab.designs import unified
 from stm_lab.predict import predict
 from stm_lab.published import CheckpointMismatch, read_weights
 from stm_lab.registry import WEIGHTS
@@ -352,3 +353,46 @@ def test_unit_layer_scale_sets_every_layer_scale_of_timm_and_no_other(name):
     on = dict(zoo.unit_layer_scale(model).named_parameters())
     assert {name for name, parameter in on.items() if (parameter == 1).all()} == scales
     assert all((parameter == 0.5).all() for name, parameter in on.items() if name not in scales)
+
+
+def test_a_table_of_no_square_length_is_a_mismatch():
+    model = build_model("swin", "nano")
+    weights = model.state_dict()
+    name = next(name for name in weights if name.endswith("relative_position_bias_table"))
+    weights[name] = torch.zeros(len(weights[name]) + 1, weights[name].shape[1])
+    with pytest.raises(CheckpointMismatch):
+        load_published(model, weights)
+
+
+def test_keys_that_are_no_names_are_refused():
+    with pytest.raises(UserError, match="the key 0 is not a name"):
+        read_weights({0: torch.zeros(2)})
+
+
+def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(2)}, path)
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(torch, "load", denied)
+    with pytest.raises(UserError, match=r"weights.pth cannot be read: Permission denied"):
+        read_weights(path)
+
+
+def test_a_design_of_ones_own_takes_weights_and_classes_by_its_cfg():
+    design = unified("swin", "nano").override(depths=(1, 1, 1, 1))
+    same = build_model("swin", "nano", depths=(1, 1, 1, 1), num_classes=7)
+    given = {"state_dict": same.state_dict(), "num_classes": 7}
+    for words in ({"pretrained_cfg": given}, {"pretrained_cfg_overlay": given}):
+        model = build_model("swin", "nano", design=design, pretrained=True, **words)
+        assert model.num_classes == 7
+        assert all(torch.equal(model.state_dict()[name], value) for name, value in same.state_dict().items())
+    with pytest.raises(UserError, match="trained weights of the unified design only"):
+        build_model("swin", "nano", design=design, pretrained=True)
+
+
+def test_all_models_of_a_folder_of_files():
+    loaded = zoo.load(None, WEIGHTS, device="cpu")
+    assert len(loaded) == len(list(WEIGHTS.glob("*.safetensors")))
