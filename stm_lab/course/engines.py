@@ -82,8 +82,11 @@ def _start(waiting: list[Job], workers: Any, limits: Limits) -> list[Outcome]:
 
 
 def _sort_out(jobs: Sequence[Job], limits: Limits) -> tuple[dict[Path, Outcome], list[Job]]:
-    """What is done already, and what is to do."""
+    """What is done already, and what is to do. A run that lacks nothing but its page gets that at once."""
     done = [] if limits.force else [job for job in jobs if job.is_done()]
+    for job in filter(Job.lacks_page, done):
+        with suppress(Held):  # then another process makes it
+            perform(job, limits)
     outcomes = {job.folder.path: Outcome(job, "done already", job.other_code()) for job in done}
     return outcomes, [job for job in held_to(jobs, limits) if job.folder.path not in outcomes]
 

@@ -299,7 +299,7 @@ def _plain(value: Any) -> Any:
 def write_html(folder: RunFolder) -> None:
     """Write the executed notebook, as far as it came, as a page with its figures inside.
 
-    A page that cannot be made spoils no finished run: a warning says so.
+    A page that cannot be made spoils no finished run: a warning says so, and the run's next call makes it.
     """
     if not folder.notebook.is_file():
         return
@@ -309,5 +309,4 @@ def write_html(folder: RunFolder) -> None:
         body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": folder.notebook.stem}})
         write_whole(folder.html, body.encode())  # or not at all: half a page would take the room of the status
     except Exception as error:  # a full disk, or a notebook that was cut off
-        said = f"{type(error).__name__}: {error}); jupyter nbconvert --to html {folder.notebook} makes a page"
-        warnings.warn(f"{folder.html} could not be written ({said}", stacklevel=2)
+        warnings.warn(f"{folder.html} could not be written ({type(error).__name__}: {error})", stacklevel=2)

@@ -69,6 +69,10 @@ class Job:
             return False
         return all(self.folder.has(name) for name in status.get("files", []) if name != self.folder.html.name)
 
+    def lacks_page(self) -> bool:
+        """Whether the page of the executed notebook could not be written, or was lost."""
+        return self.folder.has(self.folder.notebook.name) and not self.folder.has(self.folder.html.name)
+
     def other_code(self) -> str:
         """Tells of a finished run that it was made with other code than this; "" if it was not."""
         made_with, now = self.folder.read_status().get("code"), code_fingerprint()
@@ -160,7 +164,7 @@ def perform(
     echo: TextIO | None = None,
     stop: threading.Event | None = None,
 ) -> bool:
-    """Do a planned run unless it is done. Raises errors as `run` does.
+    """Do a planned run unless it is done; make its page if only that is missing. Raises errors as `run` does.
 
     Args:
         job, limits: the run.
@@ -174,6 +178,8 @@ def perform(
     folder = job.folder.create()
     with folder.alone():
         if job.is_done() and not limits.force:
+            if job.lacks_page():
+                _make_page(folder)
             return False
         strange = folder.strangers() if job.values.get("out") else []
         if strange:
@@ -193,3 +199,13 @@ def perform(
         place = "" if failure["cell"] is None else f"cell [{failure['cell']}]: "
         raise RunFailed(f"{job.notebook}: {place}{failure['error']} (see {folder.path})", folder, failure)
     return True
+
+
+def _make_page(folder: RunFolder) -> None:
+    from stm_lab.course.execute import write_html  # here, because it is slow to import
+
+    write_html(folder)
+    try:
+        folder.write_json(folder.status, {**folder.read_status(), "files": folder.files()})
+    except OSError as error:
+        raise WorkFailed(f"{folder.status}: {error.strerror}") from error

@@ -22,8 +22,9 @@ from small_course import begun
 
 from stm_lab import UserError
 from stm_lab.course import RunFailed, rows, run
+from stm_lab.course.engines import Local, do_all
 from stm_lab.course.folder import RunFolder
-from stm_lab.course.run import plan
+from stm_lab.course.run import Limits, plan
 from stm_lab.util.folders import Held
 
 pytestmark = pytest.mark.slow  # each starts a kernel
@@ -219,7 +220,7 @@ def test_a_page_shows_a_widget_by_its_still_picture(tmp_path):
 
 
 def test_a_page_that_cannot_be_written_spoils_no_run(small, monkeypatch):
-    """It leaves no half of it, which would take the room that `status.json` needs."""
+    """It leaves no half of it, which would take the room that `status.json` needs, and the next call makes it."""
     folder = plan(1).folder.create()
     real = os.replace
 
@@ -229,12 +230,23 @@ def test_a_page_that_cannot_be_written_spoils_no_run(small, monkeypatch):
         real(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.warns(UserWarning, match=r"notebook\.html could not be written .* jupyter nbconvert --to html"):
+    with pytest.warns(UserWarning, match=r"notebook\.html could not be written"):
         run(1)
     assert not list(folder.path.glob("*.html*"))
     assert status(folder)["state"] == "done"
     assert status(folder)["files"] == ["notebook.ipynb", "rows.jsonl", "log.txt"]
     assert plan(1).is_done()
+    with pytest.warns(UserWarning, match=r"notebook\.html could not be written"):
+        run(1)
+    monkeypatch.undo()
+    monkeypatch.setenv("STM_LAB_NOTEBOOKS", str(small))
+    monkeypatch.setenv("STM_LAB_RUNS", str(small.parent / "runs"))
+    for again in (lambda: run(1), lambda: do_all(Local(1), [plan(1)], Limits(), "again")):
+        folder.html.unlink(missing_ok=True)
+        again()
+        assert "</html>" in folder.html.read_text()
+        assert folder.html.name in status(folder)["files"]
+    assert len(begun(small)) == 1
 
 
 @pytest.mark.parametrize("name", ["notebook.ipynb", "rows.jsonl", "figures/a.png"])
