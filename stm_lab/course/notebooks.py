@@ -7,6 +7,7 @@ An exercise is a Markdown cell (`## Exercise 1: its title`, a line of dots, the 
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
 import re
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stm_lab.course.cards import Card, Exercise, Parameter, dots, literal
 from stm_lab.util.errors import UserError
-from stm_lab.util.files import read_text, replace_bytes
+from stm_lab.util.files import read_bytes, read_text, replace_bytes
 
 if TYPE_CHECKING:
     import nbformat
@@ -37,8 +38,11 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     """
     import nbformat  # here, because it is slow to import
 
+    text = read_text(path)
+    if read_bytes(path).startswith(codecs.BOM_UTF8):
+        raise UserError(f"{path}: begins with a byte-order mark, which Jupyter does not read; save it without one")
     try:
-        notebook = nbformat.reader.reads(read_text(path))
+        notebook = nbformat.reader.reads(text)
         nbformat.validate(notebook)
         if notebook.nbformat != 4:
             raise ValueError(f"it is of format {notebook.nbformat}, not 4")

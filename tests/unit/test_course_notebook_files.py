@@ -1,5 +1,6 @@
 """Files that are no notebooks, or not quite: refused before a run starts."""
 
+import codecs
 import json
 
 import pytest
@@ -23,6 +24,7 @@ KINDS = {
     "binary": (lambda file: b"\x89PNG\r\n\x1a\n\x00\xff", "UTF-8"),
     "cut off": (lambda file: file[: len(file) // 2], "not a Jupyter notebook"),
     "nested": (lambda file: b"[" * 200_000, "not a Jupyter notebook"),
+    "byte-order mark": (lambda file: codecs.BOM_UTF8 + file, "byte-order mark"),
     "UTF-16": (lambda file: file.decode().encode("utf-16"), "UTF-8"),
     "a list": (lambda file: b"[" + file + b"]", "not a Jupyter notebook"),
     "no object for metadata": (
