@@ -145,7 +145,7 @@ def test_any_kind_of_picture_will_do(run, tmp_path):
         (["000.png", "--device", "gpu"], "unknown device 'gpu'"),
         (["000.png", "--weights", "pretraned"], "did you mean 'pretrained'?"),
         (["000.png", "--weights", "nowhere/run"], "'nowhere/run': no such file or folder"),
-        (["000.png", "--weights", "."], "holds no trained model"),
+        (["000.png", "--weights", "."], "other.pth: weights of none of the published mixers"),
         (
             ["000.png", "--weights", "notes.txt"],
             "notes.txt is refused: it is no .safetensors file and no plain file of",
