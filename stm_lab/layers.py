@@ -87,12 +87,6 @@ class PositionEmbedding(nn.Module):
         return x + resize_embedding(self.weight, x.shape[1], x.shape[2])
 
 
-def cut_windows(x: torch.Tensor, side: int) -> torch.Tensor:
-    """A map (H, W) of whole windows -> (windows, side * side)."""
-    H, W = x.shape
-    return x.view(H // side, side, W // side, side).transpose(1, 2).reshape(-1, side * side)
-
-
 def biased_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """Softmax attention with a bias that may be learned, and -inf where a key is hidden.
 

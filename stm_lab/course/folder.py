@@ -20,7 +20,7 @@ from stm_lab.course.cards import Card
 from stm_lab.course.notebooks import read_notebook, tags
 from stm_lab.util import folders, jsonfiles, paths
 from stm_lab.util.errors import UserError
-from stm_lab.util.files import write_whole
+from stm_lab.util.files import sha256_of, write_whole
 
 FOLDER_VARIABLE = "STM_LAB_RUN_FOLDER"  # how the runner tells the notebook's kernel which folder is its own
 _NOT_KEYED = {"parameters", "injected-parameters", "solution", "check", "explorer"}  # cells that do not make the rows
@@ -144,14 +144,9 @@ def _by_contents(value: Any) -> Any:
     if not isinstance(value, Path):
         return value
     if value.is_file():
-        return _sha256(value)
+        return sha256_of(value)
     found = sorted(path for name in _MADE for path in value.rglob(name)) if value.is_dir() else []
-    return {path.relative_to(value).as_posix(): _sha256(path) for path in found} or str(value)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {path.relative_to(value).as_posix(): sha256_of(path) for path in found} or str(value)
 
 
 def data_fingerprint(values: Mapping[str, Any]) -> str | None:

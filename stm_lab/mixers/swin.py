@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..layers import biased_attention, check_static, cut_windows, num_heads, trunc_normal_init
+from ..layers import biased_attention, check_static, num_heads, trunc_normal_init
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -61,8 +61,8 @@ class ShiftedWindowAttention(nn.Module):
         """(N, L, L) bool: the keys that a query may see, after the roll: those of its region (the roll joins the map's
         far sides) in the true map. Queries in the padding see all of their region, or their softmax would be empty."""
         (y, region_y), (x, region_x) = (_rolled_axis(size, w, shift, device) for size in (H, W))
-        region = cut_windows(3 * region_y[:, None] + region_x, w)  # (N, L)
-        true = cut_windows((y < H)[:, None] & (x < W), w)
+        region = _windows(3 * region_y[:, None] + region_x, w)  # (N, L)
+        true = _windows((y < H)[:, None] & (x < W), w)
         same = region[:, :, None] == region[:, None, :]
         return same & (true[:, None, :] | ~true[:, :, None])
 
@@ -115,6 +115,12 @@ def _rolled_axis(size: int, w: int, shift: int, device: torch.device) -> tuple[t
 def _order(H: int, W: int, w: int, shift: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each position in all windows its token, (N*L,), an edge's for the padding; of each token its position."""
     y, x = (_rolled_axis(size, w, shift, device)[0] for size in (H, W))
-    tokens = cut_windows(y.clamp(max=H - 1)[:, None] * W + x.clamp(max=W - 1), w).flatten()
+    tokens = _windows(y.clamp(max=H - 1)[:, None] * W + x.clamp(max=W - 1), w).flatten()
     positions = torch.arange(len(tokens), device=device).view(len(y) // w, len(x) // w, w, w).transpose(1, 2)
     return tokens, positions.reshape(len(y), len(x)).roll((shift, shift), (0, 1))[:H, :W].flatten()
+
+
+def _windows(x: torch.Tensor, w: int) -> torch.Tensor:
+    """A map (H, W) of whole windows -> (N, L)."""
+    H, W = x.shape
+    return x.view(H // w, w, W // w, w).transpose(1, 2).reshape(-1, w * w)

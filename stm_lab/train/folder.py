@@ -7,7 +7,6 @@ interrupted and goes on.
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import json
 import shutil
@@ -30,6 +29,7 @@ from stm_lab.util import files, folders, jsonfiles, paths
 from stm_lab.util.devices import resolve_device
 from stm_lab.util.environment import code_fingerprint, describe_environment
 from stm_lab.util.errors import UserError
+from stm_lab.util.files import sha256_of
 
 CONFIG, ENVIRONMENT, METRICS, WEIGHTS = "config.yaml", "environment.json", "metrics.jsonl", "model.safetensors"
 _REPLACE = "--force (in Python force=True)"
@@ -58,8 +58,8 @@ class RunFolder:
         self.identity = config.result_fields() | {
             "data": data.fingerprint(config.recipe, data_root=config.data_root),
             "pixels": data.pixels_of(config.recipe, data_root=config.data_root, image_size=size),
-            "plugins": [_sha256(paths.expanded(file)) for file in config.plugins],
-            "weights": config.weights if start is None else _sha256(start),
+            "plugins": [sha256_of(paths.expanded(file)) for file in config.plugins],
+            "weights": config.weights if start is None else sha256_of(start),
             "mixer_source": _source_of(get_mixer(config.mixer)),
         }
         self._held: AcquireReturnProxy | None = None
@@ -180,16 +180,11 @@ class RunFolder:
         return f"{name} = {then!r} there, {now!r} here"
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @functools.cache  # an imported class stays what it was while its file is edited; imported anew it is another class
 def _source_of(mixer: type[nn.Module]) -> str | None:
     """The sha256 of the file in which a mixer is defined; None if it is in none, as in a notebook's cell."""
     try:
-        return _sha256(Path(inspect.getsourcefile(mixer)))
+        return sha256_of(Path(inspect.getsourcefile(mixer)))
     except (TypeError, OSError):
         return None
 
@@ -289,7 +284,7 @@ def _check_plugins(folder: Path, config: TrainConfig) -> None:
     then = jsonfiles.mapping(folder / ENVIRONMENT, ("run",)).get("run", {}).get("plugins")
     for file, digest in zip(config.plugins, then if isinstance(then, list) else [], strict=False):
         path = paths.expanded(file)
-        if path.is_file() and _sha256(path) != digest:
+        if path.is_file() and sha256_of(path) != digest:
             raise UserError(
                 f"plugin {file!r} has changed since the run in {folder}; bring back the file that it ran with"
             )
