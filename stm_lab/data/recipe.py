@@ -24,6 +24,7 @@ from stm_lab.data import shards
 from stm_lab.util import paths, yaml12
 from stm_lab.util.errors import UserError, check_known, shown
 from stm_lab.util.files import read_text, same_name
+from stm_lab.util.overrides import extended
 from stm_lab.util.validation import validated
 
 Name = Annotated[str, AfterValidator(same_name)]
@@ -212,8 +213,9 @@ def load_recipe(name_or_path: str | os.PathLike) -> Recipe:
     that leads out, recipes that extend each other.
     """
     path = _recipe_file(name_or_path)
-    values, bases = _extended(path, ())
-    recipe = validated(Recipe, values, str(path), known={"name": path.stem, "bases": bases}, also=["extends"])
+    values, files = extended(_read(path), str(path), _extended_file, read=_read, on_top=_on_top, file=path)
+    known = {"name": path.stem, "bases": tuple(file.stem for file in files)}
+    recipe = validated(Recipe, values, str(path), known=known, also=["extends"])
     wanted = set(recipe.subset.classes or recipe.classes)
     classes = {identifier: name for identifier, name in recipe.classes.items() if identifier in wanted}
     recipe = recipe.model_copy(update={"classes": classes})
@@ -229,37 +231,34 @@ def _recipe_file(name_or_path: str | os.PathLike) -> Path:
     return path
 
 
-def _extended(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The values of a recipe file on top of those that it extends, and the names of those."""
-    if path.resolve() in above:
-        raise UserError(f"{path}: extends itself, by way of {', '.join(file.stem for file in above)}")
-    values = _with_lists(yaml12.read_mapping(path), path)
-    if "extends" not in values:
-        return values, ()
-    where, extends = f"{path}: extends: ", values.pop("extends")
-    if isinstance(extends, str) and Path(extends).suffix in (".yaml", ".yml"):
-        base = _beside(path, extends, where)
-        if not base.is_file():
-            raise UserError(f"{where}{base}: No such file")
-    else:
-        check_known("recipe", extends, list_recipes(), where=where)
-        base = _recipe_file(extends)
-    inherited, bases = _extended(base, (*above, path.resolve()))
-    inherited.pop("fingerprint", None)  # that of other images
-    subsets = [part["subset"] for part in (inherited, values) if isinstance(part.get("subset"), dict)]
-    if len(subsets) == 2:
-        values = values | {"subset": subsets[0] | subsets[1]}
-    return inherited | values, (base.stem, *bases)
+def _read(path: Path) -> dict[str, Any]:
+    """The keys of a recipe's file, with the contents of list files instead of their paths."""
+    return _with_lists(yaml12.read_mapping(path), path)
 
 
-def _beside(recipe: Path, name: str, where: str) -> Path:
-    """The file that a recipe calls `name`. Raises UserError if it is not below the recipe's folder, links followed."""
+def _extended_file(name: Any, folder: Path) -> Path:
+    """The file that a recipe in this folder extends: a shipped recipe by name, or a file beside it by path."""
+    if isinstance(name, str) and Path(name).suffix in (".yaml", ".yml"):
+        return _beside(folder, name, "")
+    check_known("recipe", name, list_recipes())
+    return _recipe_file(name)
+
+
+def _on_top(inherited: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's keys on top of those of the one that it extends, whose fingerprint is that of other images."""
+    subsets = [part["subset"] for part in (inherited, own) if isinstance(part.get("subset"), dict)]
+    subset = {"subset": subsets[0] | subsets[1]} if len(subsets) == 2 else {}
+    return {name: value for name, value in inherited.items() if name != "fingerprint"} | own | subset
+
+
+def _beside(folder: Path, name: str, where: str) -> Path:
+    """The file that a recipe in this folder calls `name`. Raises UserError if it is not below it, links followed."""
     try:
-        file = paths.expanded(recipe.parent / _leads_down(name))
+        file = paths.expanded(folder / _leads_down(name))
     except ValueError as error:
         raise UserError(f"{where}{error}") from None
-    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(recipe.parent)):
-        raise UserError(f"{where}{name!r} is a link that leads out of {recipe.parent}; copy the file there")
+    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
+        raise UserError(f"{where}{name!r} is a link that leads out of {folder}; copy the file there")
     return file
 
 
@@ -281,7 +280,7 @@ def _with_lists(values: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _read_list(recipe: Path, name: str, where: str) -> dict[str, str]:
     """Identifier -> readable name, by a list file."""
-    path = _beside(recipe, name, where)
+    path = _beside(recipe.parent, name, where)
     try:
         lines = read_text(path).splitlines()
     except UserError as error:

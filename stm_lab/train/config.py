@@ -18,7 +18,7 @@ from stm_lab.designs import NETWORKS, Design
 from stm_lab.mixers import list_mixers, option_names
 from stm_lab.util import paths, yaml12
 from stm_lab.util.errors import UserError, check_known, shown
-from stm_lab.util.overrides import merge
+from stm_lab.util.overrides import extended, merge
 from stm_lab.util.validation import validated
 
 PRESETS = Path(__file__).parent / "presets"
@@ -163,13 +163,15 @@ def load_config(source: str | Path | Mapping[str, Any] | TrainConfig, /, **overr
     Raises:
         UserError: an unknown preset, a missing file, or a field that is unknown or has a wrong value, in one line.
     """
+    where, file = "training configuration", None
     if isinstance(source, TrainConfig):
-        values, where = source.model_dump(), "training configuration"
+        values = source.model_dump()
     elif isinstance(source, Mapping):
-        values, where = _extended(source, Path.cwd()), "training configuration"
+        values = source
     else:
-        values, where = _read(str(source), Path.cwd()), str(source)
-    values = merge(values, overrides)
+        where, file = str(source), _find(source, Path.cwd())
+        values = yaml12.read_mapping(file)
+    values = merge(extended(values, where, _find, file=file)[0], overrides)
     _check_no_options(values, where)
     config = validated(TrainConfig, values, where, also=["extends"])
     if config.mixer in list_mixers():  # else one of its plugins may register it
@@ -193,8 +195,9 @@ def _check_no_options(values: Mapping[str, Any], where: str) -> None:
             )
 
 
-def _find(source: str, folder: Path) -> Path:
+def _find(source: Any, folder: Path) -> Path:
     """The file of a preset, or the file at a path: what has a suffix or a folder in it is a path."""
+    source = str(source)
     if source in list_presets():
         return PRESETS / f"{source}.yaml"
     path = folder / paths.expanded(source)
@@ -203,24 +206,3 @@ def _find(source: str, folder: Path) -> Path:
     if path.suffix or path.name != source:
         raise UserError(f"training configuration {source!r}: no such file")
     check_known("training preset", source, list_presets())
-
-
-def _read(source: str, folder: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The values of a preset or file, on top of what it extends."""
-    path = _find(source, folder)
-    if path in seen:
-        raise UserError(f"{path}: extends itself")
-    return _extended(yaml12.read_mapping(path), path.parent, (*seen, path))
-
-
-def _extended(values: Mapping[str, Any], folder: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """`values` on top of what they extend."""
-    own = dict(values)
-    base = own.pop("extends", None)
-    if base is None:
-        return own
-    try:
-        return merge(_read(str(base), folder, seen), own)
-    except UserError as error:
-        where = seen[-1].name if seen else "training configuration"
-        raise UserError(f"{where}: extends: {error}") from None
