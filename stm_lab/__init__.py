@@ -9,36 +9,34 @@ from importlib import import_module
 from wrapt import register_post_import_hook
 
 from .util.errors import UserError
+from .util.lazy import lazily
 
 __version__ = "0.1.0"
 __all__ = ["UserError", "build_model", "list_mixers", "list_scales", "load_published", "register_mixer"]
 
-_AT = {  # public names and the modules that define them
-    "build_model": "models",
-    "list_mixers": "mixers",
-    "list_scales": "designs",
-    "load_published": "published",
-    "register_mixer": "mixers",
-}
-_ROOMS = ("checks", "course", "data", "designs", "explore", "figures", "measure", "mixers", "paper", "predict")
-_ROOMS += ("pixels", "stats", "train")
+_get, _names = lazily(
+    __name__,
+    {
+        **dict.fromkeys(("checks", "course", "data", "explore", "figures", "measure"), ()),
+        **dict.fromkeys(("paper", "pixels", "predict", "stats", "train", "zoo"), ()),
+        "designs": ("list_scales",),
+        "mixers": ("list_mixers", "register_mixer"),
+        "models": ("build_model",),
+        "published": ("load_published",),
+    },
+)
 
-register_post_import_hook(lambda _: import_module("stm_lab.registry"), "timm")
+register_post_import_hook(lambda _: import_module("stm_lab.entrypoints"), "timm")
 
 
 def __getattr__(name: str) -> object:
     try:
-        if name == "zoo":
-            return import_module("stm_lab.train.zoo")
-        if name in _ROOMS:
-            return import_module(f"stm_lab.{name}")
-        if name in _AT:
-            return getattr(import_module(f"stm_lab.{_AT[name]}"), name)
+        return _get(name)
     except Exception as error:
-        error.add_note("`stm-lab doctor` says what is wrong with this installation, and what to do")
+        if name in _names():
+            error.add_note("`stm-lab doctor` says what is wrong with this installation, and what to do")
         raise
-    raise AttributeError(f"module 'stm_lab' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_AT, *_ROOMS, "zoo"])
+    return sorted({*globals(), *_names()})

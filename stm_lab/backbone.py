@@ -18,12 +18,11 @@ from timm.models._features import feature_take_indices
 from torch import nn
 
 from .designs import Design
-from .designs.design import Count
 from .layers import PARTS, PositionEmbedding, PrunedHead, trunc_normal_init
 from .mixers import get_mixer
 from .published import load_pretrained
 from .util.errors import UserError, check_known
-from .util.validation import checked
+from .util.validation import Count, checked
 
 
 class Stem(nn.ModuleList):

@@ -100,9 +100,3 @@ class Normalize:
         scale = 255 if pixels.dtype == torch.uint8 else 1
         pixels = pixels.to(self.device, non_blocking=True).float() / scale
         return ((pixels - self.mean) / self.std).to(self.dtype)
-
-
-def mirrored(position: Tensor, size: int) -> Tensor:
-    """Positions on an axis of `size` places, reflected at its ends: -1 -> 1, size -> size - 2."""
-    position = position.abs()
-    return torch.where(position < size, position, 2 * (size - 1) - position)

@@ -30,7 +30,7 @@ def models() -> None:
     import timm
     import torch
 
-    from stm_lab.registry import NAMES
+    from stm_lab.entrypoints import NAMES
 
     lines = []
     for name in (name for name in NAMES if name.startswith("unified_")):

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from stm_lab import data, paper
 from stm_lab.course import results
 from stm_lab.course.found import find
-from stm_lab.registry import WEIGHTS
+from stm_lab.entrypoints import WEIGHTS
 from stm_lab.util import jsonfiles, paths
 from stm_lab.util.errors import UserError
 
 if TYPE_CHECKING:
-    from stm_lab.train.zoo import LoadedModel
+    from stm_lab.zoo import LoadedModel
 
 _METRICS = ("top1", "top1_raw", "weights", "validation_loss", "step", "images_per_second", "data_wait")
 
@@ -30,7 +30,7 @@ def training_rows(source: str | Path) -> list[dict[str, Any]]:
     """
     from stm_lab.train.config import load_config
     from stm_lab.train.folder import CONFIG, ENVIRONMENT, METRICS
-    from stm_lab.train.zoo import training_folders  # here, so that reading rows does not load the models
+    from stm_lab.zoo import training_folders  # here, so that reading rows does not load the models
 
     rows, damage = [], []
     for folder in training_folders(paths.expanded(source)):

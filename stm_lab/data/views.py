@@ -22,7 +22,7 @@ from stm_lab.data import rng
 from stm_lab.data.augmentation import Augmentation
 from stm_lab.data.image_files import open_image, to_rgb
 from stm_lab.data.sources import image_column, stored_bytes, stored_images, stored_labels
-from stm_lab.pixels import EvaluationView, mirrored
+from stm_lab.pixels import EvaluationView
 from stm_lab.util.errors import UserError, check_known
 
 # ---- decoding -------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class TrainingViews(torch.utils.data.Dataset):
         x = y = torch.arange(size).expand(len(rows), size)  # (B, S): the column and row that each pixel comes from
         if self.augmentation.crop == "pad":
             dy, dx = torch.from_numpy(rng.below(draws, 2 * padding + 1) - padding).unsqueeze(-1).unbind(1)
-            x, y = mirrored(x + dx, size), mirrored(y + dy, size)
+            x, y = _mirrored(x + dx, size), _mirrored(y + dy, size)
         x = torch.where(flips[:, None], x.flip(1), x)
         place = (y[:, :, None] * size + x[:, None, :]).view(len(rows), 1, -1).expand(-1, 3, -1)  # (B, 3, S * S)
         return self._images[rows].flatten(2).gather(2, place).view(-1, 3, size, size)
@@ -235,3 +235,9 @@ def generators_kept() -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def _mirrored(position: torch.Tensor, size: int) -> torch.Tensor:
+    """Positions on an axis of `size` places, reflected at its ends: -1 -> 1, size -> size - 2."""
+    position = position.abs()
+    return torch.where(position < size, position, 2 * (size - 1) - position)

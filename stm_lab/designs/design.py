@@ -17,11 +17,10 @@ from pydantic import BeforeValidator, Field
 from ..mixers import option_names
 from ..mixers.registry import option_types
 from ..util.errors import UserError, check_known
-from ..util.validation import checked
+from ..util.validation import Count, checked
 
 SHARED_OPTIONS = ("heads", "window", "block", "halo", "reduction", "shift")  # of mixers; a design may have them for any
 
-Count = Annotated[int, Field(ge=1)]
 Eps = Annotated[float, Field(ge=0)]  # below 0 it may be the root of a negative number
 
 

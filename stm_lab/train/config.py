@@ -19,14 +19,13 @@ from stm_lab.mixers import list_mixers, option_names
 from stm_lab.util import paths, yaml12
 from stm_lab.util.errors import UserError, check_known, shown
 from stm_lab.util.overrides import extended, merge
-from stm_lab.util.validation import validated
+from stm_lab.util.validation import Count, validated
 
 PRESETS = Path(__file__).parent / "presets"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
 Folder = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 
 

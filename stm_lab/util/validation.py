@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stm_lab.util.errors import UserError, check_known, nearest, shown
 
+Count = Annotated[int, Field(ge=1)]
 Schema = TypeVar("Schema", bound=BaseModel)
 Details = list[Mapping[str, Any]]  # pydantic's complaints
 

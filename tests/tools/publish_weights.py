@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from stm_lab import data
+from stm_lab.entrypoints import WEIGHTS
 from stm_lab.published import read_facts
-from stm_lab.registry import WEIGHTS
 from stm_lab.train.config import TrainConfig, list_presets, load_config
 from stm_lab.train.evaluation import evaluate
 from stm_lab.train.folder import WEIGHTS as MODEL_FILE

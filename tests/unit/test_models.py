@@ -1,6 +1,7 @@
 """What timm expects of a registered family, and what we promise besides; one test per property over all mixers."""
 
 import copy
+import importlib
 import math
 import pickle
 import re
@@ -559,6 +560,15 @@ def test_a_mixer_that_changes_the_shape_is_named(scratch_mixer, broken, returned
     says = f"mixer 'scratch' returns {returned} for tokens (2, 16, 16, 16); it must keep their shape"
     with pytest.raises(UserError, match=re.escape(says)):
         model(images(2, 3, 64, 64))
+
+
+def test_every_public_name_is_offered_and_every_room_is_a_module():
+    offered = set(dir(stm_lab))
+    assert set(stm_lab.__all__) | {"zoo", "data"} <= offered
+    for name in ("zoo", "data", "predict", "pixels"):
+        assert importlib.import_module(f"stm_lab.{name}") is getattr(stm_lab, name)
+    with pytest.raises(AttributeError, match="no attribute 'zo'"):
+        stm_lab.zo  # noqa: B018
 
 
 @pytest.mark.slow

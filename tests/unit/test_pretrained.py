@@ -19,8 +19,8 @@ from timm.models._hub import save_for_hf
 
 import stm_lab
 from stm_lab import UserError, build_model, data, load_published
+from stm_lab.entrypoints import PUBLISHED, WEIGHTS
 from stm_lab.mixers import list_mixers
-from stm_lab.registry import PUBLISHED, WEIGHTS
 from stm_lab.train import evaluate, fit, load_config
 from stm_lab.util.environment import code_fingerprint
 from stm_lab.util.overrides import parse_overrides

@@ -6,7 +6,7 @@ import re
 import pytest
 from record_bands import record
 
-from stm_lab.registry import WEIGHTS
+from stm_lab.entrypoints import WEIGHTS
 from stm_lab.train import health, list_presets, load_config
 from stm_lab.util import yaml12
 

@@ -15,9 +15,9 @@ from torch import nn
 
 from stm_lab import UserError, build_model, load_published, zoo
 from stm_lab.designs import unified
+from stm_lab.entrypoints import WEIGHTS
 from stm_lab.predict import predict
 from stm_lab.published import CheckpointMismatch, read_weights
-from stm_lab.registry import WEIGHTS
 from stm_lab.train import fit, load_run
 
 FEW = (32, 20)

@@ -21,9 +21,9 @@ from torch import nn
 from stm_lab import data, list_mixers
 from stm_lab.backbone import UnifiedBackbone
 from stm_lab.designs import NETWORKS
+from stm_lab.entrypoints import parts
 from stm_lab.pixels import EvaluationView
 from stm_lab.published import Kind, kind_of, read_facts, read_weights
-from stm_lab.registry import parts
 from stm_lab.train.config import load_config
 from stm_lab.train.folder import CONFIG, load_run
 from stm_lab.train.folder import WEIGHTS as MODEL_FILE
