@@ -9,7 +9,7 @@ from importlib import import_module
 from wrapt import register_post_import_hook
 
 from .util.errors import UserError
-from .util.lazy import lazily
+from .util.modules import lazily
 
 __version__ = "0.1.0"
 __all__ = ["UserError", "build_model", "list_mixers", "list_scales", "load_published", "register_mixer"]

@@ -15,7 +15,7 @@ from types import ModuleType
 from stm_lab.checks.contract import Contract, mixer_contract
 from stm_lab.checks.core import Exercise, NotWritten, Wrong
 from stm_lab.util import paths
-from stm_lab.util.beside import beside
+from stm_lab.util.modules import beside
 
 __all__ = ["Contract", "Exercise", "NotWritten", "Wrong", "mixer_contract", "of"]
 

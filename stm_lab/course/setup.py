@@ -18,11 +18,11 @@ import numpy as np
 from stm_lab.course.cards import Card, check_values, load_card
 from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder, data_fingerprint, keyed_parameters, run_folder, run_key
 from stm_lab.util import paths
-from stm_lab.util.beside import beside
 from stm_lab.util.devices import resolve_device
 from stm_lab.util.environment import code_fingerprint, describe_environment
 from stm_lab.util.errors import UserError, check_known, shown
 from stm_lab.util.files import write_whole
+from stm_lab.util.modules import beside
 from stm_lab.util.progress import progress
 
 if TYPE_CHECKING:

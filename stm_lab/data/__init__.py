@@ -1,6 +1,6 @@
 """Data: recipes (YAML), the sources they name, the embedded `shapes`, and the views that training sees."""
 
-from stm_lab.util.lazy import lazily
+from stm_lab.util.modules import lazily
 
 __all__ = [
     "PHOTOGRAPHS",

@@ -1,6 +1,6 @@
 """Spatial token mixers: one readable file each, behind one interface (see `registry`)."""
 
-from ..util.lazy import lazily
+from ..util.modules import lazily
 from .registry import get_mixer, list_mixers, option_names, register_mixer
 
 __all__ = [

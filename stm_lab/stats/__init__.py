@@ -1,6 +1,6 @@
 """Statistics of few numbers: intervals of means, paired differences, correlations."""
 
-from stm_lab.util.lazy import lazily
+from stm_lab.util.modules import lazily
 
 __all__ = [
     "CONFIDENCE",

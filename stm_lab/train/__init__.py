@@ -1,6 +1,6 @@
 """Training all models alike: `fit("quick", mixer="swin")`, `fit_all(configs)`, `load_run(folder)`."""
 
-from stm_lab.util.lazy import lazily
+from stm_lab.util.modules import lazily
 
 __all__ = ["Result", "TrainConfig", "evaluate", "fit", "fit_all", "list_presets", "load_config", "load_run"]
 

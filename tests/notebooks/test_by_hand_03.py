@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from stm_lab.layers import resize_embedding
 from stm_lab.mixers import get_mixer
 from stm_lab.util import paths
-from stm_lab.util.beside import beside
+from stm_lab.util.modules import beside
 
 hand = exercises.by_hand("03")
 own = beside(paths.shipped_notebooks_dir() / "companions", "03")

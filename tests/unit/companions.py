@@ -3,7 +3,7 @@
 from types import ModuleType
 
 from stm_lab.util import paths
-from stm_lab.util.beside import beside
+from stm_lab.util.modules import beside
 
 
 def companion(notebook: str) -> ModuleType:
