@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from stm_lab.explore.numbers import field, read, written
-from stm_lab.explore.pictures import as_shown, clipped, single_images
+from stm_lab.explore.parts import as_shown, clipped, matrix_field, matrix_text, read_matrix, single_images
 from stm_lab.explore.shell import Explorer, State
 from stm_lab.figures.draw import limits, numbers, picture, placed
 from stm_lab.figures.style import described, drawing
@@ -75,7 +74,7 @@ def kernel_painter(
 
     def current(kernel: str, numbers: str) -> np.ndarray:
         largest = np.full(side, _LARGEST)
-        return read(numbers, _OWN, (side, side), largest) if kernel == _OWN else known[kernel]
+        return read_matrix(numbers, _OWN, (side, side), largest) if kernel == _OWN else known[kernel]
 
     def draw(image: str, kernel: str, paint: float, numbers: str) -> Figure:
         values = current(kernel, numbers)
@@ -88,14 +87,14 @@ def kernel_painter(
             return {}
         values = current(now["kernel"], now["numbers"]).copy()
         values[clipped(y, side), clipped(x, side)] = now["paint"]
-        return {"kernel": _OWN, "numbers": written(values)}
+        return {"kernel": _OWN, "numbers": matrix_text(values)}
 
     first = next(iter(known))
     controls = {
         "image": widgets.Dropdown(options=list(photographs)),
         "kernel": widgets.Dropdown(options=[*known, _OWN], value=first),
         "paint": widgets.FloatSlider(1.0, min=-2, max=2, step=0.25),
-        "numbers": field(known[first], _OWN, "24em"),
+        "numbers": matrix_field(known[first], _OWN, "24em"),
     }
     return Explorer(draw, controls, select=select)
 

@@ -14,8 +14,19 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from stm_lab import measure
-from stm_lab.explore.layers import by_stage, in_stage, layer_controls, middle, most_blocks, pixel, sites_of
-from stm_lab.explore.pictures import as_shown, checked_pixels, place_controls, token_at
+from stm_lab.explore.parts import (
+    as_shown,
+    by_stage,
+    checked_pixels,
+    in_stage,
+    layer_controls,
+    middle,
+    most_blocks,
+    pixel,
+    place_controls,
+    sites_of,
+    token_at,
+)
 from stm_lab.explore.shell import Explorer
 from stm_lab.figures.draw import checked_image, fences, framed, numbers, overlay, picture, placed
 from stm_lab.figures.style import described, drawing

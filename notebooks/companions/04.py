@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from stm_lab import measure
-from stm_lab.explore.pictures import mean_colours, single_images
+from stm_lab.explore.parts import mean_colours, single_images
 from stm_lab.explore.shell import Explorer, State
 from stm_lab.figures.draw import checked_image, framed, numbers, picture, placed
 from stm_lab.figures.style import described, drawing

@@ -14,14 +14,19 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from stm_lab import figures, measure
-from stm_lab.explore.layers import by_stage, in_stage, layer_controls, most_blocks
-from stm_lab.explore.numbers import field, read, written
-from stm_lab.explore.pictures import (
+from stm_lab.explore.parts import (
     as_shown,
+    by_stage,
     checked_pixels,
     clipped,
+    in_stage,
+    layer_controls,
+    matrix_field,
+    matrix_text,
     mean_colours,
+    most_blocks,
     place_controls,
+    read_matrix,
     single_images,
     token_at,
 )
@@ -211,7 +216,7 @@ def moved_points(images: Mapping[str, Tensor]) -> Explorer:
         "x": widgets.FloatSlider(0.5, **far),
         "y": widgets.FloatSlider(-0.75, **far),
         "logit": widgets.FloatSlider(1.0, min=-_LOGIT, max=_LOGIT, step=0.1),
-        "numbers": field(start, "all points", "18em"),
+        "numbers": matrix_field(start, "all points", "18em"),
     }
     return Explorer(draw, controls, select=_put, grab=_nearest_point, follow=_same_line)
 
@@ -247,12 +252,12 @@ def _same_line(changed: str, now: State) -> State:
     if changed not in _LINE:
         return dict(zip(_LINE, values[now["point"]].tolist(), strict=True))
     values[now["point"], _LINE.index(changed)] = now[changed]
-    return {"numbers": written(values)}
+    return {"numbers": matrix_text(values)}
 
 
 def _points(text: str) -> np.ndarray:
     """(9, [x, y, logit])"""
-    return read(text, "all points", (9, 3), np.array([_FARTHEST, _FARTHEST, _LOGIT]))
+    return read_matrix(text, "all points", (9, 3), np.array([_FARTHEST, _FARTHEST, _LOGIT]))
 
 
 def sampling_points(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1) -> Explorer:

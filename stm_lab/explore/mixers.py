@@ -1,8 +1,7 @@
-"""Whom does a token hear in a mixer, and what does the mixer cost? Two mixers side by side, or one with its options."""
+"""Which tokens one token hears in a mixer, and what the mixer costs: two mixers side by side."""
 
 from __future__ import annotations
 
-import inspect
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -13,23 +12,20 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from stm_lab import figures
-from stm_lab.designs import list_scales
-from stm_lab.explore.pictures import clipped
+from stm_lab.explore.parts import clipped
 from stm_lab.explore.shell import Explorer, State
 from stm_lab.measure._sites import Site
 from stm_lab.measure.mixing import mixing_matrix, token_weights
 from stm_lab.mixers import get_mixer, list_mixers, option_names
-from stm_lab.models import build_model
 from stm_lab.util.errors import UserError, check_known
 
 _SIDE, _DIM = 14, 16  # of the map, tokens; channels
 _COUNTED = 64  # channels that costs are counted for
 _SIDES = (7, 14, 28, 56, 112)  # of maps whose cost is told
-_SMALL = {"heads": 1, "window": 4, "shift": 2, "block": 4, "halo": 2, "reduction": 2}  # so that borders are seen
-_BESIDE = ("halo", "swin", "pvt", "convnext", "dcn_v3")
+SMALL = {"heads": 1, "window": 4, "shift": 2, "block": 4, "halo": 2, "reduction": 2}  # so that borders are seen
 
 
-class _Chosen(NamedTuple):
+class ChosenMixer(NamedTuple):
     """A mixer with some options, (name, value) each. `kind` tells apart mixers that are registered again by a name."""
 
     name: str
@@ -37,7 +33,7 @@ class _Chosen(NamedTuple):
     options: tuple[tuple[str, Any], ...]
 
     @classmethod
-    def of(cls, name: str, **options: Any) -> _Chosen:
+    def of(cls, name: str, **options: Any) -> ChosenMixer:
         return cls(name, get_mixer(name), tuple(options.items()))
 
 
@@ -54,13 +50,10 @@ def mixer_cards(*, left: str, right: str) -> Explorer:
         check_known("mixer", name, list_mixers(), "mixer_cards: ")
 
     def card(name: str, row: int, column: int, side: int) -> dict:
-        mixer = _Chosen.of(name)
-        near = _heard(mixer, row, column)
-        facts = {
-            "hears": f"{(near > 0).sum()} of {near.size} tokens, {_farthest(near, row, column)} away at most",
-            **_facts(mixer, side),
-        }
-        return {"name": name, "heard": near, "place": (row, column), "facts": facts}
+        mixer = ChosenMixer.of(name)
+        near = heard(mixer, row, column)
+        hears = f"{(near > 0).sum()} of {near.size} tokens, {farthest(near, row, column)} away at most"
+        return {"name": name, "heard": near, "place": (row, column), "facts": {"hears": hears, **facts(mixer, side)}}
 
     def draw(left: str, right: str, row: int, column: int, side: int) -> Figure:
         return figures.mixer_cards([card(name, row, column, side) for name in (left, right)])
@@ -68,48 +61,13 @@ def mixer_cards(*, left: str, right: str) -> Explorer:
     controls = {
         "left": widgets.Dropdown(options=list_mixers(), value=left),
         "right": widgets.Dropdown(options=list_mixers(), value=right),
-        **_map_controls(),
+        **map_controls(),
     }
-    return Explorer(draw, controls, select=lambda panel, x, y, _: _token(x, y))
+    return Explorer(draw, controls, select=lambda panel, x, y, _: token(x, y))
 
 
-def mixer_bench(mixer: str, *, scale: str = "nano") -> Explorer:
-    """One mixer with its options on controls: whom the clicked token hears (see `mixer_cards`), and what it costs.
-
-    Each option whose default is a whole number or a truth value is a control, except for `heads` and options called
-    like one of the other controls (`row`, `column`, `side`). The curves are the formulas `macs(H, W)`.
-
-    scale: of the network whose parameters are told: as designed, except for the options that were changed.
-    Raises UserError for an unknown mixer or scale.
-    """
-    check_known("mixer", mixer, list_mixers(), "mixer_bench: ")
-    check_known("scale", scale, list_scales(mixer), f"mixer_bench: {mixer}: ")
-    first = {name: control.value for name, control in _option_controls(mixer).items()}
-    others = {name: _curve(_Chosen.of(name)) for name in _BESIDE if name != mixer}
-
-    @lru_cache(maxsize=256)
-    def in_network(**options: Any) -> int:
-        """The parameters of the network."""
-        changed = {name: value for name, value in options.items() if value != first[name]}  # others are set by stage
-        return _parameters(build_model(mixer, scale, device="meta", **changed))
-
-    def draw(row: int, column: int, side: int, **options: Any) -> Figure:
-        chosen = _Chosen.of(mixer, **options)
-        curves = {mixer: _curve(chosen), **others}
-        near = _heard(chosen, row, column)
-        facts = {
-            "heard": f"{(near > 0).sum()} of {near.size} tokens",
-            "at most so far away": f"{_farthest(near, row, column)} tokens",
-            **_facts(chosen, side),
-            f"parameters of the network, {scale}": f"{in_network(**options):,}",
-        }
-        return figures.mixer_bench(mixer, near, (row, column), curves, side, facts)
-
-    controls = {**_option_controls(mixer), **_map_controls()}
-    return Explorer(draw, controls, select=lambda panel, x, y, _: _token(x, y) if panel == 0 else {})
-
-
-def _map_controls() -> dict[str, widgets.Widget]:
+def map_controls() -> dict[str, widgets.Widget]:
+    """Sliders for a token's row and column, and for the side of the map whose cost is shown."""
     return {
         "row": widgets.IntSlider(_SIDE // 2, 0, _SIDE - 1),
         "column": widgets.IntSlider(_SIDE // 2, 0, _SIDE - 1),
@@ -117,32 +75,19 @@ def _map_controls() -> dict[str, widgets.Widget]:
     }
 
 
-def _token(x: float, y: float) -> State:
+def token(x: float, y: float) -> State:
+    """The token nearest to a place in the map."""
     return {"row": clipped(y, _SIDE), "column": clipped(x, _SIDE)}
 
 
-def _option_controls(mixer: str) -> dict[str, widgets.Widget]:
-    """A control for each option that can have one, at first a small window or the default."""
-    controls, parameters = {}, inspect.signature(get_mixer(mixer)).parameters
-    for name in option_names(mixer):
-        if name in ("heads", "row", "column", "side"):
-            continue
-        value = _SMALL.get(name, parameters[name].default)
-        if isinstance(value, bool):
-            controls[name] = widgets.Checkbox(value, indent=False)
-        elif isinstance(value, int):
-            controls[name] = widgets.IntSlider(value, min(0, value), max(15, 2 * value + 1))
-    return controls
-
-
 @lru_cache(maxsize=256)
-def _made(chosen: _Chosen, channels: int) -> nn.Module:
+def made(chosen: ChosenMixer, channels: int) -> nn.Module:
     """The mixer, with random weights that are large enough that all of it is seen, after it was run once.
 
     Raises UserError for options that it refuses, whatever it raises, and for a map that changes its size.
     """
     name, kind, options = chosen
-    given = {key: value for key, value in _SMALL.items() if key in option_names(name)} | dict(options)
+    given = {key: value for key, value in SMALL.items() if key in option_names(name)} | dict(options)
     if "heads" in given:
         given["heads"] = max(1, channels // 16)
     told = f"{name} with {', '.join(f'{key}={value}' for key, value in options) or 'its defaults'}"
@@ -162,12 +107,12 @@ def _made(chosen: _Chosen, channels: int) -> nn.Module:
 
 
 @lru_cache(maxsize=1024)
-def _heard(chosen: _Chosen, row: int, column: int) -> np.ndarray:
+def heard(chosen: ChosenMixer, row: int, column: int) -> np.ndarray:
     """(14, 14): what each token gives to one, at random tokens of 16 channels; 0 where it is only rounding.
 
     Raises UserError if no token gives anything.
     """
-    site = Site(_made(chosen, _DIM), (_random_tokens(1, _SIDE, seed=1),), {}, "NHWC", None, 0)
+    site = Site(made(chosen, _DIM), (_random_tokens(1, _SIDE, seed=1),), {}, "NHWC", None, 0)
     near = token_weights(site, row, column)[0]
     if not near.any():
         where = f"{chosen.name}: the token in row {row}, column {column}"
@@ -175,7 +120,7 @@ def _heard(chosen: _Chosen, row: int, column: int) -> np.ndarray:
     return np.where(near > 1e-9 * near.max(), near, 0)
 
 
-def _farthest(heard: np.ndarray, row: int, column: int) -> int:
+def farthest(heard: np.ndarray, row: int, column: int) -> int:
     """Rows or columns to the token that is farthest away of those that are heard."""
     return np.abs(np.argwhere(heard > 0) - (row, column)).max()
 
@@ -184,24 +129,25 @@ def _random_tokens(count: int, side: int, *, seed: int) -> Tensor:
     return torch.randn(count, side, side, _DIM, generator=torch.Generator().manual_seed(seed))
 
 
-def _parameters(module: nn.Module) -> int:
+def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _curve(chosen: _Chosen) -> dict[int, int]:
+def curve(chosen: ChosenMixer) -> dict[int, int]:
     """Multiply-adds by the side of the map; 0 without a formula."""
-    mixer = _made(chosen, _COUNTED)
+    mixer = made(chosen, _COUNTED)
     return {side: mixer.macs(side, side) if hasattr(mixer, "macs") else 0 for side in _SIDES}
 
 
 @lru_cache(maxsize=256)
-def _facts(chosen: _Chosen, side: int) -> dict[str, str]:
-    found = mixing_matrix(_made(chosen, _DIM), _random_tokens(3, 8, seed=2), probes=2)
+def facts(chosen: ChosenMixer, side: int) -> dict[str, str]:
+    """In words: how its mixing divides, its parameters, and its multiply-adds on a map of this side."""
+    found = mixing_matrix(made(chosen, _DIM), _random_tokens(3, 8, seed=2), probes=2)
     parts = (found.shared, found.positional, found.dynamic)
-    counted = _made(chosen, _COUNTED)
-    macs = f"{_curve(chosen)[side]:,}" if hasattr(counted, "macs") else "no formula"
+    counted = made(chosen, _COUNTED)
+    macs = f"{curve(chosen)[side]:,}" if hasattr(counted, "macs") else "no formula"
     return {
         "shared / by position / by input": " / ".join(f"{max(0.0, 100 * part):.0f}%" for part in parts),
-        f"parameters at {_COUNTED} channels": f"{_parameters(counted):,}",
+        f"parameters at {_COUNTED} channels": f"{parameters(counted):,}",
         f"multiply-adds, {side}x{side} tokens": macs,
     }

@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 import timm
 import torch
+from companions import companion
 from kinds import KINDS
 from torch import nn
 
 import stm_lab
 from stm_lab import UserError, measure
-from stm_lab.explore import adversarial, corruption, views
-from stm_lab.explore.answers import L2_FACTOR
 from stm_lab.measure.attack import DEFAULT_EPSILONS
 from stm_lab.measure.views import rescale, rotate, translate
+
+OWN_14 = companion("14")
+adversarial, L2_FACTOR = OWN_14.adversarial, OWN_14.L2_FACTOR
+corruption, views = companion("13").corruption, companion("12").views
 
 EPSILONS = DEFAULT_EPSILONS["linf"]
 IMAGES = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -17,6 +17,7 @@ from stm_lab.mixers import get_mixer
 
 OWN_03 = companion("03")
 OWN_06 = companion("06")
+OWN_11 = companion("11")
 key_attention, reduced_tokens = OWN_03.key_attention, OWN_03.reduced_tokens
 
 IMAGES = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -51,7 +52,7 @@ def is_said(explorer, text, **state):
         (explore.mixing_weights, "convnext"),
         (OWN_03.query_map, "pvt"),
         (OWN_06.sampling_points, "dcn_v3"),
-        (explore.receptive_field, "convnext"),
+        (OWN_11.receptive_field, "convnext"),
     ],
 )
 def test_without_models_images_or_layers_they_are_refused(models, make, of):
@@ -303,7 +304,7 @@ def test_a_click_chooses_a_token_in_either_panel(sampling):
 
 @pytest.fixture
 def field(models):
-    return explore.receptive_field({mixer: models[mixer] for mixer in (*KINDS, "identity")}, WIDE)
+    return OWN_11.receptive_field({mixer: models[mixer] for mixer in (*KINDS, "identity")}, WIDE)
 
 
 def told(figure):
@@ -349,7 +350,7 @@ def test_a_click_in_either_panel_but_not_on_the_scale_sets_the_pixel(field):
 
 def test_a_stage_that_a_model_lacks_is_said_below_the_picture(models):
     deep = timm.create_model("resnet18").eval()
-    explorer = explore.receptive_field({"deep": deep, "identity": models["identity"]}, WIDE)
+    explorer = OWN_11.receptive_field({"deep": deep, "identity": models["identity"]}, WIDE)
     assert explorer.state["stage"] == 5
     assert is_said(explorer, "no stage 4; known: 0 to 3", model="identity")
     explorer.set(stage=2)
@@ -358,10 +359,10 @@ def test_a_stage_that_a_model_lacks_is_said_below_the_picture(models):
 
 def test_bytes_and_floats_are_the_same_picture(models):
     pixels = (255 * WIDE).round().to(torch.uint8)
-    one, other = (explore.receptive_field({"pvt": models["pvt"]}, data) for data in (pixels, pixels / 255))
+    one, other = (OWN_11.receptive_field({"pvt": models["pvt"]}, data) for data in (pixels, pixels / 255))
     assert one.figure().get_label() == other.figure().get_label()
 
 
 def test_models_of_the_zoo_and_of_timm_are_taken():
     (subject,) = zoo.load(["test_convnext"], "none", device="cpu")
-    assert "tiny, stage" in explore.receptive_field({"tiny": subject.model}, WIDE).figure().get_label()
+    assert "tiny, stage" in OWN_11.receptive_field({"tiny": subject.model}, WIDE).figure().get_label()

@@ -1,12 +1,15 @@
 """Explorers of mixers: whom a token hears, what options change, and what that costs."""
 
 import pytest
+from companions import companion
 from torch import nn
 
 import stm_lab
 from stm_lab import UserError, list_mixers
-from stm_lab.explore import mixer_bench, mixer_cards
+from stm_lab.explore import mixer_cards
 from stm_lab.mixers import registry
+
+mixer_bench = companion("19").mixer_bench
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from PIL import Image
 
 from stm_lab import UserError
 from stm_lab.explore import picture
-from stm_lab.explore.pictures import mean_colours, single_images, token_at
+from stm_lab.explore.parts import mean_colours, single_images, token_at
 
 
 @pytest.mark.parametrize(("pixels", "cells"), [(100, 13), (100, 25), (64, 16), (7, 7), (5, 3)])

@@ -20,7 +20,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from stm_lab import UserError, cli, data, zoo
 from stm_lab.data import folders, sources
-from stm_lab.explore.pictures import picture
+from stm_lab.explore.parts import picture
 from stm_lab.pixels import EvaluationView
 from stm_lab.predict import predict
 

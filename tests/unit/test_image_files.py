@@ -14,7 +14,7 @@ import pytest
 
 from stm_lab import UserError
 from stm_lab.data.image_files import open_image, to_rgb
-from stm_lab.explore.pictures import picture
+from stm_lab.explore.parts import picture
 
 SHAPE = (5, 7)
 RNG = np.random.default_rng(0)
