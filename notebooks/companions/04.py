@@ -1,9 +1,10 @@
-"""Notebook 04's own: shifted windows, step by step."""
+"""Notebook 04's own: which tokens of a shifted window attend to each other, the figure of it and the explorer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
@@ -11,20 +12,83 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from stm_lab import measure
 from stm_lab.explore.parts import mean_colours, single_images
 from stm_lab.explore.shell import Explorer, State
 from stm_lab.figures.draw import checked_image, framed, numbers, picture, placed
 from stm_lab.figures.style import described, drawing
-from stm_lab.measure.windows import Windows, colour_weights, token_window
 from stm_lab.util.errors import UserError
 
+
+class Windows(NamedTuple):
+    """One token's shifted window, on a map padded to whole windows (h, w), h >= H, w >= W.
+
+    side, shift: as used on this map (the shorter side and 0 if the map is no larger than the window). size: (H, W) of
+    the true map, `padded`: (h, w). pieces: (h, w) numbers, equal where tokens lie in one window of the shifted grid.
+    rows, columns: (side, side) places, on the map, of the tokens in the window after the roll. inside: (side, side)
+    bool, whether they are of the true map. allowed: (L, L) bool, query by key, L = side * side, tokens row by row.
+    query: the token's own number, of L.
+    """
+
+    side: int
+    shift: int
+    size: tuple[int, int]
+    padded: tuple[int, int]
+    pieces: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    inside: np.ndarray
+    allowed: np.ndarray
+    query: int
+
+
+def token_window(height: int, width: int, *, window: int, shift: int, place: tuple[int, int]) -> Windows:
+    """Find the window of the token at `place` (row, column).
+
+    Raises UserError for a shift outside [0, window) and a place outside the map.
+    """
+    if not 0 <= shift < window:
+        raise UserError(f"shift={shift} must be at least 0 and less than window={window}")
+    if not (0 <= place[0] < height and 0 <= place[1] < width):
+        raise UserError(f"place={place} is no token of a {height}x{width} map")
+    if min(height, width) <= window:
+        window, shift = min(height, width), 0
+    sizes = (height, width)
+    padded = tuple(-(-size // window) * window for size in sizes)
+    bands = [(np.arange(size) - shift) // window for size in padded]  # which window of the shifted grid, along an axis
+    pieces = (bands[0] + 1)[:, None] * (padded[1] // window + 1) + bands[1] + 1
+
+    def of_window(axis: int) -> np.ndarray:
+        first = (place[axis] - shift) % padded[axis] // window * window  # after the roll
+        return (np.arange(first, first + window) + shift) % padded[axis]
+
+    rows, columns = np.meshgrid(of_window(0), of_window(1), indexing="ij")
+    inside = (rows < height) & (columns < width)
+    piece, true = pieces[rows, columns].ravel(), inside.ravel()
+    allowed = (piece[:, None] == piece) & (true | ~true[:, None])
+    query = int(np.flatnonzero(((rows == place[0]) & (columns == place[1])).ravel())[0])
+    return Windows(window, shift, sizes, padded, pieces, rows, columns, inside, allowed, query)
+
+
+def colour_weights(image: np.ndarray, found: Windows, *, masked: bool = True) -> np.ndarray:
+    """The token's attention weights in its window, (side, side), with the sum 1, by colours alone.
+
+    Softmax of minus ten times the squared distance of the colours, image (H, W, 3) in [0, 1]; padding is black.
+    masked: as it should be; without the mask every token of the window is a key.
+    """
+    colours = np.zeros((*found.padded, 3))
+    colours[: found.size[0], : found.size[1]] = image
+    tokens = colours[found.rows, found.columns].reshape(-1, 3)
+    logits = -10.0 * ((tokens - tokens[found.query]) ** 2).sum(1)
+    if masked:
+        logits = np.where(found.allowed[found.query], logits, -np.inf)
+    weights = np.exp(logits - logits.max())
+    return (weights / weights.sum()).reshape(found.side, found.side)
+
+
+# ---- the figure ------------------------------------------------------------------------------------------------------
+
 _NUMBERED = 64  # areas or keys up to which each has its number
-
-
 _STEPS = ("the map", "the shifted grid", "rolled", "the mask", "attention", "shifted back")
-
-
 _PADDING = (0.86, 0.86, 0.86)
 
 
@@ -166,6 +230,9 @@ def _windows_in_words(found: Windows, weights: np.ndarray, masked: bool, step: i
     return "; ".join(said) + "."
 
 
+# ---- the explorer ----------------------------------------------------------------------------------------------------
+
+
 def shifted_windows(images: Mapping[str, Tensor]) -> Explorer:
     """A photograph as a map of tokens, and the clicked token's way: the map, the shifted grid, the roll, the mask of
     its window, its attention in there, and the same back on the map.
@@ -218,7 +285,7 @@ def _token(panel: int, x: int, y: int, now: State) -> tuple[int, int] | None:
     height, width, window = now["height"], now["width"], now["window"]
     place = min(now["row"], height - 1), min(now["column"], width - 1)
     shift = window // 2 if now["shifted"] else 0
-    found = measure.token_window(height, width, window=window, shift=shift, place=place)
+    found = token_window(height, width, window=window, shift=shift, place=place)
     if panel == 2:
         return (y + found.shift) % found.padded[0], (x + found.shift) % found.padded[1]
     cell = y if panel == 3 else y * found.side + x  # the mask has a row for each query

@@ -1,20 +1,116 @@
-"""Notebook 14's own: attack one network on one image, and ask all networks about the result."""
+"""Notebook 14's own: the loss on a plane through images, and an explorer that attacks one network on one image and asks
+all networks about the result."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import ipywidgets as widgets
+import numpy as np
+import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from stm_lab import figures, measure
 from stm_lab.explore.parts import as_floats, checked_pixels, shares
 from stm_lab.explore.shell import Explorer
 from stm_lab.figures.attack import NORM_NAMES
+from stm_lab.figures.draw import board, colour_bar
+from stm_lab.figures.style import described, drawing
+from stm_lab.measure._batches import Data, See, as_images
+from stm_lab.measure._steps import NORMS, direction, losses_of, random_points, under_attack, uphill
 from stm_lab.measure.attack import DEFAULT_EPSILONS, AdversarialExamples
-from stm_lab.util.errors import UserError
+from stm_lab.util.errors import UserError, check_known
+
+# ---- the loss round images -------------------------------------------------------------------------------------------
+
+
+class LossSurface(NamedTuple):
+    """`loss`, (n, n): mean cross-entropy over the images, moved by `offsets`, (n,) in epsilons, along a random corner
+    (rows) and along the gradient's sign (columns; "l2": a random direction, and the gradient's). `epsilon` in 1/255."""
+
+    epsilon: float
+    offsets: np.ndarray
+    loss: np.ndarray
+
+
+def loss_surface(
+    model: nn.Module,
+    data: Data,
+    *,
+    norm: str = "linf",
+    epsilon: float = 1,
+    points: int = 7,
+    device: str | torch.device | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> LossSurface:
+    """Sample the loss on the plane through each image that its gradient and a random direction span.
+
+    A masked gradient shows: the loss is flat along it, jagged, or rises no faster than along the random direction.
+    Values are cut to [0, 1]. points: on each side of the square from -epsilon to epsilon, odd, so that the image itself
+    is one. The other arguments and errors are those of `measure.attack_checks`.
+    """
+    check_known("norm", norm, NORMS)
+    if points < 3 or points % 2 == 0:
+        raise UserError(f"points = {points}: expected an odd number, 3 at least")
+    if not 0 < epsilon < math.inf:
+        raise UserError(f"epsilon = {epsilon}: expected a number above 0, in 1/255 of the pixel range")
+    images = as_images(data, model)
+    offsets = np.linspace(-1, 1, points)
+    total = torch.zeros(points, points, dtype=torch.float64)
+    with under_attack(model, images, device, batch_size, seed) as (sees, batches):
+        for places, pixels, labels, _ in batches:
+            gradient, _ = uphill(sees, pixels, labels)
+            along = epsilon / 255 * direction(gradient, norm)
+            aside = epsilon / 255 * random_points(places, pixels, norm, 0, seed, edge=True)
+            total += _plane(sees, pixels, labels, along, aside, offsets)
+    return LossSurface(float(epsilon), offsets, (total / len(images.pixels)).numpy())
+
+
+@torch.no_grad()
+def _plane(sees: See, pixels: Tensor, labels: Tensor, along: Tensor, aside: Tensor, offsets: np.ndarray) -> Tensor:
+    """Summed losses (n, n), float64, on the CPU."""
+    sums = [
+        losses_of(sees((pixels + float(a) * along + float(b) * aside).clamp(0, 1)), labels).sum()
+        for b in offsets
+        for a in offsets
+    ]
+    return torch.stack(sums).double().cpu().reshape(len(offsets), len(offsets))
+
+
+@drawing
+def loss_surfaces(surfaces: Mapping[str, LossSurface]) -> Figure:
+    """A panel for each result of `loss_surface`: the mean loss round the images (the dot), on one scale for all.
+
+    To the right the images move along the gradient, upwards along a random direction, both by up to one epsilon.
+    """
+    figure, panels = board(len(surfaces), len(surfaces), (2.7, 3.0), room=(1.2, 0), sharey=True)
+    low, high = (pick(pick(surface.loss.flat) for surface in surfaces.values()) for pick in (min, max))
+    levels = np.linspace(low, high if high > low + 1e-6 else low + 1, 12)  # one colour for a flat surface
+    said = []
+    for axes, (name, surface) in zip(panels, surfaces.items(), strict=True):
+        drawn = axes.contourf(surface.offsets, surface.offsets, surface.loss, levels=levels, cmap="cividis")
+        axes.plot(0, 0, "o", color="white", markersize=5, markeredgecolor="black")
+        axes.set_title(name, fontsize=10)
+        axes.set(xlabel="along the gradient (ε)", xticks=(-1, 0, 1), yticks=(-1, 0, 1), aspect="equal")
+        middle = len(surface.offsets) // 2
+        along, aside = surface.loss[middle, [0, middle, -1]], surface.loss[[0, -1], middle]
+        said.append(
+            f"{name}: {along[1]:.2f} at the images, {along[0]:.2f} and {along[2]:.2f} an epsilon down and up the "
+            f"gradient, {aside.min():.2f} to {aside.max():.2f} an epsilon along a random direction"
+        )
+    panels[0].set_ylabel("along a random direction (ε)")
+    colour_bar(figure, drawn, panels, "mean cross-entropy", shrink=0.9, ticks=MaxNLocator(6))
+    epsilon = next(iter(surfaces.values())).epsilon
+    return described(figure, f"Loss round the images, epsilon {epsilon:g}/255. " + "; ".join(said) + ".")
+
+
+# ---- the explorer ----------------------------------------------------------------------------------------------------
 
 _STEPS = 4  # of an attack, which should answer at once
 L2_FACTOR = 32  # L2 balls on the slider of epsilon: radii that take about as many answers at 64x64

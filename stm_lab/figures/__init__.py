@@ -6,7 +6,7 @@ plain numbers; `of` draws a measure's result. Every figure has an alternative te
 that lack a key (UserError).
 """
 
-from stm_lab.figures.attack import accuracy_by_epsilon, image_under_attack, loss_surfaces
+from stm_lab.figures.attack import accuracy_by_epsilon, image_under_attack
 from stm_lab.figures.corruption import corruption_answers, corruption_dots, corruption_heat, severity_curves
 from stm_lab.figures.cost import cost_by_part, cost_shares, front, pareto, shares_by_role, throughput_repeats
 from stm_lab.figures.deform import sampling_by_stage, sampling_points
@@ -25,7 +25,6 @@ from stm_lab.figures.receptive import (  # fmt: skip
 from stm_lab.figures.results import of
 from stm_lab.figures.scores import accuracy_by_mistake, accuracy_dots, intervals, switched_off  # fmt: skip
 from stm_lab.figures.style import MIXER_COLOURS, colours, curves_of, described
-from stm_lab.figures.trace import shape_trace
 from stm_lab.figures.training import compared_curves, run_curves, training_curves
 
 __all__ = [
@@ -33,9 +32,9 @@ __all__ = [
     "compared_curves", "consistency_curves", "corruption_answers", "corruption_dots", "corruption_heat",
     "cost_by_part", "cost_shares", "curves_of", "described", "design_fields", "front", "image_grid",
     "image_under_attack", "inductive_biases", "intervals", "invariance_curves", "leans", "line_panels", "lines",
-    "loss_surfaces", "map_panels", "mixer_bench", "mixer_cards", "mixing_distances", "mixing_matrices",
+    "map_panels", "mixer_bench", "mixer_cards", "mixing_distances", "mixing_matrices",
     "mixing_over_image", "number_grids", "of", "pareto", "protocols_compared", "radial_profiles",
     "receptive_field_over_image", "receptive_fields", "receptive_grid", "run_curves", "sampling_by_stage",
-    "sampling_points", "scatter", "severity_curves", "shape_trace", "shares_by_role", "switched_off",
+    "sampling_points", "scatter", "severity_curves", "shares_by_role", "switched_off",
     "throughput_repeats", "training_curves", "views_compared",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Attacks: accuracy by epsilon, the loss round images, and one image under attack."""
+"""Attacks: accuracy by epsilon, and one image under attack."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 from torch import Tensor
 
-from stm_lab.figures.draw import board, colour_bar, line_panels, named_rows, picture
+from stm_lab.figures.draw import line_panels, named_rows, picture
 from stm_lab.figures.style import colours, curves_of, described, drawing, grouped
 from stm_lab.util.errors import UserError
 
@@ -51,33 +51,6 @@ def _epsilon_axis(axes: Axes, epsilons: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlim(0, 1.03 * max(epsilons) or 1)
     axes.tick_params(axis="x", labelsize=8)
-
-
-@drawing
-def loss_surfaces(surfaces: Mapping[str, object]) -> Figure:
-    """A panel for each result of `loss_surface`: the mean loss round the images (the dot), on one scale for all.
-
-    To the right the images move along the gradient, upwards along a random direction, both by up to one epsilon.
-    """
-    figure, panels = board(len(surfaces), len(surfaces), (2.7, 3.0), room=(1.2, 0), sharey=True)
-    low, high = (pick(pick(surface.loss.flat) for surface in surfaces.values()) for pick in (min, max))
-    levels = np.linspace(low, high if high > low + 1e-6 else low + 1, 12)  # one colour for a flat surface
-    said = []
-    for axes, (name, surface) in zip(panels, surfaces.items(), strict=True):
-        drawn = axes.contourf(surface.offsets, surface.offsets, surface.loss, levels=levels, cmap="cividis")
-        axes.plot(0, 0, "o", color="white", markersize=5, markeredgecolor="black")
-        axes.set_title(name, fontsize=10)
-        axes.set(xlabel="along the gradient (ε)", xticks=(-1, 0, 1), yticks=(-1, 0, 1), aspect="equal")
-        middle = len(surface.offsets) // 2
-        along, aside = surface.loss[middle, [0, middle, -1]], surface.loss[[0, -1], middle]
-        said.append(
-            f"{name}: {along[1]:.2f} at the images, {along[0]:.2f} and {along[2]:.2f} an epsilon down and up the "
-            f"gradient, {aside.min():.2f} to {aside.max():.2f} an epsilon along a random direction"
-        )
-    panels[0].set_ylabel("along a random direction (ε)")
-    colour_bar(figure, drawn, panels, "mean cross-entropy", shrink=0.9, ticks=MaxNLocator(6))
-    epsilon = next(iter(surfaces.values())).epsilon
-    return described(figure, f"Loss round the images, epsilon {epsilon:g}/255. " + "; ".join(said) + ".")
 
 
 @drawing

@@ -5,7 +5,7 @@ The functions are listed here; the results' classes that nobody constructs are d
 
 from stm_lab.measure._sites import mixer_layers
 from stm_lab.measure.attack import adversarial_accuracy, adversarial_examples
-from stm_lab.measure.attack_checks import attack_checks, loss_surface
+from stm_lab.measure.attack_checks import attack_checks
 from stm_lab.measure.corruption import ALEXNET, Baseline, CorruptionError, corruption_errors
 from stm_lab.measure.cost import cost
 from stm_lab.measure.equal import equal_width
@@ -22,8 +22,6 @@ from stm_lab.measure.receptive import (
 )
 from stm_lab.measure.sampling import sampling_points
 from stm_lab.measure.throughput import throughput, time_by_part
-from stm_lab.measure.trace import ShapeTrace, TracedPart, TracedStage, trace
-from stm_lab.measure.windows import colour_weights, token_window
 
 __all__ = [
     "ALEXNET",
@@ -31,13 +29,9 @@ __all__ = [
     "CorruptionError",
     "Invariance",
     "ReceptiveField",
-    "ShapeTrace",
-    "TracedPart",
-    "TracedStage",
     "adversarial_accuracy",
     "adversarial_examples",
     "attack_checks",
-    "colour_weights",
     "contribution_radius",
     "corruption_errors",
     "cost",
@@ -45,7 +39,6 @@ __all__ = [
     "equal_width",
     "high_contribution_area",
     "invariance",
-    "loss_surface",
     "memory",
     "mixer_layers",
     "mixing_matrix",
@@ -54,6 +47,4 @@ __all__ = [
     "sampling_points",
     "throughput",
     "time_by_part",
-    "token_window",
-    "trace",
 ]

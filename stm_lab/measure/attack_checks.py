@@ -10,21 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from stm_lab.measure._batches import Data, Images, See, as_images, model_name, rows_of
-from stm_lab.measure.attack import (
-    NORMS,
-    Budget,
-    adversarial_accuracy,
-    adversarial_examples,
-    attackable,
-    direction,
-    losses_of,
-    random_points,
-    seen_batches,
-    uphill,
-)
+from stm_lab.measure._batches import Data, Images, as_images, model_name, rows_of
+from stm_lab.measure._steps import NORMS, Budget, direction, losses_of, under_attack, uphill, widest
+from stm_lab.measure.attack import adversarial_accuracy, adversarial_examples
 from stm_lab.util.errors import UserError, check_known
 
 
@@ -90,11 +80,11 @@ def attack_checks(
     anew, without using what another has found. Passing proves nothing; failing says that the accuracy under this attack
     is not that of the model. Shares of images are compared with one image's tolerance.
 
-    Accuracy under attack must not depend on a positive factor of the logits. Cross-entropy does: with small logits it
-    follows all classes alike, and with large ones the softmax rounds to 1, where the gradient is lost. So PGD is
-    compared with an attack of the margin, the best wrong logit minus the right one, whose direction does not depend on
-    the scale (the reason for AutoAttack's DLR loss: Croce and Hein 2020, arXiv 2003.01690), and no right answer may
-    have a softmax of exactly 1. For outputs that are probabilities the margin is that of their logarithms.
+    Accuracy under attack must not depend on a positive factor of the logits. Cross-entropy does: with large logits the
+    softmax rounds to 1, where the gradient is lost. So PGD is compared with an attack of the margin, the best wrong
+    logit minus the right one, whose direction does not depend on the scale (the reason for AutoAttack's DLR loss: Croce
+    and Hein 2020, arXiv 2003.01690), and no right answer may have a softmax of exactly 1. For outputs that are
+    probabilities the margin is that of their logarithms.
 
     Args:
         epsilon: above 0, in 1/255 of the pixel range. steps, restarts: of the PGD that is checked.
@@ -108,50 +98,40 @@ def attack_checks(
     """
     images = as_images(data, model, image_size, limit)
     check_known("norm", norm, NORMS)
-    reach = 255 if norm == "linf" else 255 * math.sqrt(images.pixels[0].numel())
+    reach = widest(norm, images)
     if not 0 < epsilon <= reach / 2:
         raise UserError(f"epsilon = {epsilon}: expected a number above 0, at most {reach / 2:.0f}, in 1/255 ({norm})")
     given = images.pixels if images.labels is None else images
-    shared = {"norm": norm, "device": device, "batch_size": batch_size, "seed": seed}
+    where = {"device": device, "batch_size": batch_size, "seed": seed}
 
     def left(at: float = epsilon, **how: object) -> float:
         """Percent of the images that PGD leaves, or another attack."""
-        how = {"steps": steps, "restarts": restarts, **shared, **how}
+        how = {"norm": norm, "steps": steps, "restarts": restarts, **where, **how}
         return float(adversarial_accuracy(model, given, epsilons=[at], **how).accuracy[0])
 
-    examples = adversarial_examples(model, given, epsilon=epsilon, steps=steps, restarts=restarts, **shared)
-    noise = adversarial_examples(model, given, attack="noise", epsilon=epsilon, restarts=tries, **shared)
+    examples = adversarial_examples(model, given, norm=norm, epsilon=epsilon, steps=steps, restarts=restarts, **where)
+    noise = adversarial_examples(model, given, norm=norm, epsilon=epsilon, attack="noise", restarts=tries, **where)
     one, pgd = 100 / len(images.pixels) + 1e-9, left()  # one image, in percent
-    unbounded = left(reach)
     by_epsilon = {0: left(0), epsilon / 2: left(epsilon / 2), epsilon: pgd, 2 * epsilon: left(2 * epsilon)}
-    certain, are_probabilities = _certainty(model, images, device, batch_size, seed)
+    certain, are_probabilities, *slopes = _gradients(model, images, **where)
     with _logarithms(model) if are_probabilities else nullcontext():
         margin = left(loss="margin")
     checks = (
         _loss_grows(examples.loss_by_step),
-        Check(
-            "accuracy falls to zero",
-            f"no answer stands when any image is allowed (epsilon {reach:.0f}/255)",
-            unbounded == 0,
-            f"{unbounded:.1f}% stand",
-            {"accuracy_unbounded": unbounded},
-        ),
+        _falls_to_zero(left(reach), reach),
         _larger_is_stronger(by_epsilon, one),
         _against("fgsm", left(attack="fgsm", restarts=1), pgd, one),
         _against("more", left(steps=2 * steps, restarts=2 * restarts), pgd, max(2.0, one)),
         _is_not_saturated(margin, pgd, one, certain, are_probabilities),
         _noise_is_weaker(left(attack="noise", restarts=tries), pgd, examples.loss_by_step, noise.loss_by_step),
         _against("transfer", None if other is None else left(source=other), pgd, one),
-        _gradient_is_true(*_slopes(model, images, device, batch_size, seed)),
+        _gradient_is_true(*slopes),
     )
-    return AttackChecks(
-        model=model_name(model),
-        budget=examples.budget,
-        epsilon=float(epsilon),
-        images=len(images.pixels),
-        checks=checks,
-        loss_by_step=examples.loss_by_step.mean(0),
-    )
+    ways = examples.loss_by_step.mean(0)
+    return AttackChecks(model_name(model), examples.budget, float(epsilon), len(images.pixels), checks, ways)
+
+
+# ---- the checks: what is expected, and what was found ----------------------------------------------------------------
 
 
 def _loss_grows(losses: np.ndarray) -> Check:
@@ -164,6 +144,16 @@ def _loss_grows(losses: np.ndarray) -> Check:
         last > first and last >= 0.98 * top,
         f"cross-entropy from {first:.3g} at the start to {last:.3g} after {len(way) - 1} steps, highest {top:.3g}",
         {"loss_first": first, "loss_last": last, "loss_highest": top},
+    )
+
+
+def _falls_to_zero(unbounded: float, reach: float) -> Check:
+    return Check(
+        "accuracy falls to zero",
+        f"no answer stands when any image is allowed (epsilon {reach:.0f}/255)",
+        unbounded == 0,
+        f"{unbounded:.1f}% stand",
+        {"accuracy_unbounded": unbounded},
     )
 
 
@@ -206,7 +196,7 @@ def _against(rival: str, accuracy: float | None, pgd: float, slack: float) -> Ch
 
 
 def _is_not_saturated(margin: float, pgd: float, slack: float, certain: float, are_probabilities: bool) -> Check:
-    """certain: percent of the right answers; see `_certainty`."""
+    """certain: percent of the right answers; see `_gradients`."""
     what = ("probability", "the margin of the logarithms") if are_probabilities else ("softmax", "the margin")
     return Check(
         "the loss is not saturated",
@@ -244,112 +234,40 @@ def _gradient_is_true(predicted: np.ndarray, seen: np.ndarray) -> Check:
     )
 
 
-def _certainty(
+# ---- what the model gives at the images themselves -------------------------------------------------------------------
+
+
+def _gradients(
     model: nn.Module, images: Images, device: str | torch.device | None, batch_size: int, seed: int
-) -> tuple[float, bool]:
-    """Percent of the right answers whose softmax is exactly 1, where cross-entropy has lost its gradient; and whether
-    the outputs are probabilities already, which are then compared with 1 themselves."""
-    with attackable(model, device, seed) as (sees, device):
-        batches = seen_batches(model, sees, images, device, batch_size)
-        found = [(logits, logits.argmax(1) == labels) for *_, labels, logits in batches]
-    logits, is_right = (torch.cat(part) for part in zip(*found, strict=True))
-    are_probabilities = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
-    shares = logits if are_probabilities else logits.softmax(1)
-    certain = shares[is_right].amax(1) == 1
-    return 100 * float(certain.sum()) / max(1, len(certain)), are_probabilities
+) -> tuple[float, bool, np.ndarray, np.ndarray]:
+    """What the loss's gradient is worth at the images themselves.
 
-
-@contextmanager
-def _logarithms(model: nn.Module) -> Iterator[None]:
-    """Within, the model gives the logarithms of its probabilities, which are logits of the same answers."""
-    handle = model.register_forward_hook(lambda *call: call[-1].clamp(min=torch.finfo(call[-1].dtype).tiny).log())
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _slopes(
-    model: nn.Module, images: Images, device: str | torch.device | None, batch_size: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The loss's slope along its gradient, per unit of pixel length: the gradient's length, and the central difference
-    over a step that should change the loss by 0.04 in all; both (N,)."""
+    Percent of the right answers whose softmax is exactly 1, where cross-entropy has lost its gradient; whether the
+    outputs are probabilities already, which are then compared with 1 themselves; and the loss's slope along its
+    gradient, per unit of pixel length, (N,), twice: the gradient's length, and the central difference over a step that
+    should change the loss by 0.04 in all.
+    """
     found = []
-    with attackable(model, device, seed) as (sees, device):
-        for _, pixels, labels, _ in seen_batches(model, sees, images, device, batch_size):
-            gradient, _ = uphill(sees, pixels, labels, "cross_entropy")
+    with under_attack(model, images, device, batch_size, seed) as (sees, batches):
+        for _, pixels, labels, logits in batches:
+            gradient, _ = uphill(sees, pixels, labels)
             slope = gradient.flatten(1).norm(dim=1)
             far = math.sqrt(pixels[0].numel()) / 255  # where the loss is flat, one 255th in every value
             half = (0.02 / slope.clamp(min=1e-30)).clamp(max=far)[:, None, None, None]
             way = half * direction(gradient, "l2")
             with torch.no_grad():
-                above, below = (losses_of(sees(pixels + sign * way), labels, "cross_entropy") for sign in (1, -1))
-            found.append((slope.cpu(), ((above - below) / (2 * half.flatten())).cpu()))
-    predicted, seen = (torch.cat(part).double().numpy() for part in zip(*found, strict=True))
-    return predicted, seen
+                above, below = (losses_of(sees(pixels + sign * way), labels) for sign in (1, -1))
+            found.append((logits, logits.argmax(1) == labels, slope, (above - below) / (2 * half.flatten())))
+    logits, is_right, *slopes = (torch.cat(part) for part in zip(*found, strict=True))
+    are_probabilities = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+    shares = logits if are_probabilities else logits.softmax(1)
+    certain = shares[is_right].amax(1) == 1
+    percent = 100 * float(certain.sum()) / max(1, len(certain))
+    return percent, are_probabilities, *(slope.double().cpu().numpy() for slope in slopes)
 
 
-@dataclass(frozen=True, eq=False)
-class LossSurface:
-    """`loss`, (n, n): mean cross-entropy over the images, moved by `offsets`, (n,) in epsilons, along a random corner
-    (rows) and along the gradient's sign (columns; "l2": a random direction, and the gradient's). `epsilon` in 1/255."""
-
-    model: str
-    norm: str
-    epsilon: float
-    images: int
-    offsets: np.ndarray
-    loss: np.ndarray
-
-    def rows(self) -> list[dict]:
-        """One row a point."""
-        random, gradient = (grid.ravel() for grid in np.meshgrid(self.offsets, self.offsets, indexing="ij"))
-        return rows_of(self, "model norm epsilon images", random=random, gradient=gradient, loss=self.loss.ravel())
-
-
-def loss_surface(
-    model: nn.Module,
-    data: Data,
-    *,
-    norm: str = "linf",
-    epsilon: float = 1,
-    points: int = 7,
-    limit: int | None = 16,
-    device: str | torch.device | None = None,
-    batch_size: int = 64,
-    image_size: int | None = None,
-    seed: int = 0,
-) -> LossSurface:
-    """Sample the loss on the plane through each image that its gradient and a random direction span.
-
-    A masked gradient shows: the loss is flat along it, jagged, or rises no faster than along the random direction.
-    Values are cut to [0, 1]. points: on each side of the square from -epsilon to epsilon, odd, so that the image itself
-    is one. The other arguments and errors are those of `attack_checks`.
-    """
-    check_known("norm", norm, NORMS)
-    if points < 3 or points % 2 == 0:
-        raise UserError(f"points = {points}: expected an odd number, 3 at least")
-    if not 0 < epsilon < math.inf:
-        raise UserError(f"epsilon = {epsilon}: expected a number above 0, in 1/255 of the pixel range")
-    images = as_images(data, model, image_size, limit)
-    offsets = np.linspace(-1, 1, points)
-    total = torch.zeros(points, points, dtype=torch.float64)
-    with attackable(model, device, seed) as (sees, device):
-        for places, pixels, labels, _ in seen_batches(model, sees, images, device, batch_size):
-            gradient, _ = uphill(sees, pixels, labels, "cross_entropy")
-            along = epsilon / 255 * direction(gradient, norm)
-            aside = epsilon / 255 * random_points(places, pixels, norm, 0, seed, edge=True)
-            total += _plane(sees, pixels, labels, along, aside, offsets)
-    loss = (total / len(images.pixels)).numpy()
-    return LossSurface(model_name(model), norm, float(epsilon), len(images.pixels), offsets, loss)
-
-
-@torch.no_grad()
-def _plane(sees: See, pixels: Tensor, labels: Tensor, along: Tensor, aside: Tensor, offsets: np.ndarray) -> Tensor:
-    """Summed losses (n, n), float64, on the CPU."""
-    sums = [
-        losses_of(sees((pixels + float(a) * along + float(b) * aside).clamp(0, 1)), labels, "cross_entropy").sum()
-        for b in offsets
-        for a in offsets
-    ]
-    return torch.stack(sums).double().cpu().reshape(len(offsets), len(offsets))
+@contextmanager
+def _logarithms(model: nn.Module) -> Iterator[None]:
+    """Within, the model gives the logarithms of its probabilities, which are logits of the same answers."""
+    with model.register_forward_hook(lambda *call: call[-1].clamp(min=torch.finfo(call[-1].dtype).tiny).log()):
+        yield

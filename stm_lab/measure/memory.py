@@ -65,9 +65,7 @@ def memory(
     model, images, facts = prepared(model, data, device, batch_size, image_size)
     held = _storages((*model.parameters(), *model.buffers()))
     kept = _kept_by_unit(model.train(), images, held)
-    parts = [
-        {"stage": unit.stage, "role": unit.role, "activations": kept.pop(unit.name, 0)} for unit in units(model)
-    ]
+    parts = [{"stage": unit.stage, "role": unit.role, "activations": kept.pop(unit.name, 0)} for unit in units(model)]
     parts = [*({"stage": OUTSIDE, "role": REST, "activations": rest} for rest in kept.values()), *parts]
 
     peak, method = _PEAKS.get(images.device.type, (lambda *_: None, "not measured on this device"))

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from stm_lab import figures
-from stm_lab.measure.attack_checks import LossSurface
 from stm_lab.util.errors import UserError
 
 EPSILONS = (0, 0.5, 1, 4)
@@ -18,11 +17,6 @@ def rows(attack="pgd", norm="linf", mixers=("halo", "identity"), seeds=(0, 1)):
          "accuracy": 80.0 - 10 * epsilon - 4 * seed - 6 * i}
         for i, mixer in enumerate(mixers) for seed in seeds for epsilon in EPSILONS
     ]  # fmt: skip
-
-
-def surface(slope=1.0):
-    offsets = np.linspace(-1, 1, 5)
-    return LossSurface("halo", "linf", 2.0, 8, offsets, 1 + slope * np.tile(offsets, (5, 1)))
 
 
 def one_image(adversarial=PIXELS[1], answers=None, shares=None):
@@ -73,19 +67,6 @@ def test_low_accuracies_fill_the_panel(tmp_path):
     figures.accuracy_by_epsilon([row | {"accuracy": 0.0} for row in rows()]).savefig(tmp_path / "none.png")
 
 
-def test_surfaces_share_one_scale():
-    figure = figures.loss_surfaces({"halo": surface(), "swin": surface(0.1)})
-    *panels, bar = figure.axes
-    limits = {panel.collections[0].get_clim() for panel in panels}
-    assert len(limits) == 1
-    assert "cross-entropy" in bar.get_ylabel()
-    assert "halo: 1.00 at the images, 0.00 and 2.00" in figure.get_label()
-
-
-def test_a_flat_surface_is_drawn_too(tmp_path):
-    figures.loss_surfaces({"halo": surface(0)}).savefig(tmp_path / "flat.png")
-
-
 def test_an_image_under_attack_says_who_fell_for_it(tmp_path):
     image = torch.full((3, 4, 4), 100 / 255)
     adversarial = image.clone()
@@ -112,7 +93,6 @@ def test_an_image_under_attack_says_who_fell_for_it(tmp_path):
     [
         (lambda: figures.accuracy_by_epsilon([]), "nothing to draw"),
         (lambda: figures.accuracy_by_epsilon([{"mixer": "halo"}]), "row 0: no 'seed'"),
-        (lambda: figures.loss_surfaces({}), "nothing to draw"),
         (lambda: one_image(answers={}), "'halo' of no networks"),
         (lambda: one_image(adversarial=PIXELS[0, :, :2]), r"\(3, 4, 4\) and \(3, 2, 4\)"),
         (lambda: one_image(shares={"swin": (1, 2)}), "shares of swin"),

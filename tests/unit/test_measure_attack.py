@@ -14,7 +14,7 @@ from torch import nn
 import stm_lab
 from stm_lab import data
 from stm_lab.measure import adversarial_accuracy, adversarial_examples, invariance
-from stm_lab.measure.attack import ATTACKS, NORMS
+from stm_lab.measure._steps import ATTACKS, NORMS
 from stm_lab.util.errors import UserError
 
 FEW = (1, 12)

@@ -3,7 +3,6 @@
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 from kinds import soaked
@@ -11,7 +10,7 @@ from torch import nn
 
 import stm_lab
 from stm_lab import data
-from stm_lab.measure import attack_checks, loss_surface
+from stm_lab.measure import attack_checks
 from stm_lab.measure.attack_checks import Check
 from stm_lab.util.errors import UserError
 
@@ -151,28 +150,6 @@ def test_what_was_not_looked_at_is_neither_passed_nor_failed():
     assert isinstance(check, Check)
 
 
-def test_the_surface_of_a_known_loss():
-    """Two classes, logits linear in the pixels: the loss at every point of the plane is known without the measure."""
-    weight = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(1))
-
-    class Linear(nn.Module):
-        def forward(self, x):
-            return torch.stack([torch.zeros(len(x)), (x * weight).flatten(1).sum(1)], 1)
-
-    pixels = 0.4 + 0.2 * torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    labels = torch.tensor([0, 1, 0])
-    surface = loss_surface(Linear(), (pixels, labels), epsilon=2, points=5)
-    slope = 2 / 255 * weight.abs().double().sum()
-    margin = (pixels.double() * weight).flatten(1).sum(1)
-    sign = torch.tensor([1, -1, 1])  # towards the wrong class
-    for i, offset in enumerate(surface.offsets):
-        expected = torch.log1p(torch.exp(sign * margin + offset * slope)).mean()
-        assert surface.loss[2, i] == pytest.approx(expected.item(), rel=1e-4)
-    assert (np.diff(surface.loss, axis=1) > 0).all()
-    assert len(surface.rows()) == 25
-    assert surface.images == 3
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -180,14 +157,7 @@ def test_the_surface_of_a_known_loss():
         (lambda m, x: attack_checks(m, x, epsilon=math.nan), "above 0"),
         (lambda m, x: attack_checks(m, x, epsilon=200), "at most 128"),
         (lambda m, x: attack_checks(m, x[:0]), "no images"),
-        (lambda m, x: loss_surface(m, x, points=4), "points = 4: expected an odd number"),
-        (lambda m, x: loss_surface(m, x, epsilon=0), "epsilon = 0"),
-        (lambda m, x: loss_surface(m, x, norm="l1"), "unknown norm 'l1'"),
         (lambda m, x: attack_checks(m, x, norm="l1"), "unknown norm 'l1'"),
-        (lambda m, x: loss_surface(m, math.nan * x), "values from nan"),
-        (lambda m, x: loss_surface(nn.Flatten(), x.mT[..., None]), r"data: images of shape"),
-        (lambda m, x: loss_surface(nn.Identity(), x), "no classifier"),
-        (lambda m, x: loss_surface(m, (x, torch.tensor([0, 9]))), "labels from 0 to 9 for the 3 classes"),
     ],
 )
 def test_bad_input(call, message):

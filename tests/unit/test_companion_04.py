@@ -5,11 +5,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from companions import companion
 
 from stm_lab import UserError
-from stm_lab.measure import colour_weights, token_window
 from stm_lab.mixers import get_mixer
 
+OWN_04 = companion("04")
 SIZES = [(12, 12, 4, 2), (14, 14, 7, 3), (9, 13, 4, 2), (16, 10, 5, 1), (5, 11, 7, 3), (8, 8, 4, 0), (1, 6, 2, 1)]
 each_size = pytest.mark.parametrize(("height", "width", "window", "shift"), SIZES)
 
@@ -25,7 +26,7 @@ def test_mask_and_order_are_the_mixers(height, width, window, shift):
     masks = mixer._allowed(height, width, w, s, torch.device("cpu")).numpy()
     for row in range(height):
         for column in range(width):
-            found = token_window(height, width, window=window, shift=shift, place=(row, column))
+            found = OWN_04.token_window(height, width, window=window, shift=shift, place=(row, column))
             assert (found.side, found.shift) == (w, s)
             across = found.padded[1] // w
             number = (row - s) % found.padded[0] // w * across + (column - s) % found.padded[1] // w
@@ -42,7 +43,7 @@ def test_whom_it_says_to_be_heard_is_whom_the_mixer_hears(height, width, window,
     out = mixer(x)[0].sum(-1)
     for row, column in itertools.product({0, height // 2, height - 1}, {0, width // 2, width - 1}):
         (gradient,) = torch.autograd.grad(out[row, column], x, retain_graph=True)
-        found = token_window(height, width, window=window, shift=shift, place=(row, column))
+        found = OWN_04.token_window(height, width, window=window, shift=shift, place=(row, column))
         heard = np.zeros(found.padded, bool)
         heard[found.rows, found.columns] = found.allowed[found.query].reshape(found.side, found.side)
         np.testing.assert_array_equal(heard[:height, :width], gradient[0].abs().sum(-1).numpy() > 0)
@@ -52,11 +53,11 @@ def test_whom_it_says_to_be_heard_is_whom_the_mixer_hears(height, width, window,
 
 def test_weights_are_shares_and_only_of_the_piece():
     picture = image(10, 13)
-    found = token_window(10, 13, window=4, shift=2, place=(0, 12))
-    weights = colour_weights(picture, found)
+    found = OWN_04.token_window(10, 13, window=4, shift=2, place=(0, 12))
+    weights = OWN_04.colour_weights(picture, found)
     assert weights.sum() == pytest.approx(1)
     np.testing.assert_array_equal(weights.ravel() > 0, found.allowed[found.query])
-    assert (colour_weights(picture, found, masked=False) > 0).all()
+    assert (OWN_04.colour_weights(picture, found, masked=False) > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -64,4 +65,4 @@ def test_weights_are_shares_and_only_of_the_piece():
 )
 def test_refuses(given, says):
     with pytest.raises(UserError, match=says):
-        token_window(8, 9, **{"window": 4, "shift": 2, "place": (0, 0), **given})
+        OWN_04.token_window(8, 9, **{"window": 4, "shift": 2, "place": (0, 0), **given})
