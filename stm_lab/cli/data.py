@@ -72,7 +72,7 @@ def data_verify(recipe: RecipeName, data_root: DataRoot = None) -> None:
     from stm_lab import data
 
     loaded = data.load_recipe(recipe)
-    from stm_lab.data.verify import verify  # here, because it is slow to import
+    from stm_lab.data.prepare import verify  # here, because it is slow to import
 
     looked, differs = verify(loaded, data_root=data_root)
     for line in (*looked, *differs):

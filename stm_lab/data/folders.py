@@ -55,13 +55,11 @@ def passed_over(paths: Iterable[str]) -> str:
     return f"passed over: {', '.join(words)} (such as {paths[0]})" if paths else ""
 
 
-def present(layout: str, split: str, root: Path) -> bool:
-    """Whether `root` looks like a folder of this layout, as far as the names of its folders tell."""
-    folder = _split_folder(split, _inner(root))
-    if layout != "tiny-imagenet" or folder is None:
-        return folder is not None
-    named = (root / "wnids.txt", root / "val" / "val_annotations.txt")
-    return any(file.is_file() for file in named) or any((entry / "images").is_dir() for entry in folder.iterdir())
+def split_folder(split: str, root: Path) -> Path | None:
+    """The folder of a split, whatever the layout; None if there is none."""
+    kaggle = root / "ILSVRC" / "Data" / "CLS-LOC"
+    root = kaggle if kaggle.is_dir() else root
+    return next((root / name for name in _FOLDERS[split] if (root / name).is_dir()), None)
 
 
 def images(layout: str, split: str, root: Path, classes: Sequence[str]) -> tuple[list[Image], list[str]]:
@@ -70,37 +68,21 @@ def images(layout: str, split: str, root: Path, classes: Sequence[str]) -> tuple
     Passed over are files and folders (their paths end in /) of a class's folder that are no images, images beside the
     folders of classes, and folders of classes that are not asked for.
 
-    Raises UserError if the split, a class or the labels are missing, or two images have one identifier.
+    Raises UserError if the split, a class or the labels are missing.
     """
-    root = _inner(root)
-    folder = _split_folder(split, root)
+    folder = split_folder(split, root)
     if folder is None:
         names = " or ".join(_FOLDERS[split])
         raise UserError(f"{root}: no folder {names}; the layout {layout!r} looks like {LOOKS[layout]}")
     others: list[str] = []
     class_folders = {same_name(entry.name): Path(entry.path) for entry in _entries(folder) if entry.is_dir()}
-    if split == "validation" and layout == "tiny-imagenet" and not class_folders.keys() & set(classes):
-        found = _flat(folder / "images", classes, _annotations(folder / "val_annotations.txt"), others)
-    elif split == "validation" and layout == "ilsvrc" and not class_folders:
-        found = _flat(folder, classes, _validation_labels(root, folder), others)
-    else:
+    if split == "train" or layout == "imagefolder" or class_folders.keys() & set(classes):
         found = _by_class(folder, class_folders, classes, layout, others)
-    by_identifier: dict[str, Image] = {}
-    for name, label, path in found:
-        known = identifier(name)
-        if known in by_identifier:
-            raise UserError(f"{path}: another image is called {known!r}, see {by_identifier[known][2]}")
-        by_identifier[known] = known, label, path
-    return list(by_identifier.values()), others
-
-
-def _inner(root: Path) -> Path:
-    kaggle = root / "ILSVRC" / "Data" / "CLS-LOC"
-    return kaggle if kaggle.is_dir() else root
-
-
-def _split_folder(split: str, root: Path) -> Path | None:
-    return next((root / name for name in _FOLDERS[split] if (root / name).is_dir()), None)
+    elif layout == "tiny-imagenet":
+        found = _flat(folder / "images", classes, _annotations(folder / "val_annotations.txt"), others)
+    else:
+        found = _flat(folder, classes, _validation_labels(folder), others)
+    return [(identifier(name), label, path) for name, label, path in found], others
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
@@ -109,26 +91,25 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         return [entry for entry in entries if not is_leftover(entry.name)]
 
 
-def _image_files(folder: Path, others: list[str]) -> Iterator[os.DirEntry]:
+def _image_files(folder: Path, others: list[str]) -> list[os.DirEntry]:
     """The image files in a folder; the paths of its other entries are added to `others`."""
-    for entry in _entries(folder):
-        if has_image_ending(entry.name):
-            yield entry
-        elif entry.name not in (_KAGGLE, _SYNSETS, _DEVKIT):
-            others.append(f"{entry.path}/" if entry.is_dir() else entry.path)
+    entries = _entries(folder)
+    rest = [entry for entry in entries if not has_image_ending(entry.name)]
+    others += [f"{e.path}/" if e.is_dir() else e.path for e in rest if e.name not in (_KAGGLE, _SYNSETS, _DEVKIT)]
+    return [entry for entry in entries if has_image_ending(entry.name)]
 
 
 def _by_class(
     folder: Path, class_folders: dict[str, Path], classes: Sequence[str], layout: str, others: list[str]
 ) -> Iterator[Image]:
-    """Images in a folder for each class."""
+    """(file name, class, path) of images in a folder for each class."""
     others += [entry.path for entry in _entries(folder) if has_image_ending(entry.name)]
     others += [f"{class_folders[name]}/" for name in class_folders.keys() - set(classes)]
     for name in classes:
         check_known("class", name, class_folders, where=f"{folder}: no folder of ")
         inner = class_folders[name] / "images"
         in_images = layout == "tiny-imagenet" and inner.is_dir()
-        found = list(_image_files(inner if in_images else class_folders[name], others))
+        found = _image_files(inner if in_images else class_folders[name], others)
         if layout == "tiny-imagenet" and not in_images and not found:
             raise UserError(f"{class_folders[name]}: no folder 'images', and no image")
         for entry in found:
@@ -136,7 +117,7 @@ def _by_class(
 
 
 def _flat(folder: Path, classes: Sequence[str], labels: dict[str, str], others: list[str]) -> Iterator[Image]:
-    """Images of all classes in one folder; `labels`: file name, with or without ending -> class."""
+    """(file name, class, path) of images in one folder; `labels`: file name, with or without ending -> class."""
     wanted = set(classes)
     for entry in _image_files(folder, others):
         name = same_name(entry.name)
@@ -149,18 +130,16 @@ def _flat(folder: Path, classes: Sequence[str], labels: dict[str, str], others: 
 
 def _annotations(path: Path) -> dict[str, str]:
     """File name -> class, by Tiny ImageNet's val_annotations.txt."""
-    labels = {}
-    for number, line in enumerate(_lines(path), 1):
-        name, tab, rest = line.partition("\t")
-        if line and not tab:
+    rows = [line.split("\t") for line in _lines(path)]
+    for number, row in enumerate(rows, 1):
+        if len(row) == 1 and row[0]:
             raise UserError(f"{path}, line {number}: expected file, class, ... between tabs")
-        labels[name] = rest.split("\t")[0]
-    return labels
+    return {row[0]: row[1] for row in rows if len(row) > 1}
 
 
-def _validation_labels(root: Path, folder: Path) -> dict[str, str]:
-    """File name without ending -> class, by ILSVRC's label files."""
-    places = [folder, root, *root.parents[:3]]  # Kaggle's solution lies three folders above `val`
+def _validation_labels(folder: Path) -> dict[str, str]:
+    """File name without ending -> class, by ILSVRC's label files, in the folder or one of those above it."""
+    places = [folder, *folder.parents[:4]]  # Kaggle's solution lies four folders above `val`
     for place in places:
         if (place / _KAGGLE).is_file():
             rows = csv.reader(_lines(place / _KAGGLE))
@@ -170,7 +149,7 @@ def _validation_labels(root: Path, folder: Path) -> dict[str, str]:
             return {f"ILSVRC2012_val_{number:08d}": synset.strip() for number, synset in synsets}
     devkit = any((place / _DEVKIT).is_file() for place in places)
     why = f"; {_DEVKIT} numbers the classes in an order of its own and cannot be used" if devkit else ""
-    raise UserError(f"{folder}: no folders of classes, and neither {_KAGGLE} nor {_SYNSETS} is in {root}{why}")
+    raise UserError(f"{folder}: no folders of classes, and neither {_KAGGLE} nor {_SYNSETS} is near it{why}")
 
 
 def _lines(path: Path) -> list[str]:

@@ -30,7 +30,7 @@ def locate(recipe: Recipe, data_root: Path | None) -> Found:
 
     Raises UserError that says what was looked for, and where.
     """
-    local = list(filter(sources.is_local, recipe.source))
+    local = [source for source in recipe.source if source.kind in sources.LOCAL]
     names = (recipe.name, *recipe.bases)
     places = [data_root] if data_root else [root / "raw" / name for root in paths.data_roots() for name in names]
     for place in places:
@@ -43,11 +43,7 @@ def locate(recipe: Recipe, data_root: Path | None) -> Found:
     if not local:
         raise UserError(f"{recipe.name}: its images are on the hub, and not read from a folder; leave out --data-root")
     wanted = " nor ".join(dict.fromkeys(sources.wanted(one, split) for one in local for split in recipe.counts))
-    if data_root is not None and not data_root.is_dir():
-        why = f", which {'is no folder' if data_root.exists() else 'does not exist'}"
-    else:
-        looks = {one.layout: sources.folders.LOOKS[one.layout] for one in local if one.kind == "folder"}
-        why = "".join(f"; {layout!r} looks like {look}" for layout, look in looks.items())
+    why = ", which is no folder" if data_root and not data_root.is_dir() else ""
     raise UserError(
         f"{recipe.name}: no {wanted} in {' or '.join(map(str, places))}{why}; pass the folder that has it as data_root "
         f"(--data-root, for a notebook -p data_root=DIR), or set STM_LAB_DATA to one that has it under "
@@ -75,7 +71,7 @@ class Found:
     def images(self, split: str) -> Dataset:
         """`selected`. Raises UserError if that is another number of images than the recipe's, or none of a class."""
         recipe, dataset = self.recipe, self.selected(split)
-        faults = [without_images(recipe, class_counts(dataset))]
+        faults = [without_images(recipe, dataset)]
         if len(dataset) != recipe.counts[split]:
             total = f"{len(dataset):,} images of the recipe's classes, but {recipe.name} has {recipe.counts[split]:,}"
             faults = [total, *faults]
@@ -87,8 +83,7 @@ class Found:
 
     def counted(self, split: str) -> str:
         """How many images each class has, and what was passed over."""
-        counts = in_words(self.recipe, class_counts(self.selected(split)))
-        return "; ".join(filter(None, (counts, self.passed_over(split))))
+        return "; ".join(filter(None, (counts_in_words(self.recipe, self.selected(split)), self.passed_over(split))))
 
     def fingerprint(self) -> str:
         """What identifies these images (16 hexadecimal digits); see `loading.fingerprint`."""
@@ -120,16 +115,12 @@ class Found:
             sizes = {split: [*map(sources.stored_size, sources.stored_images(data))] for split, data in splits.items()}
             hashed = sum(map(sum, sizes.values())) <= HASHED_UP_TO
             _digests_of[key] = {
-                split: _digest(data, _hashes(data) if hashed else sizes[split]) for split, data in splits.items()
+                split: _digest(data, sources.hashes(data) if hashed else sizes[split]) for split, data in splits.items()
             }
         return _digests_of[key]
 
 
 _digests_of: dict[tuple, dict[str, str]] = {}  # of this process, so that a run does not hash its data three times
-
-
-def _hashes(dataset: Dataset) -> Iterable[str]:
-    return (sources.content_hash(sources.stored_bytes(image)) for image in sources.stored_images(dataset))
 
 
 def _digest(dataset: Dataset, contents: Iterable[str | int]) -> str:
@@ -152,28 +143,24 @@ def _short_hash(value: Any) -> str:
 # ---- counts ----------------------------------------------------------------------------------------------------------
 
 
-def class_counts(dataset: Dataset) -> np.ndarray:
-    """(classes,): how many images a split has of each class."""
-    return np.bincount(sources.stored_labels(dataset), minlength=dataset.features["label"].num_classes)
+def _class_counts(recipe: Recipe, dataset: Dataset) -> dict[str, int]:
+    counts = np.bincount(sources.stored_labels(dataset), minlength=len(recipe.classes))
+    return dict(zip(recipe.classes, counts.tolist(), strict=True))
 
 
-def without_images(recipe: Recipe, counts: np.ndarray) -> str:
+def without_images(recipe: Recipe, dataset: Dataset) -> str:
     """Which classes have no image, and how many the others have; "" if each class has one."""
-    missing = [name for name, count in zip(recipe.classes, counts, strict=True) if count == 0]
-    if not missing:
-        return ""
+    missing = [repr(name) for name, count in _class_counts(recipe, dataset).items() if count == 0]
     more = f" and of {len(missing) - 3} more classes" if len(missing) > 3 else ""
-    return f"no image of class {', '.join(map(repr, missing[:3]))}{more}; {in_words(recipe, counts)}"
+    return f"no image of class {', '.join(missing[:3])}{more}; {counts_in_words(recipe, dataset)}" if missing else ""
 
 
-def in_words(recipe: Recipe, counts: np.ndarray) -> str:
+def counts_in_words(recipe: Recipe, dataset: Dataset) -> str:
     """How many images the classes have that have any: one by one if they differ and are few, else in sum."""
-    some = {name: int(count) for name, count in zip(recipe.classes, counts, strict=True) if count}
-    if not some:
-        return "none of any other"
-    fewest, most = min(some.values()), max(some.values())
-    if len(some) <= 20 and (fewest < most or len(some) < len(counts)):
-        return ", ".join(f"{name} has {count:,}" for name, count in some.items())
+    some = {name: count for name, count in _class_counts(recipe, dataset).items() if count}
+    fewest, most = min(some.values(), default=0), max(some.values(), default=0)
+    if len(some) <= 20 and (fewest < most or len(some) < len(recipe.classes)):
+        return ", ".join(f"{name} has {count:,}" for name, count in some.items()) or "none of any other"
     images = f"{fewest:,} to {most:,} images" if fewest < most else f"{most:,} image{'s' if most > 1 else ''}"
     return f"{len(some):,} classes with {images} each"
 
@@ -210,14 +197,11 @@ def _subset(dataset: Dataset, recipe: Recipe) -> Dataset:
 def _turns(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Each row's turn within its class (0 for the first, and so on), and the rows in the order of their turns."""
     identifiers = dataset["id"] if "id" in dataset.column_names else range(len(dataset))
-    draw = np.array([_hash64(f"{seed} {identifier}") for identifier in identifiers], np.uint64)
+    hashes = (hashlib.blake2b(f"{seed} {identifier}".encode(), digest_size=8).digest() for identifier in identifiers)
+    draw = np.frombuffer(b"".join(hashes), ">u8")
     classes = np.asarray(dataset["label"])
     by_class = np.lexsort((draw, classes))
     _, first, sizes = np.unique(classes[by_class], return_index=True, return_counts=True)
     turn = np.empty(len(dataset), np.int64)
     turn[by_class] = np.arange(len(dataset)) - np.repeat(first, sizes)
     return turn, np.lexsort((draw, turn))
-
-
-def _hash64(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

@@ -15,7 +15,7 @@ from datasets import Dataset
 from datasets.table import MemoryMappedTable, concat_tables
 
 from stm_lab.data import sources
-from stm_lab.data.found import class_counts, declaration, in_words, locate
+from stm_lab.data.found import counts_in_words, declaration, locate
 from stm_lab.data.recipe import Recipe, load_recipe
 from stm_lab.util import jsonfiles, paths
 from stm_lab.util.errors import UserError, check_known
@@ -72,9 +72,8 @@ def fingerprint(recipe: str | os.PathLike | Recipe, *, data_root: str | os.PathL
     Raises UserError as `load` does.
     """
     recipe, root = _asked(recipe, data_root)
-    if root is None and (manifests := prepared_manifests(recipe)):
-        return _only_fingerprint(recipe, manifests)
-    return locate(recipe, root).fingerprint()
+    manifests = {} if root else prepared_manifests(recipe)
+    return _only_fingerprint(recipe, manifests) if manifests else locate(recipe, root).fingerprint()
 
 
 def pixels_of(
@@ -99,8 +98,7 @@ def _asked(recipe: str | os.PathLike | Recipe, data_root: str | os.PathLike | No
 
 def state(recipe: Recipe, *, data_root: Path | None = None) -> str:
     """Where a recipe's images are, in a few words: drawn, prepared, raw in a folder, on the hub, or not here."""
-    sizes = sorted({manifest["size"] for manifest in prepared_manifests(recipe).values()})
-    if sizes:
+    if sizes := sorted({manifest["size"] for manifest in prepared_manifests(recipe).values()}):
         return f"prepared at {', '.join(map(str, sizes))}"
     try:
         found = locate(recipe, data_root)
@@ -123,14 +121,12 @@ def describe(recipe: Recipe, *, data_root: Path | None = None) -> dict[str, Any]
     if known["state"] == "needs --data-root":
         return known
     try:
-        manifests = prepared_manifests(recipe)
-        if manifests and data_root is None:
-            known["fingerprint"] = _only_fingerprint(recipe, manifests)
-            splits = {split: open_prepared(next(iter(manifests)), split) for split in recipe.counts}
-            counted = {split: in_words(recipe, class_counts(dataset)) for split, dataset in splits.items()}
+        known["fingerprint"] = fingerprint(recipe, data_root=data_root)
+        if (manifests := prepared_manifests(recipe)) and data_root is None:
+            place = next(iter(manifests))
+            counted = {split: counts_in_words(recipe, open_prepared(place, split)) for split in recipe.counts}
         else:
             found = locate(recipe, data_root)
-            known["fingerprint"] = found.fingerprint()
             counted = {split: found.counted(split) for split in recipe.counts} if found.folder else {}
     except UserError as error:
         return known | {"fault": str(error)}
@@ -145,12 +141,9 @@ def prepared_manifests(recipe: Recipe) -> dict[Path, dict[str, Any]]:
     found = {}
     for root in paths.data_roots():
         for file in sorted((root / "prepared").glob(f"{glob.escape(recipe.name)}-*/[0-9]*/{MANIFEST}")):
-            try:
-                manifest = jsonfiles.read(file)
-                if manifest["declaration"] == declaration(recipe):
-                    found[file.parent] = manifest
-            except (OSError, jsonfiles.Damaged, KeyError) as error:
-                raise UserError(f"{file}: damaged; delete the folder {file.parent}, and prepare it again") from error
+            manifest = _opened(file.parent, lambda file=file: jsonfiles.read(file))
+            if manifest.get("declaration") == declaration(recipe):
+                found[file.parent] = manifest
     return found
 
 
@@ -158,11 +151,12 @@ def find_prepared(recipe: Recipe, data_root: Path | None, image_size: int) -> Pa
     """The prepared folder with the smallest images whose shorter side has `image_size` pixels or more; None without
     one, or if it was made of other images than those in `data_root`."""
     manifests = prepared_manifests(recipe)
-    if all(manifest["size"] < image_size for manifest in manifests.values()):
+    large = {place: manifest for place, manifest in manifests.items() if manifest["size"] >= image_size}
+    if not large:
         return None
     wanted = locate(recipe, data_root).fingerprint() if data_root else _only_fingerprint(recipe, manifests)
-    sizes = {place: manifest["size"] for place, manifest in manifests.items() if manifest["fingerprint"] == wanted}
-    return min((place for place in sizes if sizes[place] >= image_size), key=sizes.get, default=None)
+    places = [place for place, manifest in large.items() if manifest["fingerprint"] == wanted]
+    return min(places, key=lambda place: large[place]["size"], default=None)
 
 
 def _only_fingerprint(recipe: Recipe, manifests: dict[Path, dict[str, Any]]) -> str:
@@ -198,11 +192,11 @@ def open_prepared(place: Path, split: str) -> Dataset:
     return _opened(place / split, parts)
 
 
-def _opened(place: Path, read: Callable[[], Dataset]) -> Dataset:
+def _opened(place: Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except Exception as error:  # whatever pyarrow, json or datasets say of a damaged folder
-        raise UserError(f"{place}: damaged; delete that folder, and it is made again") from error
+        raise UserError(f"{place}: damaged; delete that folder, and make it again") from error
 
 
 # ---- the cache of drawn data -----------------------------------------------------------------------------------------

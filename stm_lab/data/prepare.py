@@ -1,4 +1,4 @@
-"""`prepare`: decode and resize a recipe's images once, and keep them; called by `stm-lab data prepare`.
+"""`prepare`: decode and resize a recipe's images once, and keep them. `verify`: say what differs from them.
 
 The folder `prepared/<name>-<fingerprint>/<size>` holds a folder for each split, with Arrow files of up to PART images
 (`datasets.load_dataset("arrow", data_files=...)` reads them), and the manifest: recipe, fingerprint, counts, broken
@@ -20,6 +20,7 @@ import json
 import shutil
 import signal
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,9 +33,18 @@ from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader
 
 from stm_lab.data import sources
-from stm_lab.data.found import class_counts, declaration, locate, without_images
+from stm_lab.data.found import declaration, locate, without_images
 from stm_lab.data.image_files import open_image
-from stm_lab.data.loading import HASHES, MANIFEST, PNG_UP_TO, load, part_name, prepared_manifests, resized_format
+from stm_lab.data.loading import (
+    HASHES,
+    MANIFEST,
+    PNG_UP_TO,
+    load,
+    open_prepared,
+    part_name,
+    prepared_manifests,
+    resized_format,
+)
 from stm_lab.data.recipe import Recipe
 from stm_lab.pixels import EvaluationView
 from stm_lab.util import files, jsonfiles, paths
@@ -45,15 +55,11 @@ from stm_lab.util.progress import progress
 
 FORMAT = 2  # counts up with every change of what is written; parts of another format are not taken
 PART = 1000  # images
+_KEPT = "the parts that are whole stay"
 
 
 class PrepareFailed(WorkFailed):
     """The work was begun and could not be finished; one line says why, and what is kept."""
-
-
-def default_size(recipe: Recipe) -> int:
-    """The recipe's image size, and 8/7 of it where crops are cut out at random: 64 -> 64, 224 -> 256."""
-    return recipe.image_size if recipe.image_size <= PNG_UP_TO else round(recipe.image_size * 8 / 7)
 
 
 def prepare(
@@ -65,7 +71,8 @@ def prepare(
 
     Args:
         data_root: the folder of the raw data, as for `load`.
-        size: pixels of the shorter side, at least 1; default: `default_size`.
+        size: pixels of the shorter side, at least 1; default: the recipe's image size, and above 96 pixels 8/7 of it,
+            since crops are cut out at random there: 64 -> 64, 224 -> 256.
         workers: processes; default: one a core. 1: in this process.
 
     Raises:
@@ -73,7 +80,8 @@ def prepare(
         PrepareFailed: more than `max_broken` images of a split are broken, a file cannot be read, nothing can be
             written, or a process was killed.
     """
-    size = default_size(recipe) if size is None else size
+    if size is None:
+        size = recipe.image_size if recipe.image_size <= PNG_UP_TO else round(recipe.image_size * 8 / 7)
     if size < 1:
         raise UserError(f"size {size} is too small; at least 1")
     found = locate(recipe, data_root)
@@ -83,10 +91,10 @@ def prepare(
         name = f"{recipe.name}-{found.fingerprint()}"
         return next(r / "prepared" / name for r in paths.data_roots() if (r / "prepared" / name).is_dir())
     splits = {split: found.images(split) for split in recipe.counts}
-    fingerprint = found.fingerprint()
-    for split in recipe.counts:
+    for split in splits:
         if others := found.passed_over(split):
             warnings.warn(f"{recipe.name}: {split}: {others}", stacklevel=2)
+    fingerprint = found.fingerprint()
     if found.declared_fingerprint() - {fingerprint}:
         written_for = f"the recipe was written for {recipe.fingerprint}"
         raise UserError(f"{recipe.name}: fingerprint {fingerprint}, but {written_for}")
@@ -100,9 +108,14 @@ def prepare(
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=0):  # the system releases it when this process ends
             if not place.is_dir():  # else another process has made it meanwhile
-                records = _make_parts(recipe, splits, size, gathering, workers or cores())
-                _check_broken(recipe, splits, records, gathering)
-                _write_manifest(recipe, records, size, fingerprint, gathering)
+                parts = [part for split in splits for part in _parts_of(split, splits[split], gathering)]
+                _make_parts(f"{recipe.name} at {size}", parts, splits, size, workers or cores())
+                if any(faults := [_check_broken(recipe, split, dataset, parts) for split, dataset in splits.items()]):
+                    raise PrepareFailed(
+                        f"{recipe.name}: {'; '.join(filter(None, faults))}; mend them and prepare again (max_broken in "
+                        f"the recipe, {recipe.max_broken}, is how many images of a split may be left out)"
+                    )
+                _write_manifest(recipe, parts, size, fingerprint, gathering)
                 gathering.rename(place)
                 shutil.rmtree(place / "parts")
     except Timeout:
@@ -110,8 +123,8 @@ def prepare(
     except OSError as error:
         what_now = "make room" if error.errno == errno.ENOSPC else "mend that"
         raise PrepareFailed(
-            f"{gathering}: cannot be written ({error.strerror or error}); the parts that are whole stay; {what_now} "
-            f"and prepare again, or set STM_LAB_DATA to another folder"
+            f"{gathering}: cannot be written ({error.strerror or error}); {_KEPT}; {what_now} and prepare again, or "
+            f"set STM_LAB_DATA to another folder"
         ) from error
     return place
 
@@ -128,7 +141,16 @@ class _Part(NamedTuple):
     record: Path  # written after the data: where it is, the part is whole
 
 
-class _Parts(torch.utils.data.Dataset):
+def _parts_of(split: str, dataset: Dataset, folder: Path) -> list[_Part]:
+    parts = []
+    for number, start in enumerate(range(0, len(dataset), PART)):
+        rows = range(start, min(start + PART, len(dataset)))
+        data, record = folder / split / part_name(number), folder / "parts" / f"{split}-{number:05d}.json"
+        parts.append(_Part(split, rows, data, record))
+    return parts
+
+
+class _Making(torch.utils.data.Dataset):
     """Parts that have yet to be made: taking one makes it, and gives its number of images.
 
     An error is given too, not raised: a data loader would raise it with another text and without its number."""
@@ -148,31 +170,18 @@ class _Parts(torch.utils.data.Dataset):
         return len(part.rows)
 
 
-def _parts_of(split: str, dataset: Dataset, folder: Path) -> list[_Part]:
-    parts = []
-    for number, start in enumerate(range(0, len(dataset), PART)):
-        rows = range(start, min(start + PART, len(dataset)))
-        data, record = folder / split / part_name(number), folder / "parts" / f"{split}-{number:05d}.json"
-        parts.append(_Part(split, rows, data, record))
-    return parts
-
-
-def _make_parts(
-    recipe: Recipe, splits: dict[str, Dataset], size: int, folder: Path, workers: int
-) -> dict[str, list[dict[str, Any]]]:
-    """Make the parts that are missing; the records of all, split by split, in order."""
-    parts = {split: _parts_of(split, dataset, folder) for split, dataset in splits.items()}
-    for name in (*splits, "parts"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    missing = [part for of_split in parts.values() for part in of_split if not jsonfiles.mapping(part.record)]
+def _make_parts(name: str, parts: list[_Part], splits: dict[str, Dataset], size: int, workers: int) -> None:
+    """Make the parts that are missing."""
+    for folder in {place.parent for part in parts for place in (part.data, part.record)}:
+        folder.mkdir(parents=True, exist_ok=True)
+    missing = [part for part in parts if not jsonfiles.mapping(part.record)]
     options = {"batch_size": None, "generator": torch.Generator()}  # its own, so that nobody else's numbers change
     if min(workers, len(missing)) > 1:  # spawned, because forking beside torch's threads may hang
         options |= {"num_workers": min(workers, len(missing)), "multiprocessing_context": "spawn"}
-    loader = DataLoader(_Parts(missing, splits, size), worker_init_fn=_begin_worker, **options)
-    total = sum(map(len, splits.values()))
+    loader = DataLoader(_Making(missing, splits, size), worker_init_fn=_begin_worker, **options)
     try:
-        with progress(total, f"{recipe.name} at {size}", unit="images") as bar:
-            bar.update(total - sum(len(part.rows) for part in missing))
+        with progress(sum(map(len, splits.values())), name, unit="images") as bar:
+            bar.update(sum(len(part.rows) for part in parts) - sum(len(part.rows) for part in missing))
             for done in loader:
                 if isinstance(done, Exception):
                     raise done
@@ -181,10 +190,8 @@ def _make_parts(
         if not str(error).startswith("DataLoader worker"):
             raise
         raise PrepareFailed(
-            "a worker process was killed, perhaps because memory ran out; the parts that are whole stay; prepare again "
-            "with fewer --workers"
+            f"a worker process was killed, perhaps because memory ran out; {_KEPT}; prepare again with fewer --workers"
         ) from error
-    return {split: [jsonfiles.read(part.record) for part in of_split] for split, of_split in parts.items()}
 
 
 def _begin_worker(number: int) -> None:
@@ -201,15 +208,16 @@ def _make_part(part: _Part, dataset: Dataset, size: int) -> None:
             encoded = sources.stored_bytes(image)
         except OSError as error:  # a disk or network that fails says nothing about the image: it is not a broken one
             raise PrepareFailed(
-                f"{where}: {image['path']} cannot be read ({error.strerror or error}); the parts that are whole stay; "
-                f"prepare again when it can be"
+                f"{where}: {image['path']} cannot be read ({error.strerror or error}); {_KEPT}; prepare again when it "
+                f"can be"
             ) from error
         try:
             smaller = _reduced(encoded, size)
         except MemoryError:
             raise PrepareFailed(f"{where}: no memory left for it; take fewer --workers") from None
         except Exception as error:
-            broken.append([row["id"], sources.why_broken(error, image)])
+            what = str(error) or type(error).__name__
+            broken.append([row["id"], f"{what}: {image['path']}" if image["path"] else what])
             continue
         hashes = {"hash": sources.content_hash(smaller), "raw_hash": sources.content_hash(encoded)}
         rows.append(row | {"image": {"bytes": smaller, "path": None}} | hashes)
@@ -237,32 +245,23 @@ def _reduced(encoded: bytes, size: int) -> bytes:
 # ---- from parts to a data set ----------------------------------------------------------------------------------------
 
 
-def _check_broken(
-    recipe: Recipe, splits: dict[str, Dataset], records: dict[str, list[dict[str, Any]]], folder: Path
-) -> None:
-    """Raise PrepareFailed if too many images are broken, or all of a class; their parts are made anew the next time."""
-    faults, hint = [], ""
-    for split, dataset in splits.items():
-        why_of = {name: why for record in records[split] for name, why in record["broken"]}
-        kept = [row for row, name in enumerate(dataset["id"]) if name not in why_of] if why_of else range(len(dataset))
-        without = without_images(recipe, class_counts(dataset.select(kept)))
-        if len(why_of) <= recipe.max_broken and not without:
-            continue
-        for part, record in zip(_parts_of(split, dataset, folder), records[split], strict=True):
-            if record["broken"]:
-                part.record.unlink()
-        named = ", ".join(f"{name} ({why})" for name, why in list(why_of.items())[:5])
-        named += ", ..." if len(why_of) > 5 else ""
-        faults.append(f"{len(why_of)} broken images in {split}: {named}{without and f'; without them {without}'}")
-        if len(why_of) > recipe.max_broken:
-            hint = f", or raise the recipe's max_broken ({recipe.max_broken}) to leave them out"
-    if faults:
-        raise PrepareFailed(f"{recipe.name}: {'; '.join(faults)}; mend them and prepare again{hint}")
+def _check_broken(recipe: Recipe, split: str, dataset: Dataset, parts: list[_Part]) -> str:
+    """What is wrong if too many images are broken, or all of a class, else ""; their parts are made anew next time."""
+    broken = {part.record: jsonfiles.read(part.record)["broken"] for part in parts if part.split == split}
+    why_of = {name: why for of_part in broken.values() for name, why in of_part}
+    kept = [row for row, name in enumerate(dataset["id"]) if name not in why_of] if why_of else range(len(dataset))
+    without = without_images(recipe, dataset.select(kept))
+    if len(why_of) <= recipe.max_broken and not without:
+        return ""
+    for record, of_part in broken.items():
+        if of_part:
+            record.unlink()
+    named = ", ".join(f"{name} ({why})" for name, why in list(why_of.items())[:5])
+    return f"{len(why_of)} broken images in {split}, such as {named}{without and f'; without them {without}'}"
 
 
-def _write_manifest(
-    recipe: Recipe, records: dict[str, list[dict[str, Any]]], size: int, fingerprint: str, folder: Path
-) -> None:
+def _write_manifest(recipe: Recipe, parts: list[_Part], size: int, fingerprint: str, folder: Path) -> None:
+    records = {split: [jsonfiles.read(part.record) for part in parts if part.split == split] for split in recipe.counts}
     manifest = {
         "format": FORMAT,
         "name": recipe.name,
@@ -278,3 +277,88 @@ def _write_manifest(
     files.write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode(), durable=True)
     for scratch in folder.rglob(f"*{files.UNFINISHED}"):  # left by processes that were killed
         scratch.unlink()
+
+
+# ---- verify ----------------------------------------------------------------------------------------------------------
+
+
+def verify(recipe: Recipe, *, data_root: Path | None = None) -> tuple[list[str], list[str]]:
+    """Compute every hash anew: (what was looked at, what differs), a line each. Nothing is changed.
+
+    Prepared images are compared with their hashes; then raw images, if there are any, with those that the prepared ones
+    were made of, and the fingerprint with the recipe's. Drawn images are drawn again.
+
+    Raises UserError if there is nothing to verify (images on the hub only), or the raw data cannot be read.
+    """
+    manifests = prepared_manifests(recipe)
+    looked, differs = [], []
+    for place, manifest in manifests.items():
+        looked.append(f"{place}: prepared at {manifest['size']} pixels")
+        for split, hashes in manifest["parts"].items():
+            for number, expected in enumerate(hashes):
+                differs += _check_part(place / split / part_name(number), expected)
+    if differs:
+        return looked, differs  # what is damaged itself is no measure for the raw images
+    try:
+        found = locate(recipe, data_root)
+    except UserError:
+        if not manifests or data_root:
+            raise
+        return looked, differs
+    if found.source.kind == "hub":  # the commit vouches for them; 150 GB are not fetched to compare
+        if not manifests:
+            raise UserError(
+                f"{recipe.name}: nothing here to verify: its images are on the hub, and none are prepared; first: "
+                f"stm-lab data prepare {recipe.argument}"
+            )
+        return looked, differs
+    looked.append(f"{found.folder or found.source.kind}: {'as found' if found.folder else 'drawn'}")
+    for split in recipe.counts:
+        if found.source.kind == "generator":
+            pairs = zip(sources.hashes(load(recipe, split)), sources.hashes(found.images(split)), strict=True)
+            wrong = [row for row, (kept, drawn) in enumerate(pairs) if kept != drawn]
+            differs += [f"{recipe.name}, {split}: image {row} is not the one that is drawn" for row in wrong]
+        else:
+            looked.append(f"{split}: {found.counted(split)}")
+            differs += _check_raw(split, found.selected(split), manifests)
+    if not differs:
+        actual = found.fingerprint()
+        wanted = found.declared_fingerprint() | {manifest["fingerprint"] for manifest in manifests.values()}
+        differs += [f"{recipe.name}: fingerprint {actual}, expected {other}" for other in sorted(wanted - {actual})]
+    return looked, differs
+
+
+def _check_part(file: Path, expected: str) -> Iterator[str]:
+    """How a part differs from what was prepared: which of its images do, or else that the file does."""
+    try:
+        content = file.read_bytes()
+        rows = pa.ipc.open_stream(content).read_all().select(["id", "image", "hash"]).to_pylist()
+    except (OSError, pa.ArrowInvalid) as error:
+        yield f"{file}: cannot be read ({str(error).splitlines()[0]})"
+        return
+    wrong = [row["id"] for row in rows if sources.content_hash(row["image"]["bytes"]) != row["hash"]]
+    yield from (f"{file}: image {name} is not what was prepared" for name in wrong)
+    if not wrong and hashlib.sha256(content).hexdigest() != expected:
+        yield f"{file}: not what was prepared"
+
+
+def _check_raw(split: str, dataset: Dataset, manifests: dict[Path, dict[str, Any]]) -> Iterator[str]:
+    """How raw images differ from those that prepared ones were made of; broken ones were left out of these."""
+    found: dict[str, str | None] = {}
+    for name, image in zip(dataset["id"], sources.stored_images(dataset), strict=True):
+        try:
+            found[name] = sources.content_hash(sources.stored_bytes(image))
+        except OSError as error:
+            found[name] = None
+            yield f"{split}: image {name} cannot be read ({error.strerror or error})"
+    for place, manifest in manifests.items():
+        prepared = open_prepared(place, split)
+        kept = dict(zip(prepared["id"], prepared["raw_hash"], strict=True))
+        known = {**dict.fromkeys(name for name, _ in manifest["broken"][split]), **kept}
+        for name in dict.fromkeys([*found, *known]):
+            if name not in known:
+                yield f"{split}: image {name} was not there when {place} was prepared"
+            elif name not in found:
+                yield f"{split}: image {name} was there when {place} was prepared, and is not any more"
+            elif None not in (known[name], found[name]) and known[name] != found[name]:
+                yield f"{split}: image {name} is not the one that was prepared in {place}"

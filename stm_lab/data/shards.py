@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from stm_lab.data.folders import identifier
+from stm_lab.data.folders import Image, identifier
 from stm_lab.data.image_files import has_image_ending, is_leftover
 from stm_lab.util.errors import UserError, check_known
 from stm_lab.util.files import same_name
@@ -37,19 +37,18 @@ def expanded(pattern: str) -> list[str]:
     return [f"{match[1]}{number:0{len(match[2])}d}{match[4]}" for number in numbers]
 
 
-def images(path: Path, labels: Sequence[str] | None) -> tuple[list[tuple[str, str, str]], list[str]]:
+def images(path: Path, labels: Sequence[str] | None) -> tuple[list[Image], list[str]]:
     """(identifier, class, place) of every image in a shard, and the members that were passed over.
 
     A place is `PATH#OFFSET+BYTES`, as `sources.stored_bytes` reads it. Members that are links, folders or sparse are
     passed over, like files of another ending: only what lies in the shard itself is read.
 
-    Args:
-        labels: the classes that the numbers 0, 1, ... stand for; None: labels are the identifiers of classes.
+    `labels`: the classes that the numbers 0, 1, ... stand for; None: labels are the identifiers of classes.
 
     Raises UserError naming file and key: a file that cannot be opened or is no tar file, an image without a label, a
     label that means nothing.
     """
-    pictures: dict[str, tarfile.TarInfo] = {}
+    pictures: dict[str, list[tarfile.TarInfo]] = {}
     labelled: dict[str, tuple[str, bytes]] = {}  # key -> name and content of the member with its label
     others: list[str] = []
     try:
@@ -58,14 +57,11 @@ def images(path: Path, labels: Sequence[str] | None) -> tuple[list[tuple[str, st
                 key, _, ending = member.name.rpartition(".")
                 if is_leftover(member.name.rpartition("/")[2]):
                     continue
-                if not member.isreg() or member.issparse():
+                is_image = has_image_ending(member.name)
+                if not member.isreg() or member.issparse() or not (is_image or ending in ("cls", "json")):
                     others.append(f"{path}: {member.name}")
-                elif has_image_ending(member.name):
-                    if key in pictures:
-                        raise UserError(f"{path}: two images are called {key!r}")
-                    pictures[key] = member
-                elif ending not in ("cls", "json"):
-                    others.append(f"{path}: {member.name}")
+                elif is_image:
+                    pictures.setdefault(key, []).append(member)
                 elif member.size > _LABEL_UP_TO:
                     raise UserError(f"{path}: {member.name} has {member.size:,} bytes, too many for a label")
                 elif ending == "cls" or key not in labelled:
@@ -73,15 +69,14 @@ def images(path: Path, labels: Sequence[str] | None) -> tuple[list[tuple[str, st
     except tarfile.TarError as error:
         why = str(error).splitlines()[0]
         raise UserError(f"{path}: not a tar file that can be read in place, and uncompressed ({why})") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
+    if missing := pictures.keys() - labelled.keys():
+        key = min(missing)
+        raise UserError(f"{path}: {key!r} has no label: neither {key}.cls nor {key}.json")
     classes = {key: _label(content, f"{path}: {name}", labels) for key, (name, content) in labelled.items()}
-    for key in pictures:
-        if key not in classes:
-            raise UserError(f"{path}: {key!r} has no label: neither {key}.cls nor {key}.json")
     return [
         (identifier(member.name), classes[key], f"{path}#{member.offset_data}+{member.size}")
-        for key, member in pictures.items()
+        for key, members in pictures.items()
+        for member in members
     ], others
 
 

@@ -74,9 +74,7 @@ def _natural(identifier: str) -> tuple[list[str | int], str]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], str(identifier)
 
 
-def is_local(source: Source) -> bool:
-    """Whether a source's images lie in a folder of the user's."""
-    return source.kind in ("folder", "parquet", "webdataset")
+LOCAL = ("folder", "parquet", "webdataset")  # kinds of sources whose images lie in a folder of the user's
 
 
 def _files(source: Source, split: str) -> list[str]:
@@ -87,17 +85,19 @@ def _files(source: Source, split: str) -> list[str]:
 def is_in(source: Source, split: str, folder: Path) -> bool:
     """Whether a folder has a split of a local source, as far as names tell."""
     if source.kind == "folder":
-        return folders.present(source.layout, split, folder)
+        return folders.split_folder(split, folder) is not None
     return (folder / _files(source, split)[0]).is_file()
 
 
 def wanted(source: Source, split: str) -> str:
     """What has to be in the folder of a local source, in a few words."""
-    return f"{split} images in the layout {source.layout!r}" if source.kind == "folder" else _files(source, split)[0]
+    if source.kind != "folder":
+        return _files(source, split)[0]
+    return f"images in the layout {source.layout!r} ({folders.LOOKS[source.layout]})"
 
 
 def stamp(recipe: Recipe, source: Source, folder: Path) -> tuple:
-    """What changes when the images do, as far as can be seen without reading them: names, times (ns), sizes (bytes).
+    """Names, times (ns) and sizes (bytes) of the files that hold the images: what changes when the images do.
 
     Of folders of images, which may hold a million, those of the folders only: an image that is written over in place
     does not change them.
@@ -165,16 +165,29 @@ def content_hash(encoded: bytes) -> str:
     return hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
 
-def _listed(recipe: Recipe, images: list[tuple[str, str, str]]) -> Dataset:
-    """A data set whose images stay in their files: (identifier, class, path or place in a shard) of each."""
-    for name in (text for identifier, _, place in images for text in (place, identifier)):
-        if not name.isascii() and name.encode(errors="replace").decode() != name:  # bytes kept as lone surrogates
-            raise UserError(f"{os.fsencode(name)!r}: the name is not UTF-8; rename it")
+def hashes(dataset: Dataset) -> Iterator[str]:
+    """`content_hash` of each image. Raises OSError."""
+    return (content_hash(stored_bytes(image)) for image in stored_images(dataset))
+
+
+def _listed(recipe: Recipe, images: list[folders.Image]) -> Dataset:
+    """A data set whose images of the recipe's classes stay in their files: (identifier, class, path or place) of each.
+
+    Raises UserError for an identifier that two images have, and for a name that is not UTF-8.
+    """
     labels = {name: label for label, name in enumerate(recipe.classes)}
-    bytes_, places = pa.nulls(len(images), pa.binary()), pa.array([place for _, _, place in images], pa.string())
+    places: dict[str, str] = {}
+    for name, _, place in images:
+        if name in places:
+            raise UserError(f"{place}: another image is called {name!r}, see {places[name]}")
+        places[name] = place
+        text = f"{place} {name}"
+        if not text.isascii() and text.encode(errors="replace").decode() != text:  # bytes kept as lone surrogates
+            raise UserError(f"{os.fsencode(place)!r}: the name is not UTF-8; rename it")
+    images = [image for image in images if image[1] in labels]
     columns = {
-        "id": [identifier for identifier, _, _ in images],
-        "image": pa.StructArray.from_arrays([bytes_, places], ["bytes", "path"]),
+        "id": [name for name, _, _ in images],
+        "image": [{"bytes": None, "path": place} for _, _, place in images],
         "label": [labels[label] for _, label, _ in images],
     }
     features = Features({"id": Value("string"), "image": Image(), "label": ClassLabel(names=list(recipe.classes))})
@@ -212,16 +225,12 @@ def _read_folder(recipe: Recipe, split: str, source: Source, folder: Path) -> Li
 
 
 def _read_shards(recipe: Recipe, split: str, source: Source, folder: Path) -> Listing:
-    found: dict[str, tuple[str, str, str]] = {}
-    others = []
-    for shard in (folder.absolute() / name for name in _files(source, split)):
-        images, passed_over = shards.images(shard, source.labels)
+    images, others = [], []
+    for name in _files(source, split):
+        found, passed_over = shards.images(folder.absolute() / name, source.labels)
+        images += found
         others += passed_over
-        for image in images:
-            if image[0] in found:
-                raise UserError(f"{shard}: {image[0]!r} is in another shard as well")
-            found[image[0]] = image
-    return _listed(recipe, [image for image in found.values() if image[1] in recipe.classes]), others
+    return _listed(recipe, images), others
 
 
 @told()
@@ -243,10 +252,10 @@ def in_memory(recipe: Recipe, dataset: Dataset, folder: Path) -> Dataset:
 
 def _read_parquet(recipe: Recipe, split: str, source: Source, folder: Path) -> Listing:
     path = folder / f"{split}.parquet"
+    if not path.is_file():
+        raise UserError(f"{folder}: no {path.name}")
     try:
         dataset = Dataset(pa.parquet.read_table(path))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no {path.name}") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: not a parquet file that can be read ({str(error).splitlines()[0]})") from error
     return _images_of_classes(dataset, recipe, None, str(path)), []
@@ -273,7 +282,7 @@ _DAMAGED = (DatasetGenerationError, pa.ArrowInvalid)  # what `datasets` raises f
 
 def _not_from_the_hub(source: HubSource, error: Exception) -> str:
     """Why the images were not fetched, and the way out."""
-    if errno.ENOSPC in (getattr(cause, "errno", None) for cause in _causes(error)):
+    if errno.ENOSPC in (getattr(cause, "errno", None) for cause in (error, error.__cause__, error.__context__)):
         return f"no space left on the disk for {source.name}; make room, or set HF_HOME to another disk"
     if isinstance(error, _DAMAGED):
         return f"the files of {source.name} cannot be read; delete them from {HF_HUB_CACHE}, and they are fetched again"
@@ -290,19 +299,21 @@ def _not_from_the_hub(source: HubSource, error: Exception) -> str:
     )
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that caused it."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _images_of_classes(dataset: Dataset, recipe: Recipe, labels: Sequence[str] | None, where: str) -> Dataset:
-    """Columns `id`, `image`, `label` and the file's own: the classes that the recipe names, in the recipe's order."""
+    """Columns `id`, `image`, `label` and the file's own: the classes that the recipe names, in the recipe's order.
+
+    Raises UserError unless each image has its bytes: paths in files are not followed, for they may lead anywhere.
+    """
     for column in ("image", "label"):
         if column not in dataset.column_names:
             raise UserError(f"{where}: no column {column!r}; {nearest(column, dataset.column_names)}")
-    dataset = _with_bytes(dataset, where)
+    try:
+        dataset = dataset.cast_column("image", Image())
+    except (pa.ArrowException, TypeError, ValueError):
+        raise UserError(f"{where}: column 'image' holds no images, but {dataset.features['image']}") from None
+    images = image_column(dataset)[:]["image"]
+    if missing := pa.compute.struct_field(images, "bytes").null_count:
+        raise UserError(f"{where}: {missing:,} of {len(dataset):,} images have no bytes; paths are not followed")
     if labels is None:
         if not isinstance(dataset.features["label"], ClassLabel):
             raise UserError(f"{where}: column 'label' must be a ClassLabel that names the classes' identifiers")
@@ -315,51 +326,32 @@ def _images_of_classes(dataset: Dataset, recipe: Recipe, labels: Sequence[str] |
     old = stored_labels(dataset)
     if len(old) and not 0 <= old.min() <= old.max() < len(labels):
         raise UserError(f"{where}: label {old.min() if old.min() < 0 else old.max()} of {len(labels)} classes")
+    names = dataset["id"][:] if "id" in dataset.column_names else pa.compute.struct_field(images, "path").to_pylist()
     # columns first, rows second: adding a column to a selection of rows would copy every image
-    identifiers = _identifiers(dataset, recipe, where)
-    dataset = dataset.remove_columns([name for name in ("id", "label") if name in dataset.column_names])
-    dataset = dataset.add_column("id", identifiers)
-    dataset = dataset.add_column("label", new[old], feature=ClassLabel(names=wanted))
-    kept = np.flatnonzero(new[old] >= 0)
-    dataset = dataset if len(kept) == len(dataset) else dataset.select(kept)
     # a column that is decoded on access, such as another one of images, may hold paths to any file
     decoded = [name for name, feature in dataset.features.items() if require_decoding(feature)]
-    own = [column for column in dataset.column_names if column not in ("id", "image", "label", *decoded)]
-    return dataset.select_columns(["id", "image", "label", *own])
+    own = [name for name in dataset.column_names if name not in ("id", "image", "label", *decoded)]
+    dataset = dataset.select_columns(["image", *own]).add_column("id", _identifiers(names, recipe, where))
+    dataset = dataset.add_column("label", new[old], feature=ClassLabel(names=wanted))
+    dataset = dataset.select_columns(["id", "image", "label", *own])
+    kept = np.flatnonzero(new[old] >= 0)
+    return dataset if len(kept) == len(dataset) else dataset.select(kept)
 
 
-def _with_bytes(dataset: Dataset, where: str) -> Dataset:
-    """The data set with its images as `datasets.Image`. Raises UserError unless each has its bytes: paths in files are
-    not followed, for they may lead anywhere."""
-    try:
-        dataset = dataset.cast_column("image", Image())
-    except (pa.ArrowException, TypeError, ValueError):
-        raise UserError(f"{where}: column 'image' holds no images, but {dataset.features['image']}") from None
-    if missing := _field(dataset, "bytes").null_count:
-        raise UserError(f"{where}: {missing:,} of {len(dataset):,} images have no bytes; paths are not followed")
-    return dataset
-
-
-def _field(dataset: Dataset, name: str) -> pa.ChunkedArray:
-    """`bytes` or `path` of the column `image`."""
-    return pa.compute.struct_field(image_column(dataset)[:]["image"], name)
-
-
-def _identifiers(dataset: Dataset, recipe: Recipe, where: str) -> list[str]:
-    """From column `id` or the images' file names, if every image has one of its own, else the row numbers.
+def _identifiers(names: list, recipe: Recipe, where: str) -> list[str]:
+    """Identifiers by the images' names, if every image has one of its own, else the row numbers.
 
     Raises UserError if there are only row numbers and the recipe cuts by identifiers.
     """
-    names = dataset["id"][:] if "id" in dataset.column_names else _field(dataset, "path").to_pylist()
-    names = [name if name is None else folders.identifier(str(name)) for name in names]
-    if None not in names and len(set(names)) == len(names):
-        return names
+    known = [folders.identifier(str(name)) for name in names if name is not None]
+    if len(set(known)) == len(names):
+        return known
     if recipe.subset.fraction or recipe.subset.per_class:
         raise UserError(
             f"{where}: the images have no names of their own to choose a subset by, and row numbers differ from source "
             f"to source; take a subset of classes, or images from a folder"
         )
-    return list(map(str, range(len(dataset))))
+    return list(map(str, range(len(names))))
 
 
 # A reader for each kind of source

@@ -21,8 +21,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNot
 
 from stm_lab import cli, data
 from stm_lab.data import shards, sources
-from stm_lab.data.prepare import prepare
-from stm_lab.data.verify import verify
+from stm_lab.data.prepare import prepare, verify
 from stm_lab.util.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("data_home")
@@ -381,7 +380,7 @@ def test_images_without_names_are_not_chosen_by_their_rows(tmp_path, subset):
         ("webdataset", lambda root: write_shard(root / "train-09.tar", [("a.jpg", b"")]), ["'a'", "no label"]),
         ("webdataset", lambda root: write_shard(root / "train-09.tar", [("a.cls", b"4")]), ["a.cls", "4", "`labels`"]),
         ("webdataset", lambda root: write_shard(root / "train-09.tar", [("a.json", b"[]")]), ["a.json", "'label'"]),
-        ("webdataset", lambda root: shutil.copy(root / "train-09.tar", root / "train-10.tar"), ["another shard"]),
+        ("webdataset", lambda root: shutil.copy(root / "train-09.tar", root / "train-10.tar"), ["another image"]),
     ],
 )
 def test_faulty_training_folders_are_refused_in_one_line(tmp_path, layout, change, words):
