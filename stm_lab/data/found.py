@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +84,7 @@ class Found:
         """How many images each class has, and what was passed over."""
         return "; ".join(filter(None, (counts_in_words(self.recipe, self.selected(split)), self.passed_over(split))))
 
+    @told()
     def fingerprint(self) -> str:
         """What identifies these images (16 hexadecimal digits); see `loading.fingerprint`."""
         recipe, source = self.recipe, self.source
@@ -93,7 +93,9 @@ class Found:
             return _short_hash(["generator", [source.name, version, source.seed, recipe.counts]])
         if source.kind == "hub":
             return _short_hash(["hub", [source.name, source.revision, source.files, declaration(recipe)]])
-        return _short_hash(["images", list(recipe.classes), self._digests()])
+        hashed = sum(sum(sources.sizes(self.images(split))) for split in recipe.counts) <= HASHED_UP_TO
+        digests = {split: self._digest(split, hashed) for split in recipe.counts}
+        return _short_hash(["images", list(recipe.classes), digests])
 
     def declared_fingerprint(self) -> set[str]:
         """The one that the recipe declares for images on disk, if it does; those of the hub have their commit."""
@@ -105,29 +107,13 @@ class Found:
             self._listings[split] = _subset(dataset, self.recipe) if split == "train" else dataset, others
         return self._listings[split]
 
-    @told()
-    def _digests(self) -> dict[str, str]:
-        """A digest of each split's identifiers, labels and hashes (or sizes)."""
-        stamp = sources.stamp(self.recipe, self.source, self.folder)
-        key = (declaration(self.recipe), self.source.model_dump_json(), self.folder, stamp)
-        if key not in _digests_of:
-            splits = {split: self.images(split) for split in sorted(self.recipe.counts)}
-            sizes = {split: [*map(sources.stored_size, sources.stored_images(data))] for split, data in splits.items()}
-            hashed = sum(map(sum, sizes.values())) <= HASHED_UP_TO
-            _digests_of[key] = {
-                split: _digest(data, sources.hashes(data) if hashed else sizes[split]) for split, data in splits.items()
-            }
-        return _digests_of[key]
-
-
-_digests_of: dict[tuple, dict[str, str]] = {}  # of this process, so that a run does not hash its data three times
-
-
-def _digest(dataset: Dataset, contents: Iterable[str | int]) -> str:
-    digest = hashlib.sha256()
-    for identifier, label, content in zip(dataset["id"], dataset["label"], contents, strict=True):
-        digest.update(f"{identifier}\t{label}\t{content}\n".encode())
-    return digest.hexdigest()
+    def _digest(self, split: str, hashed: bool) -> str:
+        """A digest of a split's identifiers, labels, and hashes or else sizes."""
+        dataset, digest = self.images(split), hashlib.sha256()
+        contents = sources.hashes(dataset) if hashed else sources.sizes(dataset)
+        for identifier, label, content in zip(dataset["id"], dataset["label"], contents, strict=True):
+            digest.update(f"{identifier}\t{label}\t{content}\n".encode())
+        return digest.hexdigest()
 
 
 def declaration(recipe: Recipe) -> str:
@@ -143,11 +129,6 @@ def _short_hash(value: Any) -> str:
 # ---- counts ----------------------------------------------------------------------------------------------------------
 
 
-def _class_counts(recipe: Recipe, dataset: Dataset) -> dict[str, int]:
-    counts = np.bincount(sources.stored_labels(dataset), minlength=len(recipe.classes))
-    return dict(zip(recipe.classes, counts.tolist(), strict=True))
-
-
 def without_images(recipe: Recipe, dataset: Dataset) -> str:
     """Which classes have no image, and how many the others have; "" if each class has one."""
     missing = [repr(name) for name, count in _class_counts(recipe, dataset).items() if count == 0]
@@ -156,13 +137,16 @@ def without_images(recipe: Recipe, dataset: Dataset) -> str:
 
 
 def counts_in_words(recipe: Recipe, dataset: Dataset) -> str:
-    """How many images the classes have that have any: one by one if they differ and are few, else in sum."""
+    """How many images the classes have that have any: one by one if they are few, else in sum."""
     some = {name: count for name, count in _class_counts(recipe, dataset).items() if count}
-    fewest, most = min(some.values(), default=0), max(some.values(), default=0)
-    if len(some) <= 20 and (fewest < most or len(some) < len(recipe.classes)):
-        return ", ".join(f"{name} has {count:,}" for name, count in some.items()) or "none of any other"
-    images = f"{fewest:,} to {most:,} images" if fewest < most else f"{most:,} image{'s' if most > 1 else ''}"
-    return f"{len(some):,} classes with {images} each"
+    if len(some) > 20:
+        return f"{len(some):,} classes with {min(some.values()):,} to {max(some.values()):,} images each"
+    return ", ".join(f"{name} has {count:,}" for name, count in some.items()) or "none of any other"
+
+
+def _class_counts(recipe: Recipe, dataset: Dataset) -> dict[str, int]:
+    counts = np.bincount(sources.stored_labels(dataset), minlength=len(recipe.classes))
+    return dict(zip(recipe.classes, counts.tolist(), strict=True))
 
 
 # ---- subsets ---------------------------------------------------------------------------------------------------------

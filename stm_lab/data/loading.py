@@ -66,8 +66,7 @@ def fingerprint(recipe: str | os.PathLike | Recipe, *, data_root: str | os.PathL
     Drawn data: the generator, its version, seed and counts. The hub: name, commit, files, classes, subset. Images on
     disk: the classes, and every image's identifier, label and hash, whatever their layout; above 1 GiB of images their
     sizes in bytes instead of their hashes, since naming a run must not read 150 GB. Prepared data have that of the raw
-    data they were made from, and are asked first unless `data_root` is given. Within a process files are hashed again
-    when their folder, or the file that holds them, has changed.
+    data they were made from, and are asked first unless `data_root` is given.
 
     Raises UserError as `load` does.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -33,22 +32,11 @@ Split = Literal["train", "validation"]
 
 
 def _leads_down(path: str) -> str:
-    """A path as a recipe spells it. Raises ValueError if it is absolute or has a '..', as any system writes them."""
+    """A path as a recipe spells it. Raises UserError if it is absolute or has a '..', as any system writes them."""
     for spelled in (PurePosixPath(path), PureWindowsPath(path)):
         if spelled.anchor or ".." in spelled.parts or "\0" in path:
-            raise ValueError(f"{path!r} may lead out of the recipe's folder or its data root; give a path below it")
+            raise UserError(f"{path!r} may lead out of the recipe's folder or its data root; give a path below it")
     return path
-
-
-def _is(pattern: str, what: str) -> AfterValidator:
-    """A validator of text, which refuses what does not match `pattern` as not `what`."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(f"{value!r} is not {what}")
-        return value
-
-    return AfterValidator(check)
 
 
 def _has_a_range(pattern: str) -> str:
@@ -57,8 +45,6 @@ def _has_a_range(pattern: str) -> str:
 
 
 Below = Annotated[str, AfterValidator(_leads_down)]
-RepoName = Annotated[str, _is(r"\w+([.-]\w+)*/\w+([.-]\w+)*", "OWNER/NAME, such as 'ILSVRC/imagenet-1k'")]
-Commit = Annotated[str, _is("[0-9a-f]{40}", "a whole commit hash (40 hexadecimal digits); names of branches move")]
 
 
 class _Part(BaseModel):
@@ -98,8 +84,8 @@ class HubSource(_Part):
     """Parquet files of a data set on the Hugging Face hub, at one commit."""
 
     kind: Literal["hub"]
-    name: RepoName
-    revision: Commit
+    name: str = Field(pattern=r"^\w+([.-]\w+)*/\w+([.-]\w+)*$")  # OWNER/NAME
+    revision: str = Field(pattern="^[0-9a-f]{40}$")  # a whole commit hash: names of branches move
     files: dict[Split, Below]  # pattern of file names
     gated: bool = False  # whether one has to accept terms there first
     labels: Names | None = None  # the classes that the labels 0, 1, ... stand for; default: the names in the files
@@ -231,15 +217,10 @@ def _recipe_file(name_or_path: str | os.PathLike) -> Path:
     return path
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The keys of a recipe's file, with the contents of list files instead of their paths."""
-    return _with_lists(yaml12.read_mapping(path), path)
-
-
 def _extended_file(name: Any, folder: Path) -> Path:
     """The file that a recipe in this folder extends: a shipped recipe by name, or a file beside it by path."""
     if isinstance(name, str) and Path(name).suffix in (".yaml", ".yml"):
-        return _beside(folder, name, "")
+        return _beside(folder, name)
     check_known("recipe", name, list_recipes())
     return _recipe_file(name)
 
@@ -251,45 +232,42 @@ def _on_top(inherited: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in inherited.items() if name != "fingerprint"} | own | subset
 
 
-def _beside(folder: Path, name: str, where: str) -> Path:
+def _beside(folder: Path, name: str) -> Path:
     """The file that a recipe in this folder calls `name`. Raises UserError if it is not below it, links followed."""
-    try:
-        file = paths.expanded(folder / _leads_down(name))
-    except ValueError as error:
-        raise UserError(f"{where}{error}") from None
+    file = paths.expanded(folder / _leads_down(name))
     if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
-        raise UserError(f"{where}{name!r} is a link that leads out of {folder}; copy the file there")
+        raise UserError(f"{name!r} is a link that leads out of {folder}; copy the file there")
     return file
 
 
-def _with_lists(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The values of a recipe's file, with the contents of list files instead of their paths."""
+def _read(path: Path) -> dict[str, Any]:
+    """The keys of a recipe's file, with the contents of list files instead of their paths."""
 
     def filled(part: Any, key: str, kind: Callable) -> Any:
         if not isinstance(part, dict) or not isinstance(part.get(key), str):
             return part
-        return part | {key: kind(_read_list(path, part[key], f"{path}: {key}: "))}
+        try:
+            return part | {key: kind(_read_list(_beside(path.parent, part[key])))}
+        except UserError as error:
+            raise UserError(f"{path}: {key}: {error}") from None
 
-    values = filled(values, "classes", dict)
+    values = filled(yaml12.read_mapping(path), "classes", dict)
     if "subset" in values:
-        values = values | {"subset": filled(values["subset"], "classes", list)}
-    if isinstance(source := values.get("source"), list):
-        return values | {"source": [filled(one, "labels", list) for one in source]}
-    return values | {"source": filled(source, "labels", list)} if source else values
+        values["subset"] = filled(values["subset"], "classes", list)
+    if isinstance(values.get("source"), list):
+        values["source"] = [filled(source, "labels", list) for source in values["source"]]
+    elif "source" in values:
+        values["source"] = filled(values["source"], "labels", list)
+    return values
 
 
-def _read_list(recipe: Path, name: str, where: str) -> dict[str, str]:
+def _read_list(path: Path) -> dict[str, str]:
     """Identifier -> readable name, by a list file."""
-    path = _beside(recipe.parent, name, where)
-    try:
-        lines = read_text(path).splitlines()
-    except UserError as error:
-        raise UserError(f"{where}{error}") from None
     classes: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         identifier, _, name = same_name(line).partition("#")[0].strip().partition(" ")
         if identifier in classes:
-            raise UserError(f"{where}{path}, line {number}: {identifier!r} is listed twice")
+            raise UserError(f"{path}, line {number}: {identifier!r} is listed twice")
         if identifier:
             classes[identifier] = name.strip() or identifier
     return classes

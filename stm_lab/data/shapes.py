@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
+import PIL.Image
 from datasets import ClassLabel, Features, Image, List, Value
 
 from stm_lab.data import rng
@@ -63,12 +64,6 @@ POLYGONS = {  # around the centre of the smallest enclosing circle, in any unit
 def sines() -> np.ndarray:
     """round(ONE * sin) of each 1/TURN turn. No value lies near a half, so any machine's sine rounds alike."""
     return np.array([round(ONE * math.sin(2 * math.pi * k / TURN)) for k in range(TURN)], np.int64)
-
-
-def _polar(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Points (..., 2) in the unit of `radius`, rounded down, from integers."""
-    sine, cosine = sines()[angle % TURN], sines()[(angle + TURN // 4) % TURN]
-    return np.stack([radius * cosine // ONE, radius * sine // ONE], axis=-1)
 
 
 def _grid() -> tuple[np.ndarray, np.ndarray]:
@@ -321,11 +316,6 @@ def png(pixels: np.ndarray) -> dict[str, bytes]:
     return {"bytes": png, "path": None}
 
 
-def _box(mask: np.ndarray) -> list[int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
-
-
 _TEXTURE = ClassLabel(names=list(TEXTURES))
 _RGB = List(Value("uint8"), length=3)
 _PLACED = {  # columns of the figure, and of each distractor
@@ -357,28 +347,28 @@ def examples(seed: int, split: str, start: int, stop: int) -> Iterator[dict]:
     """Images start .. stop - 1 of a split, as rows of FEATURES."""
     rows = np.arange(start, stop)
     factor = factors(seed, split, rows)
+    columns = {
+        "form": factor["form"],
+        "center": factor["centre"] / PIXEL,
+        "size": factor["size"] / PIXEL,
+        "angle": factor["angle"] * 360 / TURN,
+        "texture": factor["texture"][:, 1:],
+        "color": factor["colour"][:, 1:],
+    }
     for i, row in enumerate(rows.tolist()):
         image, mask = render(factor, i)
-        placed = [
-            {
-                "center": (factor["centre"][i, k] / PIXEL).tolist(),
-                "size": factor["size"][i, k] / PIXEL,
-                "angle": factor["angle"][i, k] * 360 / TURN,
-                "texture": int(factor["texture"][i, k + 1]),
-                "color": factor["colour"][i, k + 1].tolist(),
-            }
-            for k in (*range(factor["distractors"][i]), LAYERS - 2)
-        ]
+        placed = [{name: values[i, k].tolist() for name, values in columns.items()} for k in range(LAYERS - 1)]
+        figure = placed.pop()
         yield {
             "id": row,
             "image": png(image.transpose(1, 2, 0)),  # (3, 64, 64) -> (64, 64, 3)
-            "label": int(factor["form"][i, -1]),
+            "label": figure.pop("form"),
             "mask": png(mask),
-            "bbox": _box(mask),
-            **placed[-1],
+            "bbox": list(PIL.Image.fromarray(mask).getbbox()),
+            **figure,
             "ground_texture": int(factor["texture"][i, 0]),
             "ground_color": factor["colour"][i, 0].tolist(),
-            "distractors": [{"form": int(form)} | d for form, d in zip(factor["form"][i], placed[:-1], strict=False)],
+            "distractors": placed[: factor["distractors"][i]],
             "light": int(factor["light"][i]),
             "light_contrast": int(factor["light_contrast"][i]),
             "seed": seed,

@@ -96,19 +96,6 @@ def wanted(source: Source, split: str) -> str:
     return f"images in the layout {source.layout!r} ({folders.LOOKS[source.layout]})"
 
 
-def stamp(recipe: Recipe, source: Source, folder: Path) -> tuple:
-    """Names, times (ns) and sizes (bytes) of the files that hold the images: what changes when the images do.
-
-    Of folders of images, which may hold a million, those of the folders only: an image that is written over in place
-    does not change them.
-    """
-    if source.kind == "folder":
-        files = [Path(directory) for directory, _, _ in os.walk(folder)]
-    else:
-        files = [folder / name for split in recipe.counts for name in _files(source, split)]
-    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists())
-
-
 # ---- an image as it is stored ----------------------------------------------------------------------------------------
 
 _IN_SHARD = re.compile(r"(.*)#(\d+)\+(\d+)")  # path of a shard, the image's offset and size in it
@@ -146,18 +133,11 @@ def stored_bytes(image: dict[str, Any]) -> bytes:
     return read_bytes(Path(image["path"]))
 
 
-def stored_size(image: dict[str, Any]) -> int:
-    """How many bytes `stored_bytes` would give, without reading them."""
+def _stored_size(image: dict[str, Any]) -> int:
     if image["bytes"] is not None:
         return len(image["bytes"])
     match = _IN_SHARD.fullmatch(image["path"])
     return int(match[3]) if match else os.stat(image["path"]).st_size
-
-
-def why_broken(error: Exception, image: dict[str, Any]) -> str:
-    """What is wrong with an image, and its file."""
-    what = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return f"{what}: {image['path']}" if image["path"] else what
 
 
 def content_hash(encoded: bytes) -> str:
@@ -168,6 +148,11 @@ def content_hash(encoded: bytes) -> str:
 def hashes(dataset: Dataset) -> Iterator[str]:
     """`content_hash` of each image. Raises OSError."""
     return (content_hash(stored_bytes(image)) for image in stored_images(dataset))
+
+
+def sizes(dataset: Dataset) -> Iterator[int]:
+    """How many bytes `stored_bytes` would give for each image, without reading them. Raises OSError."""
+    return map(_stored_size, stored_images(dataset))
 
 
 def _listed(recipe: Recipe, images: list[folders.Image]) -> Dataset:
@@ -236,7 +221,7 @@ def _read_shards(recipe: Recipe, split: str, source: Source, folder: Path) -> Li
 @told()
 def in_memory(recipe: Recipe, dataset: Dataset, folder: Path) -> Dataset:
     """A data set of images in shards with their bytes, which `datasets` cannot read from their place in a file."""
-    size = sum(map(stored_size, stored_images(dataset)))
+    size = sum(sizes(dataset))
     if size > IN_MEMORY_UP_TO:
         raise UserError(
             f"{recipe.name}: {size / 2**30:.0f} GiB in shards do not fit in memory; first: "

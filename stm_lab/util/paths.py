@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from pathlib import Path
 
 from stm_lab.util.errors import UserError, shown
@@ -55,21 +54,14 @@ def runs_dir() -> Path:
 
 
 def data_roots() -> list[Path]:
-    """The folders of `STM_LAB_DATA` (separated by `os.pathsep`), else one in the user's cache.
+    """The folders of `STM_LAB_DATA` (separated by `os.pathsep`), else `stm_lab` in `XDG_CACHE_HOME` or `~/.cache`.
 
     Each holds `raw/<name>`, data as people have it, and `prepared/<name>-<fingerprint>`, data as we make it. Only the
     first is written to.
     """
-    folders = [expanded(part) for part in os.environ.get("STM_LAB_DATA", "").split(os.pathsep) if part]
-    return [folder.absolute() for folder in folders] or [_cache_home() / "stm_lab"]
-
-
-def _cache_home() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "stm_lab")
+    given = os.environ.get("STM_LAB_DATA") or cache
+    return [expanded(part).absolute() for part in given.split(os.pathsep) if part]
 
 
 def expanded(path: str | os.PathLike) -> Path:

@@ -15,6 +15,8 @@ from typing import TextIO
 
 from tqdm.std import tqdm
 
+INTERVAL = 10.0  # seconds between two plain lines
+
 
 def write_to_any_console() -> None:
     """Let standard output and error write "?" for what their encoding lacks: an arrow on Windows, a strange file name.
@@ -51,8 +53,8 @@ class progress:
         with progress(300, "halo nano", unit="step") as bar:
             bar.update(note="loss 2.19")
 
-    `interval` is in seconds, between two plain lines. The default `stream` is standard error, but in a notebook, where
-    that is red, standard output. `watched` chooses bar (True) or plain lines (False); default: by `is_watched`.
+    The default `stream` is standard error, but in a notebook, where that is red, standard output. `watched` chooses bar
+    (True) or plain lines (False); default: by `is_watched`. `note` is shown after the count, until the next one.
     """
 
     def __init__(
@@ -61,7 +63,6 @@ class progress:
         description: str,
         *,
         unit: str = "item",
-        interval: float = 10.0,
         stream: TextIO | None = None,
         watched: bool | None = None,
     ):
@@ -69,22 +70,21 @@ class progress:
         self._iterable = None if counts else iterable_or_total
         sized = isinstance(iterable_or_total, Sized)
         self.total: int | None = iterable_or_total if counts else len(iterable_or_total) if sized else None
-        self.description, self.unit, self.interval = description, unit, interval
+        self.description, self.unit, self.count, self.note = description, unit, 0, ""
         self.stream = stream or (sys.stdout if _kernel_shell() is not None else sys.stderr)
-        self.count, self.note = 0, ""
         self._started, self._printed_at, self._printed_count = time.monotonic(), -float("inf"), -1
         self._bar = None
         if is_watched(self.stream) if watched is None else watched:
             self._bar = tqdm(total=self.total, desc=description, unit=unit, file=self.stream, dynamic_ncols=True)
 
     def update(self, n: int = 1, note: str = "") -> None:
-        """Count `n` more; `note` is shown after the count, until the next one."""
+        """Count `n` more."""
         self.count += n
         self.note = note or self.note
         if self._bar is not None:
             self._bar.set_postfix_str(self.note, refresh=False)
             self._bar.update(n)
-        elif time.monotonic() - self._printed_at >= self.interval or self.count == self.total:
+        elif time.monotonic() - self._printed_at >= INTERVAL or self.count == self.total:
             self._print_line()
 
     def say(self, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar, get_args
 
 import numpy as np
@@ -37,26 +37,15 @@ def validated(
     known = known or {}
     if given := sorted(known.keys() & values.keys()):
         raise UserError(f"{where}: {given[0]!r} is not a key; it follows from where this stands")
+
+    def keys(loc: tuple) -> set[str]:
+        found = set(_keys(schema, loc))
+        return found if loc else found - known.keys() | set(also)
+
     try:
         return schema.model_validate({**known, **values})
     except ValidationError as error:
-        details = _causes(error.errors(include_url=False))
-        # A misspelt key often causes the other complaints (its right name is "missing"), so it is told first.
-        first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
-        place = _place(values, first)
-        if first["type"] == "missing":
-            told = [detail for detail in details if detail["type"] == "missing"]
-            *others, last = (repr(_place(values, detail)) for detail in told)
-            sentence = f"{', '.join(others)} and {last} are missing" if others else f"{last} is missing"
-        else:
-            told = [detail for detail in details if _place(values, detail) == place]
-            sentence = _sentence(place, told)
-        if first["type"] == "extra_forbidden":
-            keys = set(_keys(schema, first["loc"][:-1]))
-            keys = keys if len(first["loc"]) > 1 else keys - known.keys() | set(also)
-            sentence = f"unknown key {shown(place)}; {nearest(first['loc'][-1], keys)}"
-        more = f" (and {len(details) - len(told)} more)" if len(details) > len(told) else ""
-        raise UserError(f"{where}: {sentence}{more}") from None
+        raise UserError(f"{where}: {_complaint(values, error.errors(include_url=False), keys)}") from None
 
 
 def checked(types: Mapping[str, Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -71,10 +60,8 @@ def checked(types: Mapping[str, Any], values: Mapping[str, Any], where: str) -> 
         try:
             found[name] = _adapter(types[name]).validate_python(_plain(value))
         except ValidationError as error:
-            details = _causes([{**each, "loc": (name, *each["loc"])} for each in error.errors(include_url=False)])
-            place = _place(values, details[0])
-            told = [detail for detail in details if _place(values, detail) == place]
-            raise UserError(f"{where}: {_sentence(place, told)}") from None
+            details = [{**each, "loc": (name, *each["loc"])} for each in error.errors(include_url=False)]
+            raise UserError(f"{where}: {_complaint(values, details)}") from None
     return found
 
 
@@ -98,10 +85,24 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _causes(details: Details) -> Details:
-    """Complaints without those about a list or mapping whose item is complained about too."""
+def _complaint(values: Any, details: Details, keys: Callable[[tuple], set[str]] = lambda loc: set()) -> str:
+    """The first complaint in a sentence, and how many more there are; `keys`: those of the mapping at a place."""
+    # a list or mapping whose item is complained about is not at fault itself
     outer = {detail["loc"][:length] for detail in details for length in range(1, len(detail["loc"]))}
-    return [detail for detail in details if detail["loc"] not in outer]
+    details = [detail for detail in details if detail["loc"] not in outer]
+    # A misspelt key often causes the other complaints (its right name is "missing"), so it is told first.
+    first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
+    place = _place(values, first)
+    if first["type"] == "missing":
+        told = [detail for detail in details if detail["type"] == "missing"]
+        *others, last = (repr(_place(values, detail)) for detail in told)
+        sentence = f"{', '.join(others)} and {last} are missing" if others else f"{last} is missing"
+    else:
+        told = [detail for detail in details if _place(values, detail) == place]
+        sentence = _sentence(place, told)
+    if first["type"] == "extra_forbidden":
+        sentence = f"unknown key {shown(place)}; {nearest(first['loc'][-1], keys(first['loc'][:-1]))}"
+    return sentence + (f" (and {len(details) - len(told)} more)" if len(details) > len(told) else "")
 
 
 def _place(values: Any, detail: Mapping[str, Any]) -> str:

@@ -77,10 +77,10 @@ def test_how_many_images_a_class_has_is_shown(tmp_path, capsys):
     assert cli.main(["data", "show", *arguments]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["images_per_class"] == {
-        "train": "3 classes with 4 images each",
-        "validation": "3 classes with 1 image each",
+        "train": "n03 has 4, n01 has 4, n02 has 4",
+        "validation": "n03 has 1, n01 has 1, n02 has 1",
     }
-    assert "train: 3 classes with 4" in "\n".join(
+    assert "train: n03 has 4, n01 has 4" in "\n".join(
         verify(data.load_recipe(arguments[0]), data_root=tmp_path / "raw")[0]
     )
     (tmp_path / "raw" / "val" / "n02" / "val_3.JPEG").unlink()

@@ -19,9 +19,9 @@ def clock(monkeypatch):
     return now
 
 
-def run(clock, total, seconds_each, interval=10.0):
+def run(clock, total, seconds_each):
     stream = io.StringIO()
-    with progress(total, "work", unit="steps", stream=stream, interval=interval, watched=False) as bar:
+    with progress(total, "work", unit="steps", stream=stream, watched=False) as bar:
         for i in range(total):
             clock.seconds += seconds_each
             bar.update(note=f"loss {i}")
