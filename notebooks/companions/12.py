@@ -19,7 +19,7 @@ from stm_lab.explore.shell import Explorer, State
 from stm_lab.figures.invariance import Answers
 from stm_lab.measure._batches import check_classes, evaluating
 from stm_lab.measure.receptive import stage_index
-from stm_lab.measure.views import rescale, rotate, translate
+from stm_lab.measure.views import Pictures, folded, scaled, turned
 from stm_lab.pixels import Normalize
 from stm_lab.util.errors import check_known
 
@@ -140,3 +140,29 @@ def _words(right: int, down: int, turn: float, size: float) -> str:
         f"{size:.2f} times as large": size != 1,
     }
     return "Moved: " + (", ".join(text for text, is_said in parts.items() if is_said) or "not at all")
+
+
+# ---- an image that fills its canvas: shifted, turned, scaled ---------------------------------------------------------
+
+
+def translate(images: Tensor, down: int, right: int) -> Tensor:
+    """Move the content of (..., H, W) by whole pixels, |down| < H and |right| < W; the border mirrors the picture."""
+    rows, columns = (
+        folded(torch.arange(size) - shift, torch.tensor(size)).to(images.device)
+        for size, shift in zip(images.shape[-2:], (down, right), strict=True)
+    )
+    return images.index_select(-2, rows).index_select(-1, columns)
+
+
+def rotate(images: Tensor, degrees: float) -> Tensor:
+    """Turn (B, 3, H, W) in [0, 1] counter-clockwise about the middle; the border shows the mirror image.
+
+    Multiples of 90 degrees are exact; other angles are interpolated bicubically.
+    """
+    return turned(Pictures.alike(images), images.shape[-2:], degrees, mirror=True)
+
+
+def rescale(images: Tensor, factor: float) -> Tensor:
+    """Scale the content of (B, 3, H, W) in [0, 1] about the middle: 2 is twice as large. Bicubic, without aliasing; the
+    border shows the mirror image."""
+    return scaled(Pictures.alike(images), images.shape[-2:], factor, mirror=True)

@@ -1,4 +1,4 @@
-"""Notebook 13's own: what several networks say of one image, by corruption and severity."""
+"""Notebook 13's own: what severities mean, and what several networks say of one corrupted image."""
 
 from __future__ import annotations
 
@@ -16,6 +16,27 @@ from stm_lab.explore.parts import as_floats, checked_pixels, clipped, shares
 from stm_lab.explore.shell import Explorer, State
 from stm_lab.measure.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from stm_lab.util.errors import UserError
+
+# The meaning of a severity's numbers. For 224 pixels those of elastic_transform are multiples of 244, as in the script
+# (whose authors note that 224 was meant).
+MEANING = {
+    "gaussian_noise": "standard deviation",
+    "shot_noise": "photons of a white pixel",
+    "impulse_noise": "share of the values that become 0 or 1",
+    "defocus_blur": "radius of the disk, and sigma of the blur that smooths its edge",
+    "glass_blur": "sigma, how far pixels are copied from, how many times",
+    "motion_blur": "radius and sigma of the trail",
+    "zoom_blur": "first, end and step of the enlargements that are averaged",
+    "snow": "mean and deviation of the flakes' noise, its enlargement, threshold, radius and sigma of their trails, "
+    "share of the image that is not whitened",
+    "frost": "weight of the image, weight of the frost",
+    "fog": "thickness, and how fast its structure decays from octave to octave",
+    "brightness": "what is added to the value (of hue, saturation, value)",
+    "contrast": "what is left of the deviation from the mean",
+    "elastic_transform": "largest random shift times blur, sigma of that blur, reach of the affine corners",
+    "pixelate": "side of the reduced image, as a share",
+    "jpeg_compression": "quality",
+}
 
 
 def corruption(

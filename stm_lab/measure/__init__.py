@@ -8,7 +8,6 @@ from stm_lab.measure.attack import adversarial_accuracy, adversarial_examples
 from stm_lab.measure.attack_checks import attack_checks
 from stm_lab.measure.corruption import ALEXNET, Baseline, CorruptionError, corruption_errors
 from stm_lab.measure.cost import cost
-from stm_lab.measure.equal import equal_width
 from stm_lab.measure.invariance import Invariance, invariance
 from stm_lab.measure.memory import memory
 from stm_lab.measure.mixing import mixing_matrix
@@ -36,7 +35,6 @@ __all__ = [
     "corruption_errors",
     "cost",
     "effective_receptive_field",
-    "equal_width",
     "high_contribution_area",
     "invariance",
     "memory",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from stm_lab.util.errors import UserError, check_known
 
 MIXER_NAMES = ("mixer", "token_mixer", "attn", "conv_dw")  # names of mixers in our blocks and in those of timm
 LAYOUTS = ("NHWC", "NCHW", "NLC")
+Call = tuple[Callable, tuple, dict[str, Any]]  # function, args, kwargs
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,20 @@ class Site:
     """
 
     def __init__(
-        self, function: Callable, args: tuple, kwargs: dict, layout: str, size: tuple[int, int] | None, prefix: int
+        self,
+        function: Callable,
+        args: tuple,
+        kwargs: dict[str, Any] | None = None,
+        layout: str = "NHWC",
+        size: tuple[int, int] | None = None,
+        prefix: int = 0,
     ) -> None:
-        self._function, self._rest, self._layout = function, (args[1:], kwargs), layout
-        tokens = args[0].detach()
-        self._prefix, self.size = tokens[:, :0], size
-        if layout == "NLC":
-            self._prefix, tokens = tokens[:, :prefix], tokens[:, prefix:]
-        else:
-            tokens = tokens.permute(0, 2, 3, 1) if layout == "NCHW" else tokens  # -> (N, H, W, C)
-            self.size = tuple(tokens.shape[1:3])
-        self.tokens = tokens.reshape(len(tokens), -1, tokens.shape[-1])
+        """args, kwargs: of the mixer, its input first. size, prefix: for NLC, of the map, and how many class tokens."""
+        x = args[0].detach()
+        self._function, self._rest, self._layout = function, (args[1:], kwargs or {}), layout
+        self._prefix = x[:, : prefix if layout == "NLC" else 0]
+        self.size = size or tuple(x.shape[2:] if layout == "NCHW" else x.shape[1:3])
+        self.tokens = self._as_tokens(x)
         self.channels = self.tokens.shape[-1]
         self._headed = _headed(function)
 
@@ -78,35 +83,35 @@ class Site:
         """The number of heads whose outputs a last projection mixes; 0 for a mixer without heads."""
         return 0 if self._headed is None else _heads(self._headed)
 
-    @contextmanager
-    def without_projection(self) -> Iterator[None]:
+    def without_projection(self) -> AbstractContextManager:
         """Within, it gives the heads' own outputs, channels (head, d). For a mixer with heads only."""
-        handle = self._headed.proj.register_forward_hook(lambda module, args, output: args[0])
-        try:
-            yield
-        finally:
-            handle.remove()
+        return self._headed.proj.register_forward_hook(lambda module, args, output: args[0])
 
     def __call__(self, tokens: Tensor, which: Tensor) -> Tensor:
-        count, (height, width) = len(self.tokens), self.size
-
         def chosen(value: Any) -> Any:
-            return value[which] if isinstance(value, Tensor) and value.ndim and len(value) == count else value
+            is_by_image = isinstance(value, Tensor) and value.ndim and len(value) == len(self.tokens)
+            return value[which] if is_by_image else value
 
-        if self._layout == "NLC":
-            x = torch.cat((self._prefix[which], tokens), 1)
-        else:
-            x = tokens.view(len(tokens), height, width, -1)
-            x = x.permute(0, 3, 1, 2) if self._layout == "NCHW" else x
         args, kwargs = self._rest
+        x = self._as_input(tokens, which)
         out = self._function(x, *map(chosen, args), **{key: chosen(value) for key, value in kwargs.items()})
         if not isinstance(out, Tensor) or out.shape != x.shape:
             shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise UserError(f"the mixer gives {shape} for tokens {tuple(x.shape)}; it must keep their shape")
+        return self._as_tokens(out)
+
+    def _as_input(self, tokens: Tensor, which: Tensor) -> Tensor:
+        """Tokens (B, P, C) as the mixer takes them."""
         if self._layout == "NLC":
-            return out[:, self._prefix.shape[1] :]
-        out = out.permute(0, 2, 3, 1) if self._layout == "NCHW" else out
-        return out.reshape(len(tokens), height * width, -1)
+            return torch.cat((self._prefix[which], tokens), 1)
+        x = tokens.unflatten(1, self.size)
+        return x.permute(0, 3, 1, 2) if self._layout == "NCHW" else x
+
+    def _as_tokens(self, x: Tensor) -> Tensor:
+        """What the mixer takes or gives as (B, P, C)."""
+        if self._layout == "NLC":
+            return x[:, self._prefix.shape[1] :]
+        return (x.permute(0, 2, 3, 1) if self._layout == "NCHW" else x).flatten(1, 2)
 
 
 def _headed(function: Callable) -> nn.Module | None:
@@ -123,8 +128,7 @@ def _heads(module: nn.Module) -> int:
 def mixer_sites(model: nn.Module, images: Tensor, layers: Sequence[MixerLayer]) -> dict[str, Site]:
     """The mixers of these layers, by name, with the tokens that reach them from `images`, (N, 3, H, W), normalised, on
     the model's device. One pass through the model, which must be in eval mode."""
-    calls = _calls(model, images, layers)
-    return {layer.name: _as_site(model, layer.name, calls[layer.name], None) for layer in layers}
+    return {name: _as_site(model, name, call, None) for name, call in mixer_calls(model, images, layers).items()}
 
 
 def site_in(
@@ -138,14 +142,13 @@ def site_in(
     device: torch.device,
     batch_size: int,
 ) -> tuple[MixerLayer, Site, tuple[int, int] | None]:
-    """What is measured, and the size of the images in pixels."""
+    """What is measured, and the size of the images in pixels; the arguments are those of `mixing_matrix`."""
     if layer is None and stage is None:
         return MixerLayer("", None, None), _bare_site(model, data, layout, device), None
     found = _named_layer(model, layer) if layer is not None else _placed_layer(model, stage, block)
     images = as_images(data, model, image_size)
-    batches = images.batches(model, device, batch_size)
-    call = _joined([_calls(model, batch, [found])[found.name] for batch, _ in batches])
-    return found, _as_site(model, found.name, call, layout), tuple(images.pixels.shape[-2:])
+    calls = [mixer_calls(model, x, [found])[found.name] for x, _ in images.batches(model, device, batch_size)]
+    return found, _as_site(model, found.name, _joined(calls), layout), tuple(images.pixels.shape[-2:])
 
 
 def _bare_site(model: nn.Module, data: Data, layout: str | None, device: torch.device) -> Site:
@@ -159,7 +162,7 @@ def _bare_site(model: nn.Module, data: Data, layout: str | None, device: torch.d
     if layout == "NLC":
         raise UserError("layout 'NLC' does not hold the map's sides; give tokens as NHWC or NCHW")
     dtype = next((p.dtype for p in model.parameters()), data.dtype)
-    return Site(model, (data.to(device, dtype),), {}, layout or "NHWC", None, 0)
+    return Site(model, (data.to(device, dtype),), layout=layout or "NHWC")
 
 
 def _named_layer(model: nn.Module, name: str) -> MixerLayer:
@@ -182,53 +185,39 @@ def _placed_layer(model: nn.Module, stage: int, block: int) -> MixerLayer:
     return here[block]
 
 
-def _calls(model: nn.Module, images: Tensor, layers: Sequence[MixerLayer]) -> dict[str, tuple[Callable, tuple, dict]]:
-    """By layer (function, args, kwargs) of the call that one pass through the model makes."""
-    calls, undo = {}, []
+def mixer_calls(model: nn.Module, images: Tensor, layers: Sequence[MixerLayer]) -> dict[str, Call]:
+    """By layer, its call in one pass through the model. Raises UserError for a layer that is not called just once."""
+    calls: dict[str, Call] = {}
 
-    def record(name: str, function: Callable, args: tuple, kwargs: dict) -> None:
+    def record(name: str, function: Callable, args: tuple, kwargs: dict[str, Any]) -> None:
         if name in calls:
             raise UserError(f"{model_name(model)}: {name} is called more than once for an image")
         calls[name] = (function, args, kwargs)
 
-    for name in (layer.name for layer in layers):
-        owner = model.get_submodule(name.rpartition(".")[0])
-        if name.endswith("attn") and inspect.ismethod(getattr(owner, "_attn", None)):
-            undo.append(_spied(owner, name, record))
-        else:
-            hook = model.get_submodule(name).register_forward_pre_hook(
-                lambda module, args, kwargs, name=name: record(name, module, args, kwargs), with_kwargs=True
-            )
-            undo.append(hook.remove)
-    try:
-        with torch.no_grad():
-            (getattr(model, "forward_features", None) or model)(images)
-    finally:
-        for step in undo:
-            step()
+    def spied(name: str, method: Callable, *args: Any, **kwargs: Any) -> Any:
+        record(name, method, args, kwargs)
+        return method(*args, **kwargs)
+
+    with ExitStack() as stack, torch.no_grad():
+        for name in (layer.name for layer in layers):
+            owner = model.get_submodule(name.rpartition(".")[0])
+            if name.endswith("attn") and inspect.ismethod(getattr(owner, "_attn", None)):
+                # a block of timm's Swin: its method cuts windows, attends and merges them
+                owner._attn = partial(spied, name, owner._attn)
+                stack.callback(delattr, owner, "_attn")
+            else:
+                hook = partial(record, name)
+                stack.enter_context(model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True))
+        (getattr(model, "forward_features", None) or model)(images)
     for layer in layers:
         if layer.name not in calls:
             raise UserError(f"{model_name(model)}: {layer.name} is not called for an image")
     return calls
 
 
-def _spied(owner: nn.Module, name: str, record: Callable) -> Callable[[], None]:
-    """Record calls of a block's `_attn`, which cuts windows, attends and merges them; returns what undoes it."""
-    method = owner._attn
-
-    def spy(*args: Any, **kwargs: Any) -> Any:
-        record(name, method, args, kwargs)
-        return method(*args, **kwargs)
-
-    owner._attn = spy
-    return lambda: delattr(owner, "_attn")
-
-
-def _joined(calls: list[tuple]) -> tuple:
+def _joined(calls: list[Call]) -> Call:
     """Calls of several batches as one."""
     function, args, _ = calls[0]
-    if len(calls) == 1:
-        return calls[0]
 
     def together(*values: Any) -> Any:
         is_batch = isinstance(values[0], Tensor) and values[0].ndim and len(values[0]) == len(args[0])
@@ -237,7 +226,7 @@ def _joined(calls: list[tuple]) -> tuple:
     return function, *tree_map(together, *(call[1:] for call in calls))
 
 
-def _as_site(model: nn.Module, name: str, call: tuple, layout: str | None) -> Site:
+def _as_site(model: nn.Module, name: str, call: Call, layout: str | None) -> Site:
     function, args, kwargs = call
     tokens = args[0] if args else None
     if not isinstance(tokens, Tensor) or tokens.ndim not in (3, 4):
@@ -249,7 +238,7 @@ def _as_site(model: nn.Module, name: str, call: tuple, layout: str | None) -> Si
     if layout is None:
         is_ours = type(model).__module__.startswith("stm_lab.") or inspect.ismethod(function)
         layout = "NHWC" if is_ours else _guess_layout(name, tokens)
-    return Site(function, args, kwargs, layout, None, 0)
+    return Site(function, args, kwargs, layout)
 
 
 def _guess_layout(name: str, tokens: Tensor) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,10 +68,10 @@ def _walk(name: str, module: nn.Module, stages: list[str]) -> Iterator[Unit]:
 
 def _role(name: str) -> str | None:
     parts = name.split(".")
-    for role, names in _AT_THE_TOP.items():
-        if parts[0] in names:
-            return role
-    return next((role for part in parts for role, names in _ANYWHERE.items() if part in names), None)
+    at_the_top = (role for role, names in _AT_THE_TOP.items() if parts[0] in names)
+    return next(at_the_top, None) or next(
+        (role for part in parts for role, names in _ANYWHERE.items() if part in names), None
+    )
 
 
 def gathered(parts: Iterable[Mapping[str, Any]], by: str) -> list[dict[str, Any]]:
@@ -91,6 +93,12 @@ def gathered(parts: Iterable[Mapping[str, Any]], by: str) -> list[dict[str, Any]
             row[name] = None if None in values else sum(values)
         rows.append(row)
     return rows
+
+
+def rows_with_total(facts: dict, parts: Iterable[Mapping[str, Any]], by: str, whole: dict) -> list[dict[str, Any]]:
+    """The `gathered` rows and that of the `whole`, whose role is "total"; each begins with the `facts`."""
+    rows = gathered(parts, by)
+    return [facts | row for row in (*rows, {**dict.fromkeys(rows[0], ""), "role": "total", **whole})]
 
 
 # ---- a model, or one unit of it, at work: for time and memory --------------------------------------------------------
@@ -126,19 +134,13 @@ def inputs_of_units(model: nn.Module, images: Tensor) -> list[tuple[Unit, tuple]
     caught: dict[str, tuple] = {}
     parts = [unit for unit in units(model) if unit.role != REST]
 
-    def catch(name: str) -> Callable[[nn.Module, tuple], None]:
-        def before(_: nn.Module, args: tuple) -> None:
-            caught.setdefault(name, args)
+    def catch(name: str, _: nn.Module, args: tuple) -> None:
+        caught.setdefault(name, args)
 
-        return before
-
-    hooks = [unit.module.register_forward_pre_hook(catch(unit.name)) for unit in parts]
-    try:
-        with torch.no_grad():
-            model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for unit in parts:
+            hooks.enter_context(unit.module.register_forward_pre_hook(partial(catch, unit.name)))
+        model(images)
     return [(unit, caught[unit.name]) for unit in parts if unit.name in caught]
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -127,7 +129,8 @@ class _Counts:
         dtype = next((p.dtype for p in model.parameters()), torch.float32)
         image = torch.empty(1, 3, height, width, dtype=dtype, device="meta")
         counter = FlopCounterMode(display=False, custom_mapping=_FVCORE)
-        with _formulas(shadow) as self._formulas, torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        with ExitStack() as hooks, torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            self._formulas = _formulas(shadow, hooks)
             shadow(image)
         self._model, self._modules = model, dict(model.named_modules())
         self._counted: dict[str, tuple[int, int]] = {}  # multiply-adds, fvcore's charges
@@ -202,36 +205,29 @@ _FVCORE = {
 
 # ---- formulas --------------------------------------------------------------------------------------------------------
 
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-@contextmanager
-def _formulas(shadow: nn.Module) -> Iterator[dict[str, int]]:
+
+def _formulas(shadow: nn.Module, hooks: ExitStack) -> dict[str, int]:
     """Multiply-adds by formula, by the names of modules, filled while the model runs on one image.
 
     A mixer's own formula covers all modules inside it.
     """
-    found: dict[str, int] = {}
+    found: dict[str, int] = defaultdict(int)
 
-    def noted(name: str, has_formula: bool):
-        def after(module: nn.Module, args: tuple, out: torch.Tensor) -> None:
-            # of a mixer, on tokens (B, H, W, C); of a convolution or linear layer
-            macs = module.macs(*args[0].shape[1:3]) if has_formula else out.numel() * module.weight[0].numel()
-            found[name] = found.get(name, 0) + macs
+    def add(name: str, has_formula: bool, module: nn.Module, args: tuple, out: torch.Tensor) -> None:
+        # of a mixer, on tokens (B, H, W, C); of a convolution or linear layer
+        found[name] += module.macs(*args[0].shape[1:3]) if has_formula else out.numel() * module.weight[0].numel()
 
-        return after
-
-    hooks, covered = [], None
+    covered = None
     for name, module in shadow.named_modules():
         if covered is not None and name.startswith(covered):
             continue
         has_formula = bool(name) and callable(getattr(module, "macs", None))
         covered = f"{name}." if has_formula else covered
-        if has_formula or isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            hooks.append(module.register_forward_hook(noted(name, has_formula)))
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
+        if has_formula or isinstance(module, _LAYERS):
+            hooks.enter_context(module.register_forward_hook(partial(add, name, has_formula)))
+    return found
 
 
 # ---- the copy that is traced, and the parts --------------------------------------------------------------------------

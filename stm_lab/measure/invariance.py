@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -23,11 +23,9 @@ from stm_lab.measure._batches import (
     rows_of,
     sight,
 )
-from stm_lab.measure.views import Pictures, published_boxes, published_shift, scaled, translate, turned, window
+from stm_lab.measure.views import Pictures, published_boxes, published_shift, scaled, turned, window
 from stm_lab.pixels import EvaluationView
 from stm_lab.util.errors import UserError, check_known
-
-__all__ = ["DIRECTIONS", "KINDS", "PROTOCOLS", "Invariance", "invariance", "translate"]
 
 # Where the content goes: (rows down, columns right) for each pixel of strength.
 DIRECTIONS = {
@@ -136,22 +134,23 @@ def invariance(
     check_known("protocol", protocol, PROTOCOLS)
     stock = _stock(data, model, protocol, image_size, crop_pct)
     values = _strengths(kind, protocol, strengths, stock.size)
-    views, directions = _VIEWS[protocol, kind]
-    number = len(stock.images.pixels)
+    is_published, number = protocol == "published", len(stock.images.pixels)
+    directions = _directions(kind, is_published)
     modes = torch.from_numpy(np.random.default_rng(seed).integers(7, size=(number, len(values))))  # as published
-    standard = {"straight": 1, "published": None}[protocol] if kind == "scale" else 0  # the strength of no change
+    unchanged = 0 if kind != "scale" else None if is_published else 1  # the strength of no change
     consistent, right = np.zeros((2, len(values), len(directions)), int)
     with evaluating(model, device, seed) as device, torch.inference_mode():
         sees = sight(model, device)
         for batch in stock.images.parts(device, batch_size, f"{model_name(model)}, {kind}"):
-            scene = stock.scene(batch)
-            logits = sees(scene.standard())
+            pictures = stock.pictures(batch)
+            logits = sees(_standard(pictures, stock.size))
             check_classes(model, logits, batch.labels, "to measure consistency only")
             expected = logits.argmax(1)
             for (i, strength), j in itertools.product(enumerate(values), range(len(directions))):
                 answers = expected
-                if strength != standard:
-                    answers = sees(views(scene, strength, j, modes[batch.places, i])).argmax(1)
+                if strength != unchanged:
+                    how = kind, is_published, strength, j, modes[batch.places, i]
+                    answers = sees(_view(pictures, stock.size, *how)).argmax(1)
                 consistent[i, j] += int((answers == expected).sum())
                 if batch.labels is not None:
                     right[i, j] += int((answers == batch.labels).sum())
@@ -160,7 +159,7 @@ def invariance(
         kind=kind,
         images=number,
         strengths=np.array(values),
-        directions=tuple(directions),
+        directions=directions,
         consistency_by_direction=consistent * (100 / number),
         accuracy_by_direction=None if stock.images.labels is None else right * (100 / number),
         protocol=protocol,
@@ -171,57 +170,44 @@ def invariance(
 # ---- the views -------------------------------------------------------------------------------------------------------
 
 
-class Scene(NamedTuple):
-    """A batch of pictures on the model's device, and the size (rows, columns) of the views of them."""
-
-    pictures: Pictures
-    size: tuple[int, int]
-
-    def standard(self) -> Tensor:
-        return window(self.pictures, self.pictures.centred(self.size), self.size, mirror=True)
+def _directions(kind: str, is_published: bool) -> tuple[str, ...]:
+    if kind == "translation":
+        return ("one of seven",) if is_published else tuple(DIRECTIONS)
+    if kind == "scale":
+        return ("centred",)
+    return ("counter-clockwise",) if is_published else ("counter-clockwise", "clockwise")
 
 
-def _moved(scene: Scene, strength: int, direction: int, _: Tensor) -> Tensor:
-    towards = torch.tensor(list(DIRECTIONS.values())[direction])
-    start = scene.pictures.centred(scene.size) - strength * towards
-    return window(scene.pictures, start, scene.size, mirror=True)
+def _standard(pictures: Pictures, size: tuple[int, int]) -> Tensor:
+    return window(pictures, pictures.centred(size), size, mirror=True)
 
 
-def _moved_as_published(scene: Scene, strength: int, _: int, modes: Tensor) -> Tensor:
-    start, low, high = published_boxes(scene.pictures.sizes, scene.size[0], strength, modes)
-    return window(scene.pictures, start, scene.size, mirror=False, within=(low, high))
-
-
-def _turned(scene: Scene, strength: float, direction: int, _: Tensor, *, mirror: bool = True) -> Tensor:
-    return turned(scene.pictures, scene.size, -strength if direction else strength, mirror=mirror)
-
-
-def _turned_after_crop(scene: Scene, *how: object, mirror: bool = True) -> Tensor:
-    return _turned(Scene(Pictures.alike(scene.standard()), scene.size), *how, mirror=mirror)
-
-
-def _scaled(scene: Scene, strength: float, *_: object) -> Tensor:
-    return scaled(scene.pictures, scene.size, strength, mirror=True)
-
-
-def _scaled_as_published(scene: Scene, strength: float, *_: object) -> Tensor:
-    sizes = scene.pictures.sizes.double()
-    factor = int(scene.size[0] / strength) / sizes.min(1).values
-    # about the middle of the picture; torchvision's centre crop and padding lie at most half a pixel beside it
-    return scaled(scene.pictures, scene.size, factor, mirror=False, centre=sizes / 2)
-
-
-_BOTH_WAYS, _ONE_WAY = ("counter-clockwise", "clockwise"), ("counter-clockwise",)
-_VIEWS = {
-    ("straight", "translation"): (_moved, tuple(DIRECTIONS)),
-    ("straight", "rotation"): (_turned, _BOTH_WAYS),
-    ("straight", "rotation_after_crop"): (_turned_after_crop, _BOTH_WAYS),
-    ("straight", "scale"): (_scaled, ("centred",)),
-    ("published", "translation"): (_moved_as_published, ("one of seven",)),
-    ("published", "rotation"): (partial(_turned, mirror=False), _ONE_WAY),
-    ("published", "rotation_after_crop"): (partial(_turned_after_crop, mirror=False), _ONE_WAY),
-    ("published", "scale"): (_scaled_as_published, ("centred",)),
-}
+def _view(
+    pictures: Pictures,
+    size: tuple[int, int],
+    kind: str,
+    is_published: bool,
+    strength: float,
+    direction: int,
+    modes: Tensor,
+) -> Tensor:
+    """The pictures (B, 3, *size) changed by `strength`. modes: (B,), of the published translation."""
+    if kind == "translation" and is_published:
+        start, low, high = published_boxes(pictures.sizes, size[0], strength, modes)
+        return window(pictures, start, size, mirror=False, within=(low, high))
+    if kind == "translation":
+        towards = torch.tensor(list(DIRECTIONS.values())[direction])
+        return window(pictures, pictures.centred(size) - strength * towards, size, mirror=True)
+    if kind == "scale" and is_published:
+        sizes = pictures.sizes.double()
+        factor = int(size[0] / strength) / sizes.min(1).values
+        # about the middle of the picture; torchvision's centre crop and padding lie at most half a pixel beside it
+        return scaled(pictures, size, factor, mirror=False, centre=sizes / 2)
+    if kind == "scale":
+        return scaled(pictures, size, strength, mirror=True)
+    if kind == "rotation_after_crop":
+        pictures = Pictures.alike(_standard(pictures, size))
+    return turned(pictures, size, -strength if direction else strength, mirror=not is_published)
 
 
 # ---- the pictures ----------------------------------------------------------------------------------------------------
@@ -238,10 +224,10 @@ class Stock(NamedTuple):
     size: tuple[int, int]
     view: EvaluationView | None
 
-    def scene(self, batch: Batch) -> Scene:
+    def pictures(self, batch: Batch) -> Pictures:
         if self.view is None:
-            return Scene(Pictures(batch.pixels, self.sizes[batch.places]), self.size)
-        return Scene(Pictures.alike(self.view.resized(batch.pixels).clamp(0, 1)), self.size)
+            return Pictures(batch.pixels, self.sizes[batch.places])
+        return Pictures.alike(self.view.resized(batch.pixels).clamp(0, 1))
 
 
 def _stock(data: Data, model: nn.Module, protocol: str, image_size: int | None, crop_pct: float | None) -> Stock:

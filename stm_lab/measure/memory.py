@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from stm_lab.measure._batches import Data, rows_of
-from stm_lab.measure._units import OUTSIDE, REST, Unit, gathered, prepared, step_of, units, whole_step
+from stm_lab.measure._units import OUTSIDE, REST, Unit, prepared, rows_with_total, step_of, units, whole_step
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,8 @@ class Memory:
     def rows(self, by: str = "role") -> list[dict]:
         """One row a role, or with `by="stage"` a role and stage; the last one is the total."""
         (facts,) = rows_of(self, "model device batch_size")
-        parts = gathered(self.parts, by)
         (whole,) = rows_of(self, "activations forward_peak training_peak weights")
-        return [facts | row for row in (*parts, {**dict.fromkeys(parts[0], ""), "role": "total", **whole})]
+        return rows_with_total(facts, self.parts, by, whole)
 
 
 def memory(
@@ -90,33 +91,26 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
 
 def _kept_by_unit(model: nn.Module, images: Tensor, held: dict[int, int]) -> dict[str, int]:
     """Bytes that a forward pass keeps, by the name of the unit that runs when a storage is first saved; "" for none."""
-    running: list[str] = [""]
-    saved = dict.fromkeys(held, 0)
-    kept: dict[str, int] = {}
+    running, saved, kept = [""], set(held), {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()  # alive as long as the output is: no address is used twice
         if storage.nbytes() and storage.data_ptr() not in saved:
-            saved[storage.data_ptr()] = storage.nbytes()
+            saved.add(storage.data_ptr())
             kept[running[-1]] = kept.get(running[-1], 0) + storage.nbytes()
         return tensor
 
-    def entered(unit: Unit) -> Callable[..., None]:
-        return lambda *_: running.append(unit.name)
+    def entered(unit: Unit, *_: object) -> None:
+        running.append(unit.name)
 
     def left(*_: object) -> None:
         running.pop()
 
-    hooks = []
-    for unit in units(model):
-        hooks.append(unit.module.register_forward_pre_hook(entered(unit)))
-        hooks.append(unit.module.register_forward_hook(left, always_call=True))
-    try:
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
-            out = model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, saved_tensors_hooks(pack, lambda tensor: tensor):
+        for unit in units(model):
+            hooks.enter_context(unit.module.register_forward_pre_hook(partial(entered, unit)))
+            hooks.enter_context(unit.module.register_forward_hook(left, always_call=True))
+        out = model(images)
     del out
     return kept
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,15 +28,14 @@ _GRADIENTS_AT_ONCE = 2**24  # numbers of the Jacobian held at a time
 class MixingMatrix:
     """How a mixer mixes, of `images` inputs.
 
-    matrix: (N, P, P), float; entry [n, p, q] is the Frobenius norm of the block of the Jacobian that says how output
-        position p changes with input position q, at input n; positions count along the rows of the map. The unit is
-        that of output per input; compare the numbers of one row, or of two rows.
+    matrix: (N, P, P); entry [n, p, q] is the Frobenius norm of the block of the Jacobian that says how output position
+        p changes with input position q, at input n; positions count along the rows of the map. The unit is that of
+        output per input; compare the numbers of one row, or of two rows.
     map_size: (H, W), with P = H * W. stride: pixels of the image per token, (rows, columns); None for tokens alone.
     probes: random ones, or None where the Jacobian is exact.
-    distance: mean mixing distance in tokens, from an output position to its inputs, Euclidean, by weight.
-        distance_pixels: in pixels of the image; None for tokens alone. uniform_distance: that of a mixer in which every
-        position contributes equally to every other. reach: the share of it that `distance` is, 0 mixes nothing, 1
-        mixes all alike; None for a map of one position.
+    distance: mean distance in tokens from an output position to its inputs, Euclidean, by weight; distance_pixels: in
+        pixels of the image, None for tokens alone. uniform_distance: that of a mixer in which every position
+        contributes equally to every other. reach: distance / uniform_distance; None for a map of one position.
     own: share of an output position that comes from the position itself, on average.
     lean: (H, W, 2), from each position to the weighted centre of its inputs, in tokens (down, right), mean over images;
         zero where it looks to all sides alike. lean_border, lean_inside: its mean length at the outermost positions and
@@ -128,9 +127,9 @@ def mixing_matrix(
         check_known("layout", layout, LAYOUTS)
     with evaluating(model, device, seed) as device:
         found, site, pixels = site_in(model, data, layer, stage, block, layout, image_size, device, batch_size)
-        generator = torch.Generator().manual_seed(seed)
-        jacobian = _Jacobian(site, probes, generator, found.name or model_name(model))
-    matrix, shares = jacobian.squared.clamp_min(0).sqrt().cpu().numpy(), jacobian.shares()
+        name = found.name or model_name(model)
+        sums = _sums(site, probes, torch.Generator().manual_seed(seed), name)
+    matrix = sums.squared.clamp_min(0).sqrt().cpu().numpy()
     stride = None if pixels is None else (pixels[0] / site.size[0], pixels[1] / site.size[1])
     return MixingMatrix(
         model=model_name(model),
@@ -143,7 +142,7 @@ def mixing_matrix(
         probes=probes,
         matrix=matrix,
         **_numbers(matrix, site.size, stride),
-        **shares,
+        **_shared_parts(sums, site.size, name),
     )
 
 
@@ -219,9 +218,7 @@ def _rows(site: Site, positions: Tensor, signs: Tensor) -> Tensor:
         places = positions.to(out.device).repeat(count)
         at = out[torch.arange(len(which), device=out.device), places]  # (N * K, C')
     if not at.requires_grad:  # nothing of the input is used
-        return torch.zeros(
-            len(signs), count, len(positions), *site.tokens.shape[1:], device=out.device, dtype=out.dtype
-        )
+        return out.new_zeros(len(signs), count, len(positions), *site.tokens.shape[1:])
     gradients = [
         torch.autograd.grad(at, copies, sign.expand_as(at), retain_graph=i < len(signs) - 1)[0]
         for i, sign in enumerate(signs)
@@ -229,65 +226,66 @@ def _rows(site: Site, positions: Tensor, signs: Tensor) -> Tensor:
     return torch.stack(gradients).view(len(signs), count, len(positions), -1, channels)
 
 
-class _Jacobian:
+class _Sums(NamedTuple):
     """Sums over the Jacobian of N inputs, which is itself never held.
 
     squared: (N, P, P), squared norms of its blocks. kernels: (N, R, 2H-1, 2W-1, C), for each displacement (input minus
-    output position) the sum of its blocks over positions. static: sum of the squared norm of the sum over inputs.
+    output position) the sum of its blocks over positions. static: squared norm of the sum over inputs.
     """
 
-    def __init__(self, site: Site, probes: int | None, generator: torch.Generator, name: str) -> None:
-        self.site, self.name = site, name
-        tokens, (height, width) = site.tokens, site.size
-        count, positions, channels = tokens.shape
-        signs = torch.eye(channels)
-        if probes is not None:
-            signs = (torch.randint(2, (probes, channels), generator=generator) * 2.0 - 1) / math.sqrt(probes)
-        self.signs = signs.to(tokens)
-        self.squared = torch.zeros(count, positions, positions, dtype=tokens.dtype, device=tokens.device)
-        self.kernels = tokens.new_zeros(count, len(signs), 2 * height - 1, 2 * width - 1, channels)
-        self.static = 0.0
+    squared: Tensor
+    kernels: Tensor
+    static: float
 
-        size = count * positions * channels
-        chunk = max(1, min(_TOKENS_AT_ONCE // size, _GRADIENTS_AT_ONCE // (size * len(self.signs))))
-        chunks: Iterator = torch.arange(positions).split(chunk)
-        if size * positions * len(self.signs) > 2**31:  # more than seconds
-            chunks = progress(chunks, f"mixing of {self.name}", unit="part")
-        for some in chunks:
-            # Signs in parts, because a single position of a large map may be too much; the parts add up.
-            part = max(1, _GRADIENTS_AT_ONCE // (size * len(some)))
-            for first in range(0, len(self.signs), part):
-                self._add(some, slice(first, first + part))
-        if not self.squared.isfinite().all():
-            raise UserError(f"{self.name}: the Jacobian is not finite; float32 may help")
 
-    def _add(self, positions: Tensor, part: slice) -> None:
-        gradients = _rows(self.site, positions, self.signs[part])  # (R, N, K, P, C)
-        self.squared[:, positions] += gradients.square().sum((0, 4))
-        self.static += float(gradients.sum(1).double().square().sum())
-        height, width = self.site.size
-        gradients = gradients.transpose(0, 1).unflatten(3, (height, width))  # (N, R, K, H, W, C)
-        for k, position in enumerate(positions.tolist()):
-            row, column = divmod(position, width)
-            down, right = height - 1 - row, width - 1 - column  # displacement of input (0, 0), from the array's corner
-            self.kernels[:, part, down : down + height, right : right + width] += gradients[:, :, k]
+def _sums(site: Site, probes: int | None, generator: torch.Generator, name: str) -> _Sums:
+    tokens, (height, width) = site.tokens, site.size
+    count, positions, channels = tokens.shape
+    signs = torch.eye(channels)
+    if probes is not None:
+        signs = (torch.randint(2, (probes, channels), generator=generator) * 2.0 - 1) / math.sqrt(probes)
+    signs = signs.to(tokens)
+    squared = tokens.new_zeros(count, positions, positions)
+    kernels, static = tokens.new_zeros(count, len(signs), 2 * height - 1, 2 * width - 1, channels), 0.0
 
-    def shares(self) -> dict[str, float | None]:
-        """`shared`, `positional`, `dynamic` and `over_positions` of a MixingMatrix."""
-        down, right = (size - abs(np.arange(-size + 1, size)) for size in self.site.size)
-        pairs = np.outer(down, right)  # (2H-1, 2W-1), positions with that displacement
-        weight = torch.from_numpy(1 / pairs)[..., None].to(self.kernels.device)
-        kernels, count = self.kernels.double(), len(self.squared)
-        total = float(self.squared.double().sum())  # of all inputs
-        if not total > 0:
-            raise UserError(f"{self.name}: its Jacobian is zero, nothing is mixed and nothing comes through")
-        by_kernel = float((kernels.square() * weight).sum())
-        shared = positional = dynamic = None
-        if count > 1:
-            # The mean over pairs of different inputs is that of independent ones: their noise does not count as static.
-            static = (self.static - total) / (count - 1) / total
-            of_mean = float((kernels.sum(0).square() * weight).sum())
-            shared = (of_mean - by_kernel) / (count - 1) / total
-            positional, dynamic = static - shared, 1 - static
-        over_positions = 1 - by_kernel / total
-        return {"shared": shared, "positional": positional, "dynamic": dynamic, "over_positions": over_positions}
+    size = count * positions * channels
+    chunk = max(1, min(_TOKENS_AT_ONCE // size, _GRADIENTS_AT_ONCE // (size * len(signs))))
+    chunks: Iterable[Tensor] = torch.arange(positions).split(chunk)
+    if size * positions * len(signs) > 2**31:  # more than seconds
+        chunks = progress(chunks, f"mixing of {name}", unit="part")
+    for some in chunks:
+        # Signs in parts, because a single position of a large map may be too much; the parts add up.
+        step = max(1, _GRADIENTS_AT_ONCE // (size * len(some)))
+        for part in (slice(first, first + step) for first in range(0, len(signs), step)):
+            gradients = _rows(site, some, signs[part])  # (R, N, K, P, C)
+            squared[:, some] += gradients.square().sum((0, 4))
+            static += float(gradients.sum(1).double().square().sum())
+            gradients = gradients.transpose(0, 1).unflatten(3, site.size)  # (N, R, K, H, W, C)
+            for k, position in enumerate(some.tolist()):
+                row, column = divmod(position, width)
+                down, right = height - 1 - row, width - 1 - column  # displacement of input (0, 0), from the corner
+                kernels[:, part, down : down + height, right : right + width] += gradients[:, :, k]
+    if not squared.isfinite().all():
+        raise UserError(f"{name}: the Jacobian is not finite; float32 may help")
+    return _Sums(squared, kernels, static)
+
+
+def _shared_parts(sums: _Sums, size: tuple[int, int], name: str) -> dict[str, float | None]:
+    """`shared`, `positional`, `dynamic` and `over_positions` of a MixingMatrix."""
+    down, right = (side - abs(np.arange(-side + 1, side)) for side in size)
+    pairs = np.outer(down, right)  # (2H-1, 2W-1), positions with that displacement
+    weight = torch.from_numpy(1 / pairs)[..., None].to(sums.kernels.device)
+    kernels, count = sums.kernels.double(), len(sums.squared)
+    total = float(sums.squared.double().sum())  # of all inputs
+    if not total > 0:
+        raise UserError(f"{name}: its Jacobian is zero, nothing is mixed and nothing comes through")
+    by_kernel = float((kernels.square() * weight).sum())
+    shared = positional = dynamic = None
+    if count > 1:
+        # The mean over pairs of different inputs is that of independent ones: their noise does not count as static.
+        static = (sums.static - total) / (count - 1) / total
+        of_mean = float((kernels.sum(0).square() * weight).sum())
+        shared = (of_mean - by_kernel) / (count - 1) / total
+        positional, dynamic = static - shared, 1 - static
+    over_positions = 1 - by_kernel / total
+    return {"shared": shared, "positional": positional, "dynamic": dynamic, "over_positions": over_positions}

@@ -15,7 +15,13 @@ from stm_lab.measure._batches import Data, as_images, evaluating, model_name, ro
 from stm_lab.util.errors import UserError, check_known
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)  # shares of the contribution at which RepLKNet compares models
-PROTOCOLS = ("positive", "replknet", "signed", "absolute", "squared")
+PROTOCOLS = {  # what each takes of the gradient
+    "positive": torch.relu,
+    "replknet": torch.relu,
+    "signed": lambda gradient: gradient,
+    "absolute": torch.abs,
+    "squared": torch.square,
+}
 BATCH_PIXELS = 2**20  # of one batch at most, unless it is one image: 1024x1024 go one by one
 CHECKPOINT_PIXELS = 2**19  # of an image, from which on activations are computed twice instead of kept
 
@@ -52,8 +58,8 @@ def replknet_rectangle(contribution: np.ndarray, threshold: float) -> tuple[int,
     large ones much wider. A longer side, where the script's slices would run backwards, is cut at the border here.
     Errors as for `high_contribution_side`.
     """
-    _check_threshold(threshold)
     logged = replknet_scores(contribution)
+    _check(logged.sum(), threshold)
     (height, width), total = logged.shape, logged.sum()
     row, column = _middle(logged.shape)
     for half in range(1, height // 2):
@@ -67,7 +73,7 @@ def replknet_rectangle(contribution: np.ndarray, threshold: float) -> tuple[int,
 def replknet_scores(contribution: np.ndarray) -> np.ndarray:
     """log10(1 + map), divided by its maximum, of which RepLKNet's script draws figures and takes areas."""
     logged = np.log10(contribution + 1)
-    _check_seen(logged.max())
+    _check(logged.max())
     return logged / logged.max()
 
 
@@ -90,7 +96,7 @@ def radial_profile(contribution: np.ndarray, centre: tuple[int, int] | None = No
     ring = np.rint(np.hypot(*_offsets(contribution.shape, centre))).astype(int)  # (H, W)
     count = np.bincount(ring.ravel())
     total = np.bincount(ring.ravel(), weights=contribution.ravel())
-    _check_seen(total.sum())
+    _check(total.sum())
     there = np.flatnonzero(count)
     return RadialProfile(there, total[there] / count[there], np.cumsum(total)[there] / total.sum())
 
@@ -107,9 +113,8 @@ def contribution_radius(contribution: np.ndarray, threshold: float, centre: tupl
 
 def _first_with(contributions: np.ndarray, threshold: float) -> int:
     """The index up to which the entries together first hold the share `threshold`."""
-    _check_threshold(threshold)
     held = np.cumsum(contributions)
-    _check_seen(held[-1])
+    _check(held[-1], threshold)
     return int(np.searchsorted(held, threshold * held[-1]))
 
 
@@ -124,12 +129,9 @@ def _offsets(shape: tuple[int, ...], centre: tuple[int, int] | None) -> tuple[np
     return rows - row, columns - column
 
 
-def _check_threshold(threshold: float) -> None:
+def _check(total: float, threshold: float = 1.0) -> None:
     if not 0 < threshold <= 1:
         raise UserError(f"threshold is {threshold}; expected a share of the contribution, above 0 and at most 1")
-
-
-def _check_seen(total: float) -> None:
     if not total > 0:
         raise UserError("the receptive field is empty: no pixel contributes to this cell")
 
@@ -174,10 +176,8 @@ class ReceptiveField:
     def _square(self, threshold: float) -> tuple[int | None, float | None]:
         if self.protocol == "replknet":
             return replknet_rectangle(self.map, threshold) or (None, None)
-        return (
-            high_contribution_side(self.contribution, threshold, self.centre),
-            high_contribution_area(self.contribution, threshold, self.centre),
-        )
+        given = self.contribution, threshold, self.centre
+        return high_contribution_side(*given), high_contribution_area(*given)
 
     def rows(self) -> list[dict]:
         """One row a threshold: side of the square in pixels and its share of the image (None where RepLKNet's script
@@ -205,9 +205,9 @@ def effective_receptive_field(
 ) -> ReceptiveField:
     """Measure which pixels change the centre of a stage's feature map, on average over images.
 
-    The gradient of one cell, summed over the channels after ReLU, with respect to the normalised image. The idea is
-    that of Luo et al. 2016 (arXiv 1701.04128). The `protocol` says what is taken of the gradient g; it is summed over
-    the three colours and averaged over the images:
+    The gradient g of one cell, summed over the channels after ReLU, with respect to the normalised image (Luo et al.
+    2016, arXiv 1701.04128). Without the ReLU a sum over channels, after a LayerNorm whose weights are equal, is a
+    constant. The `protocol` says what is summed over the colours and averaged over the images:
 
     * "positive": ReLU(g), areas taken of the map itself.
     * "replknet": the same map; areas of its logarithm, as the published script of Ding et al. 2022 (RepLKNet, arXiv
@@ -215,20 +215,15 @@ def effective_receptive_field(
     * "signed": g itself. Over images it cancels: what remains is where the model looks alike in all of them.
     * "absolute": |g|. "squared": g squared, which weighs strong pixels more.
 
-    The ReLU of the cell stays in all of them. Without it a plain sum over channels, after a LayerNorm whose weights
-    are equal, is a constant, and its gradient is zero.
-
-    The centre is cell (h // 2, w // 2). With convolutions of kernel 3, stride 2 and padding 1, as in the unified
-    backbone, it looks at pixel (H // 2, W // 2) if the map is even, and beside it if the map is odd (224 pixels: cell 3
-    of 7 looks at 96). Another `cell` (row, column) is measured round the pixel that it looks at in such a network.
-
     Memory is that of one batch: at most 16 images and 2**20 pixels, unless `batch_size` is given. From 2**19 pixels an
     image on (or by `checkpointing`), blocks keep only their input and are computed twice, if the model can. Neither
     changes the result beyond rounding.
 
-    model: any timm model with `forward_intermediates`; `stage` counts its feature maps, from the end if negative. data:
-    images (N, 3, H, W), (images, labels) or a Dataset, which is decoded at `image_size` (default: the model's own).
-    device: default the model's own. seed: for models that draw random numbers in eval mode.
+    model: any timm model with `forward_intermediates`; `stage` counts its feature maps, from the end if negative.
+    cell: (row, column), default (h // 2, w // 2), which in the unified backbone looks at pixel (H // 2, W // 2) if the
+    map is even, and beside it if it is odd; another is measured round the pixel that it looks at in such a network.
+    data: images (N, 3, H, W), (images, labels) or a Dataset, which is decoded at `image_size` (default: the model's
+    own). device: default the model's own. seed: for models that draw random numbers in eval mode.
     Raises UserError for a model without feature maps, an unknown stage, cell, protocol or device, data that are no
     images, and a gradient that is not finite.
     """
@@ -237,16 +232,15 @@ def effective_receptive_field(
     images = as_images(data, model, image_size)
     size = tuple(images.pixels.shape[-2:])
     pixels = size[0] * size[1]
-    if batch_size is None:
-        batch_size = min(16, max(1, BATCH_PIXELS // pixels))
-    if checkpointing is None:
-        checkpointing = pixels >= CHECKPOINT_PIXELS
+    is_large = pixels >= CHECKPOINT_PIXELS
+    batch_size = min(16, max(1, BATCH_PIXELS // pixels)) if batch_size is None else batch_size
+    checkpointing = is_large if checkpointing is None else checkpointing
     total, used = torch.zeros(size, dtype=torch.float64), 0
-    told = f"receptive field of {model_name(model)}" if pixels >= CHECKPOINT_PIXELS else ""
+    told = f"receptive field of {model_name(model)}" if is_large else ""
     with evaluating(model, device, seed) as device, _frugal(model, checkpointing), torch.enable_grad():
         for batch, _ in images.batches(model, device, batch_size, told):
             gradient, at, map_size = _gradient(model, batch, stage, cell)
-            contribution = _REDUCTIONS[protocol](gradient).sum(1)  # (B, H, W)
+            contribution = PROTOCOLS[protocol](gradient).sum(1)  # (B, H, W)
             if protocol == "replknet":
                 contribution = contribution[~contribution.isnan().flatten(1).any(1)]
             total += contribution.cpu().double().sum(0)
@@ -261,30 +255,9 @@ def effective_receptive_field(
         images=used,
         map=(total / used).numpy(),
         protocol=protocol,
-        centre=_middle(size) if cell is None else _place_of(model, stage, at, map_size, size),
+        centre=_middle(size) if cell is None else _seen_pixel(model, stage, at, map_size, size),
         skipped=len(images.pixels) - used,
     )
-
-
-def _place_of(
-    model: nn.Module, stage: int, cell: tuple[int, int], map_size: tuple[int, int], image_size: tuple[int, int]
-) -> tuple[int, int]:
-    """The pixel (row, column) that a cell of a stage's map looks at, if convolutions of kernel 3, stride 2 and
-    padding 1 made the map: cell times stride, which is that of `feature_info` or, without one, of the sizes."""
-    stride = model.feature_info[stage].get("reduction")
-    return tuple(
-        min(i * (stride or -(-size // cells)), size - 1)
-        for i, cells, size in zip(cell, map_size, image_size, strict=True)
-    )
-
-
-_REDUCTIONS = {
-    "positive": torch.relu,
-    "replknet": torch.relu,
-    "signed": lambda gradient: gradient,
-    "absolute": torch.abs,
-    "squared": torch.square,
-}
 
 
 def _gradient(
@@ -302,6 +275,18 @@ def _gradient(
     # Images do not mix in eval mode, so one backward pass gives every image its own gradient.
     (gradient,) = torch.autograd.grad(feature[:, :, row, column].relu().sum(), batch)
     return gradient.float() if gradient.dtype != torch.float64 else gradient, (int(row), int(column)), size
+
+
+def _seen_pixel(
+    model: nn.Module, stage: int, cell: tuple[int, int], map_size: tuple[int, int], image_size: tuple[int, int]
+) -> tuple[int, int]:
+    """The pixel (row, column) that a cell of a stage's map looks at, if convolutions of kernel 3, stride 2 and
+    padding 1 made the map: cell times stride, which is that of `feature_info` or, without one, of the sizes."""
+    stride = model.feature_info[stage].get("reduction")
+    return tuple(
+        min(i * (stride or -(-size // cells)), size - 1)
+        for i, cells, size in zip(cell, map_size, image_size, strict=True)
+    )
 
 
 @contextmanager

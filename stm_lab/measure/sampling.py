@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stm_lab.measure._batches import Data, as_images, evaluating, model_name, rows_of
-from stm_lab.measure._sites import mixer_layers
+from stm_lab.measure._sites import mixer_calls, mixer_layers
 from stm_lab.mixers.dcn_v3 import GRID, DeformableConvV3
 from stm_lab.util.errors import UserError
 
@@ -113,25 +112,13 @@ def sampling_points(
     if not layers:
         raise UserError(f"{model_name(model)}: no deformable mixer found; build_model('dcn_v3', ...) has some")
     images = as_images(data, model, image_size)
-    found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in layers]  # by layer, those of each batch
-
-    def keeps(into: list[tuple[np.ndarray, np.ndarray]]) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def before(mixer: nn.Module, args: tuple[Tensor]) -> None:
-            into.append(tuple(each.float().cpu().numpy() for each in mixer.sampling(args[0])))
-
-        return before
-
-    mixers = [model.get_submodule(layer.name) for layer in layers]
-    hooks = [mixer.register_forward_pre_hook(keeps(into)) for mixer, into in zip(mixers, found, strict=True)]
-    try:
-        with evaluating(model, device, seed) as device, torch.inference_mode():
-            for pixels, _ in images.batches(model, device, batch_size):
-                model(pixels)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    found: dict[str, list[tuple[np.ndarray, ...]]] = {layer.name: [] for layer in layers}  # those of each batch
+    with evaluating(model, device, seed) as device, torch.no_grad():
+        for pixels, _ in images.batches(model, device, batch_size):
+            for name, (mixer, (tokens, *_), _) in mixer_calls(model, pixels, layers).items():
+                found[name].append(tuple(part.float().cpu().numpy() for part in mixer.sampling(tokens)))
     points = []
-    for layer, batches in zip(layers, found, strict=True):
-        offsets, weights = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    for layer in layers:
+        offsets, weights = (np.concatenate(parts) for parts in zip(*found[layer.name], strict=True))
         points.append(LayerPoints(layer.name, layer.stage, layer.block, offsets, weights))
     return SamplingPoints(model=model_name(model), pixels=images.pixels, layers=tuple(points))

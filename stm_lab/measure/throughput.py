@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from stm_lab.measure._batches import Data, rows_of
-from stm_lab.measure._units import OUTSIDE, REST, gathered, inputs_of_units, prepared, step_of, whole_step
+from stm_lab.measure._units import OUTSIDE, REST, inputs_of_units, prepared, rows_with_total, step_of, whole_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +54,7 @@ class PartTimes:
     def rows(self, by: str = "role") -> list[dict]:
         """One row a role, or with `by="stage"` a role and stage; the last one is the total."""
         (facts,) = rows_of(self, "model device training")
-        parts = gathered(self.parts, by)
-        total = {**dict.fromkeys(parts[0], ""), "role": "total", "milliseconds": self.milliseconds}
-        return [facts | row for row in (*parts, total)]
+        return rows_with_total(facts, self.parts, by, {"milliseconds": self.milliseconds})
 
 
 def throughput(

@@ -34,32 +34,6 @@ class Pictures(NamedTuple):
         return ((self.sizes - torch.tensor(size)) / 2).round().long()
 
 
-# ---- of images that fill their canvas, for explorers and notebooks ---------------------------------------------------
-
-
-def translate(images: Tensor, down: int, right: int) -> Tensor:
-    """Move the content of (..., H, W) by whole pixels, |down| < H and |right| < W; the border mirrors the picture."""
-    rows, columns = (
-        folded(torch.arange(size) - shift, torch.tensor(size)).to(images.device)
-        for size, shift in zip(images.shape[-2:], (down, right), strict=True)
-    )
-    return images.index_select(-2, rows).index_select(-1, columns)
-
-
-def rotate(images: Tensor, degrees: float) -> Tensor:
-    """Turn (B, 3, H, W) in [0, 1] counter-clockwise about the middle; the border shows the mirror image.
-
-    Multiples of 90 degrees are exact; other angles are interpolated bicubically.
-    """
-    return turned(Pictures.alike(images), images.shape[-2:], degrees, mirror=True)
-
-
-def rescale(images: Tensor, factor: float) -> Tensor:
-    """Scale the content of (B, 3, H, W) in [0, 1] about the middle: 2 is twice as large. Bicubic, without aliasing; the
-    border shows the mirror image."""
-    return scaled(Pictures.alike(images), images.shape[-2:], factor, mirror=True)
-
-
 # ---- windows: whole pixels -------------------------------------------------------------------------------------------
 
 

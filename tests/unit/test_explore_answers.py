@@ -11,11 +11,11 @@ from torch import nn
 import stm_lab
 from stm_lab import UserError, measure
 from stm_lab.measure.attack import DEFAULT_EPSILONS
-from stm_lab.measure.views import rescale, rotate, translate
 
 OWN_14 = companion("14")
 adversarial, L2_FACTOR = OWN_14.adversarial, OWN_14.L2_FACTOR
-corruption, views = companion("13").corruption, companion("12").views
+OWN_12 = companion("12")
+corruption, views = companion("13").corruption, OWN_12.views
 
 EPSILONS = DEFAULT_EPSILONS["linf"]
 IMAGES = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -226,7 +226,7 @@ def test_without_a_move_both_rows_are_alike(moved):
 
 def test_the_view_is_turned_scaled_and_shifted(one):
     figure = views(one, IMAGES).figure(image=2, right=5, down=-3, turn=30.0, size=1.4)
-    expected = translate(rescale(rotate(IMAGES[2:], 30), 1.4), -3, 5)[0].permute(1, 2, 0).numpy()
+    expected = OWN_12.translate(OWN_12.rescale(OWN_12.rotate(IMAGES[2:], 30), 1.4), -3, 5)[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(panels(figure)[1], expected, atol=1e-6)
     text = figure.get_label()
     for part in ("turned by 30 degrees counter-clockwise", "5 pixels to the right", "3 pixels up", "1.40 times"):
@@ -240,7 +240,7 @@ def test_answers_and_features_are_those_of_the_model(one, stage):
     figure = views(one, IMAGES, classes={"pvt": classes}, stage=stage).figure(**{**STILL, "right": 9})
     mean, std = (torch.tensor(model.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
     pooled, axis = [], []
-    for view, drawn in zip((IMAGES[:1], translate(IMAGES[:1], 0, 9)), panels(figure)[2:], strict=True):
+    for view, drawn in zip((IMAGES[:1], OWN_12.translate(IMAGES[:1], 0, 9)), panels(figure)[2:], strict=True):
         with torch.inference_mode():
             batch = (view - mean) / std
             share, label = model(batch).softmax(1).max(1)

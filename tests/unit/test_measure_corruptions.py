@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from companions import companion
 from PIL import Image
 from scipy import ndimage
 
-from stm_lab.measure.corruptions import CORRUPTIONS, MEANING, SEVERITIES, TABLES, blur, corrupt, digital, weather
+from stm_lab.measure.corruptions import CORRUPTIONS, SEVERITIES, TABLES, blur, corrupt, digital, weather
 from stm_lab.measure.corruptions.noise import drawn
 from stm_lab.util.errors import UserError
 
@@ -38,7 +39,7 @@ def pictures(side=64, count=2, seed=0):
 
 def test_the_tables_are_complete():
     assert len(CORRUPTIONS) == 15
-    assert set(MEANING) == set(CORRUPTIONS)
+    assert set(companion("13").MEANING) == set(CORRUPTIONS)
     for table in TABLES.values():
         assert list(table) == list(CORRUPTIONS)
         assert all(len(values) == 5 for values in table.values())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from companions import companion
 from kinds import each_kind
 from PIL import Image
 from torch import nn
@@ -15,21 +16,21 @@ from torch import nn
 import stm_lab
 from stm_lab import figures
 from stm_lab.measure import invariance
-from stm_lab.measure.invariance import DIRECTIONS, KINDS, PROTOCOLS, translate
+from stm_lab.measure.invariance import DIRECTIONS, KINDS, PROTOCOLS
 from stm_lab.measure.views import (
     Pictures,
     folded,
     keys_cubic,
     published_boxes,
     published_shift,
-    rescale,
-    rotate,
     scaled,
     turned,
     window,
 )
 from stm_lab.util.errors import UserError
 
+OWN_12 = companion("12")
+rescale, rotate, translate = OWN_12.rescale, OWN_12.rotate, OWN_12.translate
 GOLDEN = Path(__file__).parents[1] / "golden" / "numbers" / "jitter_boxes.json"
 RNG = np.random.default_rng(0)
 

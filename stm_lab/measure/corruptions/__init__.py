@@ -19,10 +19,10 @@ from torch import Tensor
 
 from stm_lab.data import rng
 from stm_lab.measure.corruptions import blur, digital, noise, weather
-from stm_lab.measure.corruptions.tables import CORRUPTIONS, GROUPS, MEANING, SEVERITIES, TABLES, TINY_BELOW
+from stm_lab.measure.corruptions.tables import CORRUPTIONS, GROUPS, SEVERITIES, TABLES, TINY_BELOW
 from stm_lab.util.errors import UserError, check_known
 
-__all__ = ["CORRUPTIONS", "GROUPS", "MEANING", "SEVERITIES", "TABLES", "corrupt", "table_for"]
+__all__ = ["CORRUPTIONS", "GROUPS", "SEVERITIES", "TABLES", "corrupt", "table_for"]
 
 _FUNCTIONS = {
     name: getattr(module, name)

@@ -16,27 +16,6 @@ GROUPS = {
 CORRUPTIONS = tuple(name for names in GROUPS.values() for name in names)
 SEVERITIES = (1, 2, 3, 4, 5)
 
-# The meaning of a severity's numbers. For 224 pixels those of elastic_transform are multiples of 244, as in the script
-# (whose authors note that 224 was meant).
-MEANING = {
-    "gaussian_noise": "standard deviation",
-    "shot_noise": "photons of a white pixel",
-    "impulse_noise": "share of the values that become 0 or 1",
-    "defocus_blur": "radius of the disk, and sigma of the blur that smooths its edge",
-    "glass_blur": "sigma, how far pixels are copied from, how many times",
-    "motion_blur": "radius and sigma of the trail",
-    "zoom_blur": "first, end and step of the enlargements that are averaged",
-    "snow": "mean and deviation of the flakes' noise, its enlargement, threshold, radius and sigma of their trails, "
-    "share of the image that is not whitened",
-    "frost": "weight of the image, weight of the frost",
-    "fog": "thickness, and how fast its structure decays from octave to octave",
-    "brightness": "what is added to the value (of hue, saturation, value)",
-    "contrast": "what is left of the deviation from the mean",
-    "elastic_transform": "largest random shift times blur, sigma of that blur, reach of the affine corners",
-    "pixelate": "side of the reduced image, as a share",
-    "jpeg_compression": "quality",
-}
-
 TABLES = {
     "imagenet-c": {
         "gaussian_noise": (0.08, 0.12, 0.18, 0.26, 0.38),

@@ -1,12 +1,14 @@
-"""Networks of equal cost: near the target, buildable, and nothing but the widths is touched."""
+"""Notebook 19's own: networks of equal cost: near the target, buildable, and nothing but the widths is touched."""
 
 import pytest
 import torch
+from companions import companion
 from kinds import each_kind
 
 from stm_lab import UserError, build_model, measure
 from stm_lab.designs import unified
-from stm_lab.measure import equal_width
+
+equal_width = companion("19").equal_width
 
 TARGET = 700_000
 
@@ -56,18 +58,6 @@ def test_widths_are_even_and_heads_divide_them(scale, target):
     assert all(dim % 2 == 0 for dim in dims)
     heads = unified("swin", scale).stage_options["heads"]
     assert all(dim % head == 0 for dim, head in zip(dims, heads, strict=True))
-
-
-def test_row_has_it_all():
-    (row,) = equal_width("identity", "nano", 400_000).rows()
-    assert row["mixer"] == "identity"
-    assert row["cost"] == "parameters"
-    assert row["target"] == 400_000
-    given = {"dims": row["dims"], "img_size": row["image_size"], "num_classes": row["num_classes"]}
-    rebuilt = build_model(row["mixer"], row["scale"], device="meta", **given)
-    assert sum(parameter.numel() for parameter in rebuilt.parameters()) == row["parameters"]
-    assert row["off"] == pytest.approx(100 * (row["parameters"] / 400_000 - 1))
-    assert isinstance(row["dims"], list)
 
 
 @pytest.mark.parametrize(
