@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -43,5 +44,6 @@ def beside(folder: Path, notebook: str) -> ModuleType:
 def _loaded(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"stm_lab_{path.parent.name}_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there for their module
     spec.loader.exec_module(module)
     return module

@@ -4,14 +4,14 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from companions import companion
 from matplotlib.figure import Figure
 
 from stm_lab import UserError, figures
-from stm_lab.course import live
-from stm_lab.course.live import LiveFigure
 from stm_lab.train import checkpoints, fit
 from stm_lab.train.trainer import Trainer
 
+OWN_09 = companion("09")
 FEW = (32, 20)  # images to train and to validate on
 
 
@@ -33,7 +33,7 @@ def shown(monkeypatch):
         places.append([thing])
         return SimpleNamespace(update=places[-1].append) if display_id else None
 
-    monkeypatch.setattr(live, "display", display)
+    monkeypatch.setattr(OWN_09, "display", display)
     return places
 
 
@@ -99,7 +99,7 @@ def rows(count):
 
 
 def test_watched_it_is_redrawn_in_one_place(shown):
-    with LiveFigure(figures.run_curves, watched=True) as follow:
+    with OWN_09.LiveFigure(figures.run_curves, watched=True) as follow:
         assert [len(place) for place in shown] == [1]  # the place is taken before anything is printed
         for count in (1, 2, 3):
             follow(rows(count))
@@ -110,7 +110,7 @@ def test_watched_it_is_redrawn_in_one_place(shown):
 
 
 def test_unwatched_only_the_last_is_shown_once(shown):
-    with LiveFigure(figures.run_curves, watched=False) as follow:
+    with OWN_09.LiveFigure(figures.run_curves, watched=False) as follow:
         for count in (1, 2, 3):
             follow(rows(count))
         assert shown == []
@@ -120,7 +120,7 @@ def test_unwatched_only_the_last_is_shown_once(shown):
 
 def test_a_run_that_breaks_off_leaves_its_curves(shown):
     def broken():
-        with LiveFigure(figures.run_curves, watched=False) as follow:
+        with OWN_09.LiveFigure(figures.run_curves, watched=False) as follow:
             follow(rows(2))
             raise RuntimeError("the loss is nan")
 
@@ -130,7 +130,7 @@ def test_a_run_that_breaks_off_leaves_its_curves(shown):
 
 
 def test_without_rows_there_is_nothing_to_show(shown):
-    with LiveFigure(figures.run_curves, watched=False) as follow:
+    with OWN_09.LiveFigure(figures.run_curves, watched=False) as follow:
         pass
     assert shown == []
     assert follow.figure is None

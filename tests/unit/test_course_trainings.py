@@ -11,6 +11,8 @@ from stm_lab.course import leaderboard, results, trainings
 from stm_lab.util.errors import UserError
 from stm_lab.util.paths import notebooks_dir
 
+OWN_10, OWN_21 = companion("10"), companion("21")
+
 
 def _write(rows, file):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -23,7 +25,7 @@ def _written(rows, tmp_path):
 
 def test_shipped_rows_are_an_experiment(tmp_path):
     rows = trainings.shipped_rows()
-    (experiment,) = trainings.experiments(_written(rows, tmp_path))
+    (experiment,) = OWN_21.experiments(_written(rows, tmp_path))
     assert experiment.title == "shapes, 64 px, 12 epochs, 10,000 images"
     assert set(experiment.scores) == {row["metrics"]["mixer"] for row in rows}
     assert experiment.scores["swin"] == {0: experiment.means()["swin"]}
@@ -32,14 +34,14 @@ def test_shipped_rows_are_an_experiment(tmp_path):
 
 def test_rows_of_the_course_are_one_too():
     records = results.records(notebooks_dir() / "sweeps" / "rows_of_shapes.jsonl")
-    first, *_ = trainings.experiments(records)
+    first, *_ = OWN_21.experiments(records)
     assert first.title == "shapes, 32 px, 6 epochs, 4,000 images"
     assert len(first.scores["swin"]) >= 3
 
 
 def test_rows_of_trainings_with_three_seeds_come_along():
     file = notebooks_dir() / "sweeps" / "rows_of_trainings.jsonl"
-    found = {experiment.recipe: experiment for experiment in trainings.experiments(trainings.records())[:2]}
+    found = {experiment.recipe: experiment for experiment in OWN_21.experiments(trainings.records())[:2]}
     for recipe in ("shapes", "tiny-imagenet-40"):
         for mixer in ("halo", "swin", "pvt", "convnext", "dcn_v3", "identity"):
             assert sorted(found[recipe].scores[mixer]) == [0, 1, 2], f"{recipe}, {mixer}"
@@ -77,7 +79,7 @@ def test_none_is_the_recipes_own_value(tmp_path):
     other = json.loads(json.dumps(first))
     other["seed"] = 1
     other["parameters"] |= {"image_size": 64, "train_size": 10_000}
-    (experiment,) = trainings.experiments(_written([first, other], tmp_path))
+    (experiment,) = OWN_21.experiments(_written([first, other], tmp_path))
     assert len(experiment.scores[first["metrics"]["mixer"]]) == 2
 
 
@@ -86,7 +88,7 @@ def test_what_was_trained_otherwise_stands_apart(tmp_path):
     longer, later = json.loads(json.dumps(first)), json.loads(json.dumps(first))
     longer["parameters"]["epochs"] = 24.0
     later["metrics"]["top1"], later["code"] = 1.0, "another"
-    found = trainings.experiments(_written([first, longer, later], tmp_path))
+    found = OWN_21.experiments(_written([first, longer, later], tmp_path))
     assert [experiment.title.split(", ")[2] for experiment in found] == ["12 epochs", "24 epochs"]
     assert found[0].means() == {first["metrics"]["mixer"]: 1.0}
     assert found[0].notes == ("rows of 2 states of the code", "1 rows for a mixer and seed that a later row replaces")
@@ -108,15 +110,15 @@ def test_a_training_is_a_row(tmp_path):
     assert row["code"]
     (subject,) = zoo.load(["identity"], tmp_path)
     assert trainings.records(tmp_path)[0]["top1"] == run.metrics["top1"]
-    assert trainings.known_accuracy(subject, tmp_path) == (run.metrics["top1"], "shapes")
+    assert OWN_10.known_accuracy(subject, tmp_path) == (run.metrics["top1"], "shapes")
 
 
 def test_known_accuracy_where_somebody_wrote_it():
     shipped = {row["metrics"]["mixer"]: row["metrics"]["top1"] for row in trainings.shipped_rows()}
     (subject,) = zoo.load(["convnext"])
-    assert trainings.known_accuracy(subject, "pretrained") == (shipped["convnext"], "shapes")
-    assert trainings.known_accuracy(subject, "none") is None
-    assert trainings.known_accuracy(subject, "pretrained", "tiny") == (82.2, "imagenet-1k")
+    assert OWN_10.known_accuracy(subject, "pretrained") == (shipped["convnext"], "shapes")
+    assert OWN_10.known_accuracy(subject, "none") is None
+    assert OWN_10.known_accuracy(subject, "pretrained", "tiny") == (82.2, "imagenet-1k")
 
 
 def test_rows_are_found_wherever_they_are(tmp_path):
@@ -134,4 +136,4 @@ def test_rows_are_found_wherever_they_are(tmp_path):
 
 def test_refuses_rows_without_the_metric():
     with pytest.raises(UserError, match="none of 1 has 'top1'"):
-        trainings.experiments([{"seed": 0}])
+        OWN_21.experiments([{"seed": 0}])

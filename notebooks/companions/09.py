@@ -1,4 +1,4 @@
-"""A figure in a notebook that is redrawn in one place as its rows come in."""
+"""Notebook 09's own: a figure that is redrawn in one place as its rows come in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class LiveFigure:
     """Redraws the rows of a training after each epoch, in one place.
 
-        with LiveFigure(figures.run_curves) as live:
+        with lab.companion.LiveFigure(figures.run_curves) as live:
             train.fit("quick", on_row=live)
         lab.save(live.figure, "training")
 
