@@ -80,8 +80,7 @@ def sweep(
 ) -> None:
     """Do the missing runs of a sweep, and gather the results."""
     from stm_lab.course import sweep as perform_sweep
-    from stm_lab.course.board import describe
-    from stm_lab.course.run import Limits
+    from stm_lab.course.run import Limits, describe
     from stm_lab.course.sweep import load_sweep, make_engine, parse_shard, plan_sweep
 
     loaded = load_sweep(file)
@@ -105,8 +104,8 @@ def sweep(
 
 
 def _print_plan(title: str, jobs: list[Job], limits: Limits, engine: Engine) -> None:
-    from stm_lab.course.board import describe
     from stm_lab.course.forecast import forecast
+    from stm_lab.course.run import describe
 
     with engine.room() as (room, where):
         would = forecast(jobs, limits, room)

@@ -4,9 +4,8 @@
 the run's folder. A run's kernel is a process of its own, so that here a thread is enough to look after each.
 
 An engine has `room()`, a context with the `Room` where it would place runs now and that place in words, and
-`workers(jobs, limits, board)`, a context at whose end everything is stopped. Workers `start(job)`, or return False if
-it has to wait for others to end; `look()` waits a little and returns the jobs that have begun and the outcomes of those
-that have ended.
+`workers(jobs, limits)`, a context at whose end everything is stopped. Workers `start(job)`, or
+return False if it has to wait for others to end; `look()` waits a little and returns the outcomes of those that ended.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stm_lab.course.board import Board
 from stm_lab.course.room import Place, Room
 from stm_lab.course.run import Job, Limits, perform
 from stm_lab.util.errors import UserError, WorkFailed
 from stm_lab.util.folders import Held
+from stm_lab.util.progress import progress
 
 PATIENCE = 15.0  # seconds for a run that is stopped to write down what became of it
 PAUSE = 0.5  # seconds that `look` waits for news
@@ -46,24 +45,20 @@ def do_all(engine: Any, jobs: Sequence[Job], limits: Limits, title: str) -> list
     A job that another process is at waits until that is over. Raises KeyboardInterrupt, once all that ran has stopped.
     """
     outcomes, waiting = _sort_out(jobs, limits)
-    with Board(title, len(jobs)) as board:
-        for outcome in outcomes.values():
-            board.ended(outcome.job, outcome.state, outcome.message)
-        if waiting:
-            with engine.workers(waiting, limits, board) as workers:
-                while len(outcomes) < len(jobs):
-                    ended = _start(waiting, workers, limits)
-                    begun, more = workers.look()
-                    for job in begun:
-                        board.started(job)
-                    for outcome in [*ended, *more]:
-                        if outcome.state == "held":
-                            waiting.append(outcome.job)
-                            board.put_back(outcome.job)
-                        else:
-                            outcomes[outcome.job.folder.path] = outcome
-                            board.ended(outcome.job, outcome.state, outcome.message)
-                    board.look()
+    with progress(len(jobs), title, unit="runs") as bar:
+        bar.update(len(outcomes))
+        with engine.workers(waiting, limits) if waiting else nullcontext() as workers:
+            while len(outcomes) < len(jobs):
+                ended = _start(waiting, workers, limits)
+                for outcome in [*ended, *workers.look()]:
+                    if outcome.state == "held":
+                        waiting.append(outcome.job)
+                        continue
+                    outcomes[outcome.job.folder.path] = outcome
+                    if outcome.state == "failed":
+                        bar.say(f"failed: {outcome.message}")
+                failed = sum(outcome.state == "failed" for outcome in outcomes.values())
+                bar.update(len(outcomes) - bar.count, note=f"{failed} failed")
     return [outcomes[job.folder.path] for job in jobs]
 
 
@@ -146,7 +141,7 @@ class Local:
         yield Room.here(self.processes), "on this machine"
 
     @contextmanager
-    def workers(self, jobs: Sequence[Job], limits: Limits, board: Board) -> Iterator[_Threads]:
+    def workers(self, jobs: Sequence[Job], limits: Limits) -> Iterator[_Threads]:
         """As of this module."""
         threads = _Threads(Room.here(self.processes), limits)
         try:
@@ -161,7 +156,6 @@ class _Threads:
     def __init__(self, room: Room, limits: Limits):
         self._room, self._limits = room, limits
         self._running: list[threading.Thread] = []
-        self._begun: list[Job] = []
         self._ended: queue.Queue[tuple[Outcome, Place]] = queue.Queue()
         self._stop = threading.Event()
 
@@ -172,21 +166,18 @@ class _Threads:
         thread = threading.Thread(target=self._work, args=(job, place), daemon=True)
         thread.start()
         self._running = [*filter(threading.Thread.is_alive, self._running), thread]
-        self._begun.append(job)
         return True
 
     def _work(self, job: Job, place: Place) -> None:
         with suppress(KeyboardInterrupt):  # stopped: status.json says so
             self._ended.put((work(job, self._limits, gpus=visible_devices(place[1]), stop=self._stop), place))
 
-    def look(self) -> tuple[list[Job], list[Outcome]]:
-        begun, self._begun = self._begun, []
-        try:
-            outcome, place = self._ended.get(timeout=0 if begun else PAUSE)
-        except queue.Empty:
-            return begun, []
-        self._room.give_back(outcome.job, place)
-        return begun, [outcome]
+    def look(self) -> list[Outcome]:
+        with suppress(queue.Empty):
+            outcome, place = self._ended.get(timeout=PAUSE)
+            self._room.give_back(outcome.job, place)
+            return [outcome]
+        return []
 
     def stop(self) -> None:
         self._stop.set()

@@ -73,10 +73,25 @@ class Job:
         """Whether the page of the executed notebook could not be written, or was lost."""
         return self.folder.has(self.folder.notebook.name) and not self.folder.has(self.folder.html.name)
 
+    def check_place(self, force: bool) -> None:
+        """Raise UserError if the folder that `out` names holds another run, or files of which nothing says whose."""
+        strange = self.folder.strangers() if self.values.get("out") else []
+        place = f"out = {str(self.folder.path)!r} holds"
+        if strange:
+            raise UserError(f"{place} {strange[0]}, and nothing says of which run; choose another folder")
+        there = self.folder.read_status().get("key", self.key)
+        if there != self.key and not force:
+            raise UserError(f"{place} another run ({there}); choose another, or --force")
+
     def other_code(self) -> str:
         """Tells of a finished run that it was made with other code than this; "" if it was not."""
         made_with, now = self.folder.read_status().get("code"), code_fingerprint()
         return f"with other code ({made_with}, now {now})" if made_with and made_with != now else ""
+
+
+def describe(job: Job) -> str:
+    """The values of a run that differ from its profile's, in a line."""
+    return ", ".join(f"{name}={value}" for name, value in job.given.items())
 
 
 def plan(
@@ -181,14 +196,7 @@ def perform(
             if job.lacks_page():
                 _make_page(folder)
             return False
-        strange = folder.strangers() if job.values.get("out") else []
-        if strange:
-            raise UserError(
-                f"out = {str(folder.path)!r} holds {strange[0]}, and nothing says of which run; choose another folder"
-            )
-        there = folder.read_status().get("key", job.key)
-        if there != job.key and not limits.force:
-            raise UserError(f"out = {str(folder.path)!r} holds another run ({there}); choose another, or --force")
+        job.check_place(limits.force)
         if limits.force:
             folder.clear()
             folder.create()

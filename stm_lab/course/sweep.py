@@ -173,6 +173,8 @@ def sweep(
     jobs = plan_sweep(loaded, parse_shard(shard))
     for job in {job.folder.path.parent: job for job in jobs if not job.is_done()}.values():
         job.folder.create()  # one of each place, so that a place that cannot be written to is told once
+    for job in jobs:
+        job.check_place(force)
     with terminated_as_interrupted():  # so does a batch system end what takes too long
         return do_all(engine or Local(), jobs, limits, loaded.title)
 

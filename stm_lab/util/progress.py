@@ -82,7 +82,7 @@ class progress:
         self.count += n
         self.note = note or self.note
         if self._bar is not None:
-            self._bar.set_postfix_str(self.note, refresh=False)
+            self._bar.set_postfix_str(self.note, refresh=n == 0)  # the time goes on, though nothing is counted
             self._bar.update(n)
         elif time.monotonic() - self._printed_at >= INTERVAL or self.count == self.total:
             self._print_line()

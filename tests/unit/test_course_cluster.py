@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import platform
 import types
 
 import pytest
@@ -10,7 +9,6 @@ from small_course import MIXERS, of, planned, states
 
 from stm_lab import UserError
 from stm_lab.course import cluster, engines, sweep
-from stm_lab.course.board import Board
 from stm_lab.course.cluster import Ray
 from stm_lab.course.folder import RunFolder
 from stm_lab.course.room import Machine, Room
@@ -24,7 +22,7 @@ class RayError(Exception):
 
 
 class OneAtATime:
-    """What the engine asks of Ray, with one worker: each `wait` ends the run that goes on, and begins the next.
+    """What the engine asks of Ray, with one worker: each `wait` ends the run that was submitted first.
 
     Args:
         answer: what the worker says of a job in the end.
@@ -34,7 +32,6 @@ class OneAtATime:
 
     def __init__(self, answer):
         self.answer, self.asked, self.cancelled = answer, [], []
-        self.now = None
 
     def nodes(self):
         return [{"Alive": True, "Resources": {"CPU": 1.0, "memory": GIGABYTE}}]
@@ -45,38 +42,22 @@ class OneAtATime:
     def options(self, **_):
         return types.SimpleNamespace(remote=self._submit)
 
-    def _submit(self, job, course, limits, probe, here, begun):
-        self.begun = begun
+    def _submit(self, job, course, limits, probe, here):
+        assert probe.is_file()
         self.asked.append(job.values["mixer"])
-        return len(self.asked), job.key, lambda: self.answer(job)
+        return len(self.asked), lambda: self.answer(job)
 
     def wait(self, tasks, **_):
-        if self.now is None:
-            self.now = tasks[0]
-            self.begun.put((self.now[1], "far", "over the shared folder"))
-            return [], tasks
-        ended, self.now = self.now, None
-        return [ended], [task for task in tasks if task is not ended]
+        return tasks[:1], tasks[1:]
 
     def get(self, task):
-        said = task[2]()
+        said = task[1]()
         if isinstance(said, Exception):
             raise said
         return said
 
     def cancel(self, task):
         self.cancelled.append(task)
-
-
-class Queue(list):
-    """Ray's queue, in this process."""
-
-    def __init__(self, **_):
-        self.put, self.qsize = self.append, self.__len__
-
-    def get_nowait_batch(self, number):
-        news, self[:] = self[:number], self[number:]
-        return news
 
 
 DONE = ("done", "", {})
@@ -86,7 +67,6 @@ DONE = ("done", "", {})
 def submitted(small, monkeypatch):
     """Do jobs on such a Ray; their outcomes."""
     pytest.importorskip("ray")
-    monkeypatch.setattr("ray.util.queue.Queue", Queue)
     monkeypatch.setattr(cluster, "PAUSE", 0)
 
     def submitted(ray, jobs):
@@ -96,21 +76,7 @@ def submitted(small, monkeypatch):
     return submitted
 
 
-# ---- queued, running, held, lost -------------------------------------------------------------------------------------
-
-
-def test_what_is_queued_is_not_shown_as_running(submitted, monkeypatch, capsys):
-    seen = []
-
-    class Watched(Board):
-        def look(self, more=0):
-            seen.append([job.values["mixer"] for job, _ in self.running.values()])
-            super().look(more)
-
-    monkeypatch.setattr(engines, "Board", Watched)
-    assert states(submitted(OneAtATime(lambda job: DONE), planned(of(MIXERS, [0])))) == {"done": 3}
-    assert [names for names in seen if names] == [["halo"], ["swin"], ["pvt"]]
-    assert capsys.readouterr().err.count("far: results over the shared folder") == 1
+# ---- held, lost -------------------------------------------------------------------------------------
 
 
 def test_a_run_that_another_process_is_at_waits_and_is_then_found_done(submitted):
@@ -289,12 +255,13 @@ def test_a_full_disk_here_is_told_and_never_looks_done(receive, tmp_path, monkey
 @pytest.mark.slow
 @pytest.mark.parametrize(("act", "state"), [("score", "done"), ("fail", "failed")])
 def test_a_worker_that_does_not_see_our_folder_sends_everything(small, tmp_path, act, state):
-    job = planned(of(["halo"], [0], parameters={"act": act}))[0]
+    """Also what `out` would put somewhere else: on that machine it names another folder, or somebody's."""
+    ours = tmp_path / "out" if act == "score" else None
+    job = planned(of(["halo"], [0], parameters={"act": act, "out": ours and str(ours)}))[0]
     course = {path.name: path.read_bytes() for path in small.iterdir()}
-    begun = Queue()
-    answer = cluster._on_worker(job, course, Limits(), tmp_path / "nowhere", {}, begun)
-    assert begun == [(job.key, platform.node(), "brought back by Ray, since that machine does not see")]
+    answer = cluster._on_worker(job, course, Limits(), tmp_path / "nowhere", {})
     assert not job.folder.path.exists()
+    assert b'"out = None' in answer[2]["notebook.ipynb"]
     outcome = cluster._received(job, *answer)
     assert outcome.state == state
     assert {"status.json", "notebook.ipynb", "notebook.html", "log.txt"} <= set(files_of(job.folder))
@@ -304,6 +271,6 @@ def test_a_worker_that_does_not_see_our_folder_sends_everything(small, tmp_path,
 def test_a_worker_with_other_data_does_nothing(small, tmp_path):
     job = dataclasses.replace(planned(of(["halo"], [0]))[0], key="0123456789ab")
     course = {path.name: path.read_bytes() for path in small.iterdir()}
-    state, message, files = cluster._on_worker(job, course, Limits(), tmp_path / "nowhere", {}, Queue())
+    state, message, files = cluster._on_worker(job, course, Limits(), tmp_path / "nowhere", {})
     assert (state, files) == ("failed", {})
     assert "the data or plugins there are not those of the sweep" in message

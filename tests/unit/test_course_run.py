@@ -25,6 +25,7 @@ from stm_lab.course import RunFailed, rows, run
 from stm_lab.course.engines import Local, do_all
 from stm_lab.course.folder import RunFolder
 from stm_lab.course.run import Limits, plan
+from stm_lab.util.errors import WorkFailed
 from stm_lab.util.folders import Held
 
 pytestmark = pytest.mark.slow  # each starts a kernel
@@ -145,7 +146,7 @@ def test_a_limit_that_nothing_could_keep_is_refused(small, limit):
         ("exit", {}, "died", r"the kernel died \(exit status 9\) \(see"),
         ("kill", {}, "died", r"the kernel died \(killed by SIGKILL\), as the system does .*held 0\.\d+ GB at most"),
         ("eat", {"memory": 0.3}, "memory", "may hold 0.3 GB"),
-        ("sleep", {"timeout": 0.05}, "timeout", "not done after 0.05 min"),
+        ("sleep", {"timeout": 0.03}, "timeout", "not done after 0.03 min"),
     ],
 )
 def test_a_kernel_that_dies_or_passes_a_limit(small, act, limits, kind, said):
@@ -166,6 +167,7 @@ def test_a_kernel_that_dies_or_passes_a_limit(small, act, limits, kind, said):
 
 def test_a_kernel_that_never_starts(small, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr("stm_lab.course.execute._STARTS", 1)
     with pytest.raises(RunFailed, match=r"the kernel did not start: .*\(exit status 1\)") as caught:
         run(1)
     assert (caught.value.kind, caught.value.cell) == ("start", None)
@@ -173,17 +175,17 @@ def test_a_kernel_that_never_starts(small, monkeypatch):
 
 
 def test_a_kernel_whose_port_was_taken_is_started_again(small, monkeypatch, tmp_path):
-    """An interpreter that fails twice before it is one, as a kernel does that finds its port in use."""
+    """An interpreter that fails once before it is one, as a kernel does that finds its port in use."""
     failed = tmp_path / "failed"
     interpreter = tmp_path / "python"
     interpreter.write_text(
-        f'#!/bin/sh\n[ "$(cat "{failed}" 2>/dev/null | wc -l)" -ge 2 ] && exec "{sys.executable}" "$@"\n'
+        f'#!/bin/sh\n[ "$(cat "{failed}" 2>/dev/null | wc -l)" -ge 1 ] && exec "{sys.executable}" "$@"\n'
         f'echo taken >> "{failed}"; exit 1\n'
     )
     interpreter.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(interpreter))
     assert status(run(1))["state"] == "done"
-    assert failed.read_text().split() == ["taken"] * 2
+    assert failed.read_text().split() == ["taken"]
 
 
 def test_a_full_disk_is_told_in_one_line(small):
@@ -268,20 +270,21 @@ def test_a_run_is_done_as_long_as_what_it_left_is_whole(small, name, lost):
 
 
 @pytest.mark.parametrize("size", [100, pytest.param(1500, marks=pytest.mark.soak), 60_000])
+@pytest.mark.filterwarnings("ignore:.*could not be written")
 def test_on_a_full_disk_no_run_says_more_than_is_there(small, size):
     """No file may grow beyond `size` bytes: first no status, then no notebook, then no page can be written."""
     resource = pytest.importorskip("resource")
-    command = [sys.executable, "-m", "stm_lab.cli", "run", "1"]
-
-    def full():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    child = subprocess.run(command, preexec_fn=full, capture_output=True, text=True)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        failed = None if run(1) else "nothing"
+    except WorkFailed as error:
+        failed = str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     folder = plan(1).folder
     there = folder.read_status()
-    assert "Traceback" not in child.stderr.partition("could not be written")[0], child.stderr
-    assert child.returncode == (0 if there.get("state") == "done" else 1), child.stderr
-    assert (there.get("state") == "done") == (size == 60_000)
+    assert (there.get("state") == "done") == (size == 60_000) == (failed is None), failed
     assert all(folder.has(file) for file in there.get("files", []))
     assert not folder.html.exists()
     run(1, force=True)
@@ -353,7 +356,9 @@ def test_how_far_it_is(small):
     assert lines[-1].startswith("01_small: 4/4 (100%) cells")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak), signal.SIGKILL]
+)
 def test_interrupted_it_leaves_no_kernel_and_goes_on(small, number):
     """However it ends: by Ctrl-C, by a batch system's SIGTERM, by a kill that nothing can be done about."""
     command = [sys.executable, "-m", "stm_lab.cli", "run", "1", "-p", "act=once"]
@@ -377,7 +382,10 @@ def test_plain_papermill_gets_types_and_refusals_too(course, tmp_path, monkeypat
     notebook = course("lab.record(seed=seeds[1])")
     monkeypatch.chdir(tmp_path)
     given = {"seeds": "[1, 2]", "size": None, "out": "here"}
-    papermill.execute_notebook(notebook, "executed.ipynb", given, progress_bar=False)
+    prepared = papermill.execute_notebook(notebook, "executed.ipynb", given, prepare_only=True)
+    namespace = {}
+    for cell in prepared.cells:
+        exec(cell.source, namespace)
     assert rows(tmp_path / "here")["seed"][0] == 2
     assert "unknown parameter" not in caplog.text  # papermill's own warning, which would be false
     with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'epochs'"):

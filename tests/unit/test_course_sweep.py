@@ -1,5 +1,6 @@
 """Sweeps: what they plan, that every engine does the same, and that nothing finished is lost however they end."""
 
+import concurrent.futures
 import contextlib
 import importlib.util
 import json
@@ -7,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from collections import Counter
@@ -133,21 +135,19 @@ def one_by_one(tmp_path_factory):
         return board()
 
 
-def in_two_shards():
-    return [*sweep(ALL, shard="1/2"), *sweep(ALL, shard="2/2")]
+@pytest.fixture(scope="module")
+def started():
+    """A cluster of this machine, as a sweep starts it."""
+    pytest.importorskip("ray")
+    with cluster._cluster(None) as ray:
+        yield ray
 
 
-def where_the_folder_is_not_shared():
-    """On Ray, whose workers look for a file that is nowhere, and so send back what they do."""
-    nowhere = contextlib.nullcontext()
-    nowhere.name = "/nowhere"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "tempfile", types.SimpleNamespace(NamedTemporaryFile=lambda **_: nowhere))
-        outcomes = sweep(ALL, engine=Ray())
-    folder = outcomes[0].job.folder
-    assert all(path.is_file() for path in (folder.rows, folder.html, folder.notebook, folder.log, folder.status))
-    assert states(sweep(ALL, engine=Ray())) == {"done already": 4}
-    return outcomes
+@pytest.fixture
+def ray(started, monkeypatch):
+    """The engine on that cluster."""
+    monkeypatch.setattr(cluster, "_cluster", lambda address: contextlib.nullcontext(started))
+    return Ray()
 
 
 @pytest.mark.slow
@@ -155,8 +155,7 @@ def where_the_folder_is_not_shared():
     "how",
     [
         pytest.param(lambda: sweep(ALL, engine=Local(2)), id="two processes"),
-        pytest.param(in_two_shards, id="two shards"),
-        pytest.param(where_the_folder_is_not_shared, id="ray", marks=needs_ray),
+        pytest.param(lambda: [*sweep(ALL, shard="1/2"), *sweep(ALL, shard="2/2")], id="two shards"),
     ],
 )
 def test_however_it_is_done_the_leaderboard_is_the_same(small, one_by_one, how):
@@ -165,16 +164,52 @@ def test_however_it_is_done_the_leaderboard_is_the_same(small, one_by_one, how):
     assert set(one_by_one["n"]) == {2}
 
 
+@needs_ray
 @pytest.mark.slow
-def test_one_that_fails_does_not_stop_the_others_and_is_tried_again(small, capfd):
-    runs = of(["halo", "swin"], [0], list=[{"act": "score"}])
-    first = sweep({**runs, "list": [{"act": "fail"}]})
-    assert states(first) == {"failed": 2}
+def test_on_ray_without_a_shared_folder_it_is_the_same(small, ray, tmp_path, monkeypatch):
+    """Its workers look for a file that is nowhere, and so send back what they do."""
+    nowhere = contextlib.nullcontext(types.SimpleNamespace(name="/nowhere"))
+    monkeypatch.setattr(cluster, "tempfile", types.SimpleNamespace(NamedTemporaryFile=lambda **_: nowhere))
+    two = of(["halo", "pvt"], [0])
+    outcomes = sweep(two, engine=ray)
+    assert states(outcomes) == {"done": 2}
+    folder = outcomes[0].job.folder
+    assert all(path.is_file() for path in (folder.rows, folder.html, folder.notebook, folder.log, folder.status))
+    assert states(sweep(two, engine=ray)) == {"done already": 2}
+    by_ray = board()
+    monkeypatch.setenv("STM_LAB_RUNS", str(tmp_path / "here"))
+    assert states(sweep(two)) == {"done": 2}
+    pd.testing.assert_frame_equal(by_ray, board())
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_killed_ray_worker_is_tried_again(small, ray):
+    def kill_the_worker():
+        wait_until(lambda: begun(small), 60)
+        psutil.Process(begun(small)[0][2]).parent().kill()  # of a kernel that sleeps in its first trial
+
+    killer = threading.Thread(target=kill_the_worker)
+    killer.start()
+    assert states(sweep(of(["halo"], [0], list=[{"act": "once"}]), engine=ray)) == {"done": 1}
+    killer.join()
+    assert len(begun(small)) == 2
+    assert list(leaderboard(paths.runs_dir())["n"]) == [1]
+
+
+@pytest.mark.slow
+def test_one_that_fails_or_dies_does_not_stop_the_others_and_is_tried_again(small, capfd):
+    acts = {"halo": "fail", "swin": "kill", "pvt": "score"}
+    runs = {"title": "t", "notebook": 1, "seeds": [0]}
+    first = sweep({**runs, "list": [{"mixer": mixer, "act": act} for mixer, act in acts.items()]})
+    assert [outcome.state for outcome in first] == ["failed", "failed", "done"]
     assert "ValueError: no good" in first[0].message
+    assert first[1].job.folder.read_status()["failure"]["kind"] == "died"
     assert "failed: 01_small: cell [3]: ValueError: no good" in capfd.readouterr().err
-    assert states(sweep(runs)) == {"done": 2}  # `act` is not in the key
-    assert states(sweep(runs)) == {"done already": 2}
-    assert len(begun(small)) == 4
+    again = {**runs, "list": [{"mixer": mixer} for mixer in acts]}
+    assert states(sweep(again)) == {"done already": 1, "done": 2}  # `act` is not in the key
+    assert states(sweep(again)) == {"done already": 3}
+    assert len(begun(small)) == 5
 
 
 @pytest.mark.slow
@@ -208,22 +243,20 @@ def start(small, text, *options):
     return subprocess.Popen(command, start_new_session=True, preexec_fn=hears_ctrl_c, **pipes)
 
 
-FOUR = "title: t\nnotebook: 01_small\nlist: [{act: %s}]\ngrid: {mixer: [halo, pvt]}\nseeds: [0, 1]\n"
-TWO = "title: t\nnotebook: 01_small\nlist: [{act: %s}]\ngrid: {mixer: [halo, pvt]}\nseeds: [0]\n"
-
-
 def done():
     return sum(json.loads(path.read_text())["state"] == "done" for path in paths.runs_dir().glob("*/*/status.json"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_sweep_that_ends_early_goes_on(small, number, monkeypatch):
-    """One run is finished, two sleep, one waits; after the end no kernel stays, and again does what is missing."""
-    monkeypatch.setenv("STM_LAB_CORES", "2")  # two of the others at a time, on whatever machine
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM, signal.SIGKILL]
+)
+def test_a_sweep_that_ends_early_goes_on(small, number):
+    """One run is finished, one sleeps, one waits; after the end no kernel stays, and again does what is missing."""
     assert states(sweep(of(["halo"], [0]))) == {"done": 1}
-    process = start(small, FOUR % "once")
-    wait_until(lambda: len(begun(small)) >= 3)
+    text = "title: t\nnotebook: 1\nlist: [{act: once}]\ngrid: {mixer: [halo, swin, pvt]}\nseeds: [0]\n"
+    process = start(small, text, "--processes", "1")
+    wait_until(lambda: len(begun(small)) == 2)
     # Ctrl-C reaches the whole group; a batch system tells the sweep, and SIGKILL here hits all at once
     (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)
     process.communicate(timeout=60)
@@ -232,34 +265,18 @@ def test_a_sweep_that_ends_early_goes_on(small, number, monkeypatch):
     assert done() == 1
     if number != signal.SIGKILL:
         found = Counter(json.loads(path.read_text())["state"] for path in paths.runs_dir().glob("*/*/status.json"))
-        assert found == {"done": 1, "interrupted": 2}
+        assert found == {"done": 1, "interrupted": 1}
     (small / "begun.txt").unlink()
-    outcomes = sweep(of(["halo", "pvt"], [0, 1], list=[{"act": "score"}]))
-    assert states(outcomes) == {"done already": 1, "done": 3}
-    assert len(begun(small)) == 3
-    assert set(board()["n"]) == {2}
-
-
-@pytest.mark.slow
-def test_a_killed_kernel_fails_alone(small):
-    process = start(small, FOUR % "once", "--processes", "1")
-    for count in (1, 2):
-        wait_until(lambda count=count: len(begun(small)) >= count)
-        os.kill(begun(small)[-1][2], signal.SIGKILL)
-    wait_until(lambda: len(begun(small)) >= 3)
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
-    written = [json.loads(path.read_text()) for path in paths.runs_dir().glob("*/*/status.json")]
-    assert Counter(status["state"] for status in written) == {"failed": 2, "interrupted": 1}
-    assert {status["failure"]["kind"] for status in written if status["state"] == "failed"} == {"died"}
+    assert states(sweep(of(MIXERS, [0]))) == {"done already": 1, "done": 2}
+    assert len(begun(small)) == 2
+    assert set(board()["n"]) == {1}
 
 
 @pytest.mark.slow
 def test_two_sweeps_at_once_share_the_work(small):
-    text = FOUR % "score"
-    processes = [start(small, text), start(small, text)]
-    said = [process.communicate(timeout=180) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    with concurrent.futures.ThreadPoolExecutor() as both:
+        outcomes = [*both.map(lambda _: sweep(ALL, engine=Local(2)), range(2))]
+    assert [set(states(each)) <= {"done", "done already"} for each in outcomes] == [True, True]
     found = sorted((mixer, seed) for mixer, seed, _ in begun(small))
     assert found == [(mixer, seed) for mixer in ("halo", "pvt") for seed in (0, 1)]
     assert set(board()["n"]) == {2}
@@ -267,8 +284,8 @@ def test_two_sweeps_at_once_share_the_work(small):
 
 @pytest.mark.slow
 def test_a_limit_holds_for_each_run(small):
-    outcomes = sweep(of(["halo"], [0], list=[{"act": "sleep"}]), timeout=0.05)
-    assert "not done after 0.05 min" in outcomes[0].message
+    outcomes = sweep(of(["halo"], [0], list=[{"act": "sleep"}]), timeout=0.03)
+    assert "not done after 0.03 min" in outcomes[0].message
 
 
 @pytest.mark.soak
@@ -285,26 +302,6 @@ def test_scheduling_costs_under_a_tenth_of_a_second_a_run(small, capsys):
 
 
 # ---- Ray -------------------------------------------------------------------------------------------------------------
-
-
-@needs_ray
-@pytest.mark.slow
-def test_a_killed_ray_worker_is_tried_again(small):
-    process = start(small, TWO % "once", "--engine", "ray")
-    killed = set()
-    while process.poll() is None:
-        for _, _, kernel in begun(small):  # those that sleep are those of the first trial
-            with contextlib.suppress(psutil.NoSuchProcess):  # it may end while we look
-                worker = psutil.Process(kernel).parent()
-                if worker is not None and len(killed) < 2 and kernel not in killed:
-                    worker.kill()
-                    killed.add(kernel)
-        time.sleep(0.1)
-    said = process.communicate()
-    assert process.returncode == 0, said
-    assert len(killed) == 2
-    assert done() == 2
-    assert set(board()["n"]) == {1}
 
 
 @needs_ray
