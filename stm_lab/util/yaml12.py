@@ -26,6 +26,7 @@ MAX_DEPTH = 40  # lists and mappings inside one another
 MAX_VALUES = 200_000  # with every alias written out
 
 _TAG = "tag:yaml.org,2002:"
+_TOO_DEEP = f"lists and mappings more than {MAX_DEPTH} deep in one another"
 _HINTS = (  # what PyYAML says, and what to do about it
     ("found character '\\t'", "a tab; YAML is indented by spaces"),
     ("that cannot start any token", "text that begins with a special character; write it in quotes"),
@@ -63,34 +64,21 @@ class _Loader(yaml.SafeLoader):
     """Makes nodes of text; `_value` makes values of nodes."""
 
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012  (PyYAML's own name for a class attribute)
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
-        self.depth += 1
-        _check_depth(self.depth, self.peek_event().start_mark)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
 
 
-for _kind, (_pattern, _) in _SCALARS.items():
-    if _kind != "str":
-        _Loader.add_implicit_resolver(_TAG + _kind, re.compile(rf"^(?:{_pattern})$"), None)
+for _kind in ("null", "bool", "int", "float"):
+    _Loader.add_implicit_resolver(_TAG + _kind, re.compile(rf"^(?:{_SCALARS[_kind][0]})$"), None)
 
 
 def _refused(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
-def _check_depth(depth: int, mark: yaml.Mark) -> None:
-    if depth > MAX_DEPTH:
-        raise _refused(f"lists and mappings more than {MAX_DEPTH} deep in one another", mark)
-
-
 def _value(node: yaml.Node, count: Iterator[int], depth: int = 1) -> Any:
     """The value of a node. An alias gets its own copy in each place, so that aliases of aliases are counted in full."""
     mark, kind = node.start_mark, node.tag.removeprefix(_TAG)
-    _check_depth(depth, mark)  # an alias may stand for a list that it stands in
+    if depth > MAX_DEPTH:  # an alias may also stand for a list that it stands in
+        raise _refused(_TOO_DEEP, mark)
     if next(count) > MAX_VALUES:
         raise _refused(f"more than {MAX_VALUES:,} values, with every alias written out", mark)
     if isinstance(node, yaml.ScalarNode) and kind in _SCALARS:
@@ -140,9 +128,10 @@ def parse(text: str, where: str) -> Any:
         line, column = error.problem_mark.line, error.problem_mark.column
         said = error.problem.replace("the node content", "a value")
         problem = next((better for known, better in _HINTS if known in said), said)
-    except (ValueError, OverflowError):  # of PyYAML's own int and chr
+    except (ValueError, OverflowError, RecursionError) as error:  # of PyYAML's own int and chr, and its composer
         line, column = loader.line, loader.column
-        problem = "a number in an escape or a directive that is too large"
+        too_large = "a number in an escape or a directive that is too large"
+        problem = _TOO_DEEP if isinstance(error, RecursionError) else too_large
     place = f"line {line + 1}, column {column + 1}: " if "\n" in text.strip() else ""
     raise UserError(f"{where}: {place}{problem}")
 
