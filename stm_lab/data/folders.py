@@ -109,10 +109,7 @@ def _by_class(
         check_known("class", name, class_folders, where=f"{folder}: no folder of ")
         inner = class_folders[name] / "images"
         in_images = layout == "tiny-imagenet" and inner.is_dir()
-        found = _image_files(inner if in_images else class_folders[name], others)
-        if layout == "tiny-imagenet" and not in_images and not found:
-            raise UserError(f"{class_folders[name]}: no folder 'images', and no image")
-        for entry in found:
+        for entry in _image_files(inner if in_images else class_folders[name], others):
             yield f"{name}/{entry.name}" if layout == "imagefolder" else entry.name, name, entry.path
 
 

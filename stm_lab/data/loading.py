@@ -40,14 +40,11 @@ def load(
     Args:
         recipe: a name of `list_recipes()`, the path of a YAML file, or a Recipe.
         split: "train" or "validation".
-        data_root: the folder of the raw data, for sources that read files; by default `raw/<name>` under STM_LAB_DATA,
-            for the recipe's name and those that it extends.
-        image_size: pixels that are needed; prepared images are taken if their shorter side has as many. Default: the
-            recipe's.
+        data_root: the folder of the raw data; default: `raw/<name>` under STM_LAB_DATA, also of recipes it extends.
+        image_size: pixels that the shorter side of prepared images must have; default: the recipe's.
 
-    Raises:
-        UserError: unknown recipe or split, a faulty recipe, raw data that are missing or are not what the recipe says,
-            a cache that cannot be written or read.
+    Raises UserError: unknown recipe or split, a faulty recipe, raw data that are missing or are not what the recipe
+    says, a cache that cannot be written or read.
     """
     recipe, root = _asked(recipe, data_root)
     check_known("split", split, recipe.counts, where=f"{recipe.name}: ")

@@ -71,14 +71,13 @@ def prepare(
 
     Args:
         data_root: the folder of the raw data, as for `load`.
-        size: pixels of the shorter side, at least 1; default: the recipe's image size, and above 96 pixels 8/7 of it,
-            since crops are cut out at random there: 64 -> 64, 224 -> 256.
+        size: pixels of the shorter side; default: the recipe's image size, and above 96 pixels 8/7 of it, since crops
+            are cut out at random there: 64 -> 64, 224 -> 256.
         workers: processes; default: one a core. 1: in this process.
 
     Raises:
         UserError: the raw data cannot be read or are not what the recipe says, or another process prepares them.
-        PrepareFailed: more than `max_broken` images of a split are broken, a file cannot be read, nothing can be
-            written, or a process was killed.
+        PrepareFailed: too many images are broken, a file cannot be read or written, or a process was killed.
     """
     if size is None:
         size = recipe.image_size if recipe.image_size <= PNG_UP_TO else round(recipe.image_size * 8 / 7)
@@ -102,20 +101,23 @@ def prepare(
         if (manifest["fingerprint"], manifest["size"]) == (fingerprint, size):
             return place
     place = paths.data_roots()[0] / "prepared" / f"{recipe.name}-{fingerprint}" / str(size)
+    _make(recipe, splits, place, workers or cores())
+    return place
+
+
+def _make(recipe: Recipe, splits: dict[str, Dataset], place: Path, workers: int) -> None:
+    """Make a prepared folder, `<name>-<fingerprint>/<size>`, unless another process is at it or has just made it."""
+    size = int(place.name)
     gathering = place.with_name(f".{size}-format{FORMAT}")
     lock = gathering.with_name(f"{gathering.name}.lock")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=0):  # the system releases it when this process ends
-            if not place.is_dir():  # else another process has made it meanwhile
+            if not place.is_dir():
                 parts = [part for split in splits for part in _parts_of(split, splits[split], gathering)]
-                _make_parts(f"{recipe.name} at {size}", parts, splits, size, workers or cores())
-                if any(faults := [_check_broken(recipe, split, dataset, parts) for split, dataset in splits.items()]):
-                    raise PrepareFailed(
-                        f"{recipe.name}: {'; '.join(filter(None, faults))}; mend them and prepare again (max_broken in "
-                        f"the recipe, {recipe.max_broken}, is how many images of a split may be left out)"
-                    )
-                _write_manifest(recipe, parts, size, fingerprint, gathering)
+                _make_parts(f"{recipe.name} at {size}", parts, splits, size, workers)
+                _check_broken(recipe, splits, parts)
+                _write_manifest(recipe, parts, size, place.parent.name.rpartition("-")[2], gathering)
                 gathering.rename(place)
                 shutil.rmtree(place / "parts")
     except Timeout:
@@ -126,7 +128,6 @@ def prepare(
             f"{gathering}: cannot be written ({error.strerror or error}); {_KEPT}; {what_now} and prepare again, or "
             f"set STM_LAB_DATA to another folder"
         ) from error
-    return place
 
 
 # ---- parts -----------------------------------------------------------------------------------------------------------
@@ -245,19 +246,25 @@ def _reduced(encoded: bytes, size: int) -> bytes:
 # ---- from parts to a data set ----------------------------------------------------------------------------------------
 
 
-def _check_broken(recipe: Recipe, split: str, dataset: Dataset, parts: list[_Part]) -> str:
-    """What is wrong if too many images are broken, or all of a class, else ""; their parts are made anew next time."""
-    broken = {part.record: jsonfiles.read(part.record)["broken"] for part in parts if part.split == split}
-    why_of = {name: why for of_part in broken.values() for name, why in of_part}
-    kept = [row for row, name in enumerate(dataset["id"]) if name not in why_of] if why_of else range(len(dataset))
-    without = without_images(recipe, dataset.select(kept))
-    if len(why_of) <= recipe.max_broken and not without:
-        return ""
-    for record, of_part in broken.items():
-        if of_part:
+def _check_broken(recipe: Recipe, splits: dict[str, Dataset], parts: list[_Part]) -> None:
+    """Raise PrepareFailed if too many images are broken, or all of a class; their parts are made anew the next time."""
+    faults = []
+    for split, dataset in splits.items():
+        broken = {part.record: jsonfiles.read(part.record)["broken"] for part in parts if part.split == split}
+        why_of = {name: why for of_part in broken.values() for name, why in of_part}
+        kept = [row for row, name in enumerate(dataset["id"]) if name not in why_of] if why_of else range(len(dataset))
+        without = without_images(recipe, dataset.select(kept))
+        if len(why_of) <= recipe.max_broken and not without:
+            continue
+        for record in (record for record, of_part in broken.items() if of_part):
             record.unlink()
-    named = ", ".join(f"{name} ({why})" for name, why in list(why_of.items())[:5])
-    return f"{len(why_of)} broken images in {split}, such as {named}{without and f'; without them {without}'}"
+        named = ", ".join(f"{name} ({why})" for name, why in list(why_of.items())[:5])
+        faults.append(f"{len(why_of)} broken images in {split}, such as {named}{without and f'; {without}'}")
+    if faults:
+        raise PrepareFailed(
+            f"{recipe.name}: {'; '.join(faults)}; mend them and prepare again (max_broken in the recipe, "
+            f"{recipe.max_broken}, is how many images of a split may be left out)"
+        )
 
 
 def _write_manifest(recipe: Recipe, parts: list[_Part], size: int, fingerprint: str, folder: Path) -> None:

@@ -51,14 +51,11 @@ def check_image_size(image_size: int) -> None:
 def to_tensors(dataset: Dataset, view: EvaluationView | int) -> tuple[torch.Tensor, torch.Tensor]:
     """Decode every image once: uint8 images (N, 3, H, W), RGB, and int64 labels (N,).
 
-    Args:
-        dataset: columns `image` and `label`, as from `stm_lab.data.load`.
-        view: what is shown of each image, such as `EvaluationView.of(model)` or `zoo.LoadedModel.view`; a number S is
-            `EvaluationView(S)`: the shorter side is resized to S, and the centre is cropped. An image that has this
-            size already is not resampled.
+    `dataset` has columns `image` and `label`. `view` says what is shown of each image, such as
+    `EvaluationView.of(model)` or `zoo.LoadedModel.view`; a number S is `EvaluationView(S)`: the shorter side is resized
+    to S (unless it is S), and the centre is cropped.
 
-    Raises:
-        UserError: a broken image (its row and file are named), or a side of the view below 1 pixel.
+    Raises UserError for a broken image (its row and file are named), or a side of the view below 1 pixel.
     """
     view = EvaluationView(view) if isinstance(view, int) else view
     check_image_size(min(view.size))
@@ -173,7 +170,8 @@ class TrainingViews(torch.utils.data.Dataset):
         x = y = torch.arange(size).expand(len(rows), size)  # (B, S): the column and row that each pixel comes from
         if self.augmentation.crop == "pad":
             dy, dx = torch.from_numpy(rng.below(draws, 2 * padding + 1) - padding).unsqueeze(-1).unbind(1)
-            x, y = _mirrored(x + dx, size), _mirrored(y + dy, size)
+            mirrored = torch.from_numpy(np.pad(np.arange(size), padding, mode="reflect"))
+            x, y = mirrored[x + dx + padding], mirrored[y + dy + padding]
         x = torch.where(flips[:, None], x.flip(1), x)
         place = (y[:, :, None] * size + x[:, None, :]).view(len(rows), 1, -1).expand(-1, 3, -1)  # (B, 3, S * S)
         return self._images[rows].flatten(2).gather(2, place).view(-1, 3, size, size)
@@ -235,9 +233,3 @@ def generators_kept() -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
-
-
-def _mirrored(position: torch.Tensor, size: int) -> torch.Tensor:
-    """Positions on an axis of `size` places, reflected at its ends: -1 -> 1, size -> size - 2."""
-    position = position.abs()
-    return torch.where(position < size, position, 2 * (size - 1) - position)

@@ -1,4 +1,4 @@
-"""Folders of runs and trainings: one process at a time works in each."""
+"""Folders of runs and trainings, one process at a time in each. Its own file, since filelock is slow to import."""
 
 from __future__ import annotations
 

@@ -89,10 +89,8 @@ class progress:
 
     def say(self, text: str) -> None:
         """Print a line of its own, above the bar."""
-        if self._bar is not None:
-            self._bar.write(text, file=self.stream)
-        else:
-            print(text, file=self.stream, flush=True)
+        tqdm.write(text, file=self.stream)
+        self.stream.flush()
 
     def close(self) -> None:
         """Write the last line, if it has not been written."""
