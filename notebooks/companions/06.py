@@ -1,19 +1,23 @@
-"""Notebook 06's own: how points move, what one of them finds, and moving them by hand."""
+"""Notebook 06's own: where the points of deformable mixers lie and how they move, measured, drawn and explored."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
+import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from stm_lab import figures, measure
 from stm_lab.explore.parts import (
     as_shown,
     by_stage,
@@ -31,15 +35,251 @@ from stm_lab.explore.parts import (
     token_at,
 )
 from stm_lab.explore.shell import Explorer, State
-from stm_lab.figures.deform import draw_points, shown_limits, token_map
-from stm_lab.figures.draw import board, framed, placed
-from stm_lab.figures.style import described, drawing, legend
-from stm_lab.measure.sampling import LayerPoints, finds_nothing
-from stm_lab.mixers.dcn_v3 import GRID
+from stm_lab.figures.draw import board, fences, framed, picture, placed
+from stm_lab.figures.style import described, dot, drawing, legend
+from stm_lab.measure._batches import Data, as_images, evaluating, model_name, rows_of
+from stm_lab.measure._sites import mixer_calls, mixer_layers
+from stm_lab.mixers.dcn_v3 import GRID, DeformableConvV3
 from stm_lab.util.errors import UserError
 
-_INSIDE, _OUTSIDE, _BEYOND, _CHOSEN = "#E69F00", "#56B4E9", "#E8E8E8", "#D55E00"
+# ---- measured: where points lie, and their weights -------------------------------------------------------------------
 
+# Legend of shapes: N images, (H, W) tokens of the layer's map, h groups, P = 9 points.
+
+
+def finds_nothing(places: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(..., [x, y]) in tokens -> (...) bool: at least one token outside a map of that size, where samples are 0."""
+    x, y = places[..., 0], places[..., 1]
+    return (x <= -1) | (x >= size[1]) | (y <= -1) | (y >= size[0])
+
+
+class LayerPoints(NamedTuple):
+    """Points of one layer.
+
+    layer: its module's name; stage, block: from 0. offsets: (N, H, W, h, P, [x, y]), tokens of the map. weights:
+    (N, H, W, h, P), which add up to 1 in each group.
+    """
+
+    layer: str
+    stage: int | None
+    block: int | None
+    offsets: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        return self.offsets.shape[1:3]
+
+    @property
+    def groups(self) -> int:
+        return self.offsets.shape[3]
+
+    @property
+    def places(self) -> np.ndarray:
+        """(N, H, W, h, P, [x, y]): where the samples are taken, in tokens; (0, 0) is the middle of the first token."""
+        height, width = self.map_size
+        own = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)  # (H, W, [x, y])
+        return own[:, :, None, None].astype(np.float32) + GRID + self.offsets
+
+    @property
+    def distance(self) -> float:
+        """Tokens from a token to its samples: the mean by weight."""
+        return float((self.weights * np.hypot(*np.moveaxis(GRID + self.offsets, -1, 0))).sum(-1).mean())
+
+    @property
+    def outside(self) -> float:
+        """Share of the weight on points that find 0: at least one token outside the map."""
+        return float((self.weights * finds_nothing(self.places, self.map_size)).sum(-1).mean())
+
+    @property
+    def moving(self) -> float:
+        """Standard deviation of a point's offset over tokens and images, in tokens along an axis; mean over points and
+        axes. 0 if all tokens have the same offsets."""
+        return float(self.offsets.std((0, 1, 2)).mean())
+
+    @property
+    def largest_weight(self) -> float:
+        """The largest of the nine weights, on average; 1/9 if all are equal."""
+        return float(self.weights.max(-1).mean())
+
+
+class SamplingPoints(NamedTuple):
+    """Where a model's deformable mixers take their samples.
+
+    pixels: (N, 3, H, W), the images, as they were given. layers: in the model's order.
+    """
+
+    model: str
+    pixels: Tensor
+    layers: tuple[LayerPoints, ...]
+
+    def rows(self) -> list[dict]:
+        """One row a layer: its numbers."""
+        shared = {"images": len(self.pixels), "model": self.model}
+        names = "layer stage block map_size groups distance outside moving largest_weight"
+        return [{"model": self.model, **row} | shared for layer in self.layers for row in rows_of(layer, names)]
+
+
+def points_of(
+    model: nn.Module,
+    data: Data,
+    *,
+    image_size: int | None = None,
+    device: str | torch.device | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> SamplingPoints:
+    """Find where the points of each deformable mixer (DCNv3) lie on images, and their weights.
+
+    model: one with our `dcn_v3` mixers. data: (N, 3, H, W) uint8 or in [0, 1], a pair with labels, or a Dataset, which
+    is decoded at `image_size` (default: the model's own). device: default the model's own. seed: of models that draw
+    random numbers.
+
+    Raises UserError for a model without such mixers, and invalid data.
+    """
+    layers = [layer for layer in mixer_layers(model) if isinstance(model.get_submodule(layer.name), DeformableConvV3)]
+    if not layers:
+        raise UserError(f"{model_name(model)}: no deformable mixer found; build_model('dcn_v3', ...) has some")
+    images = as_images(data, model, image_size)
+    found: dict[str, list[tuple[np.ndarray, ...]]] = {layer.name: [] for layer in layers}  # those of each batch
+    with evaluating(model, device, seed) as device, torch.no_grad():
+        for pixels, _ in images.batches(model, device, batch_size):
+            for name, (mixer, (tokens, *_), _) in mixer_calls(model, pixels, layers).items():
+                found[name].append(tuple(part.float().cpu().numpy() for part in mixer.sampling(tokens)))
+    points = []
+    for layer in layers:
+        offsets, weights = (np.concatenate(parts) for parts in zip(*found[layer.name], strict=True))
+        points.append(LayerPoints(layer.name, layer.stage, layer.block, offsets, weights))
+    return SamplingPoints(model=model_name(model), pixels=images.pixels, layers=tuple(points))
+
+
+# ---- drawn: points over an image -------------------------------------------------------------------------------------
+
+_INSIDE, _OUTSIDE, _BEYOND, _CHOSEN = "#E69F00", "#56B4E9", "#E8E8E8", "#D55E00"
+_LARGEST = 420.0  # area of a dot that has all the weight, in square points
+_LINED = 20  # tokens a side up to which lines are drawn between tokens
+
+
+def points_by_stage(result: SamplingPoints, image: int = 0, place: tuple[float, float] = (0.5, 0.5)) -> Figure:
+    """All groups of the first block of each stage, for the token at a place of an image.
+
+    result: of `points_of`. image: which of its images. place: fractions of height and width.
+    Raises UserError for an image that the result does not have, and for a place outside of it.
+    """
+    if not 0 <= image < len(result.pixels):
+        raise UserError(f"image={image}; there are {len(result.pixels)}, from 0")
+    if not all(0 <= at < 1 for at in place):
+        raise UserError(f"place={place}: shares of height and width, at least 0 and below 1")
+    firsts = {layer.stage or 0: layer for layer in reversed(result.layers)}
+    panels, sizes, tokens = {}, {}, {}
+    for stage, layer in sorted(firsts.items()):
+        name = f"stage {stage + 1}"
+        sizes[name] = layer.map_size
+        row, column = tokens[name] = tuple(int(at * side) for at, side in zip(place, layer.map_size, strict=True))
+        panels[name] = layer.places[image, row, column].reshape(-1, 2), layer.weights[image, row, column].reshape(-1)
+    shown = result.pixels[image].permute(1, 2, 0).cpu().numpy()
+    return points_over_image(shown, panels, size=sizes, token=tokens, title=result.model)
+
+
+@drawing
+def points_over_image(
+    image: np.ndarray,
+    panels: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    size: tuple[int, int] | Mapping[str, tuple[int, int]],
+    token: tuple[int, int] | Mapping[str, tuple[int, int]],
+    title: str = "",
+    panel_size: float = 3.1,
+) -> Figure:
+    """Where one token takes its samples, drawn over the image: a panel for each layer or group.
+
+    A dot is a point, its area and opacity are its weight; the thin line comes from its place in the 3x3 grid. Points
+    with only zeros round them are blue.
+
+    Args:
+        image: (height, width, 3), uint8 or in [0, 1].
+        panels: by name, places (P, [x, y]) in tokens of the map and weights (P,). P is a multiple of 9, with the points
+            of a group one after the other; weights of each group add up to 1.
+        size: (rows, columns) of the map in tokens; or by the panel's name.
+        token: (row, column) whose points they are; or by the panel's name.
+        title: above all.
+        panel_size: side of a panel in inches.
+
+    Raises UserError for no panels, places that are not (9 n, 2), and a token outside of its map.
+    """
+    if not panels:
+        raise UserError("points_over_image: nothing to draw")
+    arrays = {name: _as_points(name, *pair) for name, pair in panels.items()}
+    columns = min(len(panels), 4)
+    room = (max(0.3, 6.6 - panel_size * columns), 0.75)  # for title and legend
+    figure, shown = board(len(panels), columns, (panel_size, panel_size + 0.2), room=room, dpi=100)
+    said = []
+    for axes, (name, (places, weights)) in zip(shown, arrays.items(), strict=True):
+        (rows, across), (row, column) = (each[name] if isinstance(each, Mapping) else each for each in (size, token))
+        if not (0 <= row < rows and 0 <= column < across):
+            raise UserError(f"points_over_image: token=({row}, {column}) lies outside of {rows}x{across} tokens")
+        together = [places] if isinstance(size, Mapping) else [places for places, _ in arrays.values()]
+        token_map(axes, image, (rows, across), *shown_limits(together, (rows, across)))
+        framed(axes, row, column)
+        draw_points(axes, places, weights, (rows, across), (column, row))
+        total, lost = weights.sum() or 1.0, weights[finds_nothing(places, (rows, across))].sum()
+        far = (weights * np.hypot(*(places - (column, row)).T)).sum() / total
+        words = f"{far:.1f} tokens away; {100 * lost / total:.0f}% of the weight finds 0"
+        axes.set_title(f"{name}\n{words}", fontsize=8)
+        said.append(f"{name}: {words}")
+    look = {"markeredgecolor": "black", "markersize": 8}
+    entries = [dot(_INSIDE, "a point; its size is its weight", **look), dot(_OUTSIDE, "outside: finds 0", **look)]
+    entries.append(Line2D([], [], color="black", lw=0.8, label="from its place in the grid"))
+    legend(figure, entries, "lower center", ncols=3, fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    return described(figure, f"{title}. {'; '.join(said)}." if title else f"{'; '.join(said)}.")
+
+
+def _as_points(name: str, places: object, weights: object) -> tuple[np.ndarray, np.ndarray]:
+    places, weights = (
+        np.asarray(each.detach().cpu() if hasattr(each, "detach") else each, float) for each in (places, weights)
+    )
+    if places.ndim != 2 or places.shape[1] != 2 or len(places) % 9 or weights.shape != places.shape[:1]:
+        raise UserError(
+            f"points_over_image: {name!r} has places {places.shape}, weights {weights.shape}; not (9 n, 2), (9 n,)"
+        )
+    return places, weights
+
+
+def shown_limits(
+    places: Sequence[np.ndarray], size: tuple[int, int], outside: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Corners [x, y] of what is shown: the map with so many tokens outside of it, all points, and a margin."""
+    every, edge = np.concatenate(places), np.array([size[1], size[0]])
+    margin = 0.35 + 0.04 * edge.max()
+    low, high = np.minimum(every.min(0), -0.5 - outside), np.maximum(every.max(0), edge - 0.5 + outside)
+    return low - margin, high + margin
+
+
+def token_map(axes: Axes, image: np.ndarray, size: tuple[int, int], low: np.ndarray, high: np.ndarray) -> None:
+    """The image, as large as its map of tokens, with lines between tokens; grey where the values are 0."""
+    picture(axes, image, extent=(-0.5, size[1] - 0.5, size[0] - 0.5, -0.5), zorder=1)
+    axes.set_facecolor(_BEYOND)
+    if max(size) <= _LINED:
+        fences(axes, np.arange(size[0] + 1) - 0.5, np.arange(size[1] + 1) - 0.5, linewidth=0.5, alpha=0.45, zorder=2)
+    axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal")
+
+
+def draw_points(
+    axes: Axes, places: np.ndarray, weights: np.ndarray, size: tuple[int, int], centre: tuple[float, float]
+) -> None:
+    starts = np.tile(GRID, (len(places) // 9, 1)) + centre
+    shares = np.maximum(weights, 0) / (weights.max() or 1.0)
+    alpha = 0.3 + 0.7 * shares
+    ways = np.stack((starts, places), 1)  # (P, 2, [x, y])
+    axes.add_collection(LineCollection(ways, colors="white", linewidths=1.6, alpha=0.7 * alpha, zorder=4))
+    axes.add_collection(LineCollection(ways, colors="black", linewidths=0.7, alpha=alpha, zorder=5))
+    colours = np.where(finds_nothing(places, size)[:, None], to_rgb(_OUTSIDE), to_rgb(_INSIDE))
+    area = 14 + _LARGEST * np.maximum(weights, 0) / (len(places) / 9) ** 0.5
+    axes.scatter(*places.T, s=area, c=colours, alpha=alpha, edgecolors="black", linewidths=0.8, zorder=6)
+
+
+# ---- drawn: how points moved, and what one of them finds -------------------------------------------------------------
 
 _PATHS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7")  # colours of paths; they repeat dashed, then dotted
 
@@ -272,7 +512,7 @@ def sampling_points(models: Mapping[str, nn.Module], images: Tensor, *, stage: i
 
     @lru_cache(maxsize=256)
     def layers(name: str, image: int) -> dict[int, list[LayerPoints]]:
-        return by_stage(measure.sampling_points(models[name], images[image : image + 1]).layers)
+        return by_stage(points_of(models[name], images[image : image + 1]).layers)
 
     def layer_at(name: str, image: int, stage: int, block: int) -> tuple[int, LayerPoints]:
         """The layer with its block's number."""
@@ -291,7 +531,7 @@ def sampling_points(models: Mapping[str, nn.Module], images: Tensor, *, stage: i
         H, W = layer.map_size
         title = f"{model}, stage {stage}, block {number}: the token in row {y}, column {x} of {H}x{W}"
         shown = as_shown(images[image])
-        return figures.sampling_points(shown, panels, size=(H, W), token=(y, x), title=title, panel_size=4.3)
+        return points_over_image(shown, panels, size=(H, W), token=(y, x), title=title, panel_size=4.3)
 
     def select(panel: int, x: float, y: float, now: State) -> State:
         cells = layer_at(now["model"], now["image"], now["stage"], now["block"])[1].map_size

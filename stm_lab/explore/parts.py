@@ -16,11 +16,10 @@ from stm_lab.data.image_files import open_image
 from stm_lab.data.views import check_image_size
 from stm_lab.measure._batches import as_images, as_pixels, check_classes, evaluating, sight
 from stm_lab.measure._sites import MixerLayer, Site, mixer_sites
-from stm_lab.measure.sampling import LayerPoints
 from stm_lab.pixels import EvaluationView
 from stm_lab.util.errors import UserError, check_known
 
-Layer = TypeVar("Layer", MixerLayer, LayerPoints)
+Layer = TypeVar("Layer")  # anything with a stage
 
 # ---- images and what networks say of them ---------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ that lack a key (UserError).
 from stm_lab.figures.attack import accuracy_by_epsilon, image_under_attack
 from stm_lab.figures.corruption import corruption_answers, corruption_dots, corruption_heat, severity_curves
 from stm_lab.figures.cost import cost_by_part, cost_shares, front, pareto, shares_by_role, throughput_repeats
-from stm_lab.figures.deform import sampling_by_stage, sampling_points
 from stm_lab.figures.draw import line_panels, lines, scatter
 from stm_lab.figures.invariance import consistency_curves, invariance_curves, protocols_compared, views_compared
 from stm_lab.figures.mixing import inductive_biases, leans, mixing_distances, mixing_matrices, mixing_over_image
@@ -34,7 +33,7 @@ __all__ = [
     "image_under_attack", "inductive_biases", "intervals", "invariance_curves", "leans", "line_panels", "lines",
     "map_panels", "mixer_bench", "mixer_cards", "mixing_distances", "mixing_matrices",
     "mixing_over_image", "number_grids", "of", "pareto", "protocols_compared", "radial_profiles",
-    "receptive_field_over_image", "receptive_fields", "receptive_grid", "run_curves", "sampling_by_stage",
-    "sampling_points", "scatter", "severity_curves", "shares_by_role", "switched_off",
+    "receptive_field_over_image", "receptive_fields", "receptive_grid", "run_curves",
+    "scatter", "severity_curves", "shares_by_role", "switched_off",
     "throughput_repeats", "training_curves", "views_compared",
 ]  # fmt: skip

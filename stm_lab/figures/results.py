@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from stm_lab.figures.attack import accuracy_by_epsilon
 from stm_lab.figures.corruption import severity_curves
 from stm_lab.figures.cost import cost_by_part, shares_by_role, throughput_repeats
-from stm_lab.figures.deform import sampling_by_stage
 from stm_lab.figures.draw import lines
 from stm_lab.figures.invariance import consistency_curves
 from stm_lab.figures.mixing import mixing_matrices
@@ -23,7 +22,6 @@ from stm_lab.measure.invariance import Invariance
 from stm_lab.measure.memory import Memory
 from stm_lab.measure.mixing import MixingMatrix
 from stm_lab.measure.receptive import ReceptiveField
-from stm_lab.measure.sampling import SamplingPoints
 from stm_lab.measure.throughput import PartTimes, Throughput
 from stm_lab.util.errors import UserError
 
@@ -57,7 +55,6 @@ of.register(Cost, lambda result: cost_by_part(result.rows()))
 of.register(Invariance, lambda result: consistency_curves({result.model: result}))
 of.register(MixingMatrix, lambda result: mixing_matrices({f"{result.model}, {result.layer}": result}))
 of.register(ReceptiveField, lambda result: receptive_fields({result.model: result.contribution}))
-of.register(SamplingPoints, sampling_by_stage)
 of.register(Throughput, lambda result: throughput_repeats(result.model, result.repeats))
 of.register(Memory, lambda result: shares_by_role(result.rows(), "activations", "kept for the backward pass (%)"))
 of.register(PartTimes, lambda result: shares_by_role(result.rows(), "milliseconds", "time for one image (%)"))

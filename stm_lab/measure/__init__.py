@@ -19,7 +19,6 @@ from stm_lab.measure.receptive import (
     radial_profile,
     replknet_rectangle,
 )
-from stm_lab.measure.sampling import sampling_points
 from stm_lab.measure.throughput import throughput, time_by_part
 
 __all__ = [
@@ -42,7 +41,6 @@ __all__ = [
     "mixing_matrix",
     "radial_profile",
     "replknet_rectangle",
-    "sampling_points",
     "throughput",
     "time_by_part",
 ]

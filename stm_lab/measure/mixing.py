@@ -129,6 +129,7 @@ def mixing_matrix(
         found, site, pixels = site_in(model, data, layer, stage, block, layout, image_size, device, batch_size)
         name = found.name or model_name(model)
         sums = _sums(site, probes, torch.Generator().manual_seed(seed), name)
+        parts = _shared_parts(sums, site.size, name)
     matrix = sums.squared.clamp_min(0).sqrt().cpu().numpy()
     stride = None if pixels is None else (pixels[0] / site.size[0], pixels[1] / site.size[1])
     return MixingMatrix(
@@ -142,7 +143,7 @@ def mixing_matrix(
         probes=probes,
         matrix=matrix,
         **_numbers(matrix, site.size, stride),
-        **_shared_parts(sums, site.size, name),
+        **parts,
     )
 
 

@@ -272,7 +272,7 @@ def dots(axes):
 
 @pytest.mark.parametrize(("stage", "block", "group"), [(1, 1, 1), (3, 4, 3), (4, 1, 8)])
 def test_it_draws_the_points_of_the_mixer(sampling, models, stage, block, group):
-    layers = measure.sampling_points(models["dcn_v3"], IMAGES[1:2]).layers
+    layers = OWN_06.points_of(models["dcn_v3"], IMAGES[1:2]).layers
     layer = next(one for one in layers if (one.stage, one.block) == (stage - 1, block - 1))
     figure = sampling.figure(stage=stage, block=block, group=group, image=1, row=63, column=20)
     y, x = layer.map_size[0] - 1, 20 * layer.map_size[1] // 64

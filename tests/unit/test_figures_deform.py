@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from companions import companion
 
-from stm_lab import UserError, figures
+from stm_lab import UserError
 from stm_lab.mixers.dcn_v3 import GRID
 
 OWN_06 = companion("06")
@@ -24,7 +24,7 @@ def dots(axes):
 def test_dots_lie_where_the_points_are_and_are_as_large_as_their_weights():
     places = GRID + np.array([2, 3]) + np.random.default_rng(1).normal(size=(9, 2))
     weights = np.arange(9) / 36
-    figure = figures.sampling_points(IMAGE, {"one": (places, weights)}, size=(8, 10), token=(3, 2))
+    figure = OWN_06.points_over_image(IMAGE, {"one": (places, weights)}, size=(8, 10), token=(3, 2))
     at, area = dots(figure.axes[0])
     np.testing.assert_allclose(at, places)
     assert np.all(np.diff(area) > 0)
@@ -37,7 +37,7 @@ def test_dots_lie_where_the_points_are_and_are_as_large_as_their_weights():
 
 
 def test_the_grid_is_told_and_nothing_is_outside():
-    label = figures.sampling_points(
+    label = OWN_06.points_over_image(
         IMAGE, {"grid": (GRID + 4, EQUAL)}, size=(8, 10), token=(4, 4), title="a title"
     ).get_label()
     assert label == "a title. grid: 1.1 tokens away; 0% of the weight finds 0."
@@ -45,16 +45,16 @@ def test_the_grid_is_told_and_nothing_is_outside():
 
 def test_weight_outside_is_told():
     weights = np.array([0.5, 0.3, 0.2, 0, 0, 0, 0, 0, 0])
-    label = figures.sampling_points(IMAGE, {"a": (GRID, weights)}, size=(8, 10), token=(0, 0)).get_label()
+    label = OWN_06.points_over_image(IMAGE, {"a": (GRID, weights)}, size=(8, 10), token=(0, 0)).get_label()
     assert "100% of the weight finds 0" in label  # the left column of the grid
-    label = figures.sampling_points(
+    label = OWN_06.points_over_image(
         IMAGE, {"a": (GRID + np.array([0.5, 0]), weights)}, size=(8, 10), token=(0, 0)
     ).get_label()
     assert "50% of the weight finds 0" in label  # only what is above, too
 
 
 def test_panels_may_have_maps_of_their_own():
-    figure = figures.sampling_points(
+    figure = OWN_06.points_over_image(
         IMAGE,
         {"a": (GRID, EQUAL), "b": (GRID + 1, EQUAL)},
         size={"a": (8, 10), "b": (2, 3)},
@@ -74,7 +74,7 @@ def test_panels_may_have_maps_of_their_own():
 )
 def test_points_that_cannot_be(panels, token, says):
     with pytest.raises(UserError, match=says):
-        figures.sampling_points(IMAGE, panels, size=(8, 10), token=token)
+        OWN_06.points_over_image(IMAGE, panels, size=(8, 10), token=token)
 
 
 def numbers(label, words):

@@ -62,7 +62,7 @@ TOLD = {
         ["1 seed: by chance 2.5 (median), seen 3.0, reached in 50%"],
     ),
 }  # fmt: skip
-NO_DRAWINGS = ("colours", "curves_of", "described", "front", "of", "sampling_by_stage")  # the last two call a drawing
+NO_DRAWINGS = ("colours", "curves_of", "described", "front", "of")  # the last one calls a drawing
 FUNCTIONS = [name for name in figures.__all__ if inspect.isfunction(getattr(figures, name)) and name not in NO_DRAWINGS]
 
 

@@ -8,15 +8,14 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from companions import companion
 from torch import nn
 
 import stm_lab
-from stm_lab import UserError, measure
-from stm_lab.figures import deform as figures
-from stm_lab.measure import sampling
-from stm_lab.measure.sampling import finds_nothing
+from stm_lab import UserError
 from stm_lab.mixers.dcn_v3 import GRID, _grid
 
+OWN_06 = companion("06")
 IMAGES = torch.rand(5, 3, 64, 48, generator=torch.Generator().manual_seed(0))
 
 
@@ -39,7 +38,7 @@ def told(offset=(0.0, 0.0), logits=None):
 
 
 def test_all_layers_in_their_order_with_their_shapes(model):
-    found = measure.sampling_points(model, IMAGES, batch_size=2)
+    found = OWN_06.points_of(model, IMAGES, batch_size=2)
     assert [(layer.stage, layer.block) for layer in found.layers] == [
         (stage, block)
         for stage, depth in enumerate(len(stage.blocks) for stage in model.stages)
@@ -54,7 +53,7 @@ def test_all_layers_in_their_order_with_their_shapes(model):
 
 
 def test_without_offsets_the_points_are_the_grid():
-    for layer in measure.sampling_points(told(), IMAGES).layers:
+    for layer in OWN_06.points_of(told(), IMAGES).layers:
         y, x = layer.map_size[0] - 1, 1
         assert np.array_equal(layer.places[0, y, x, 0], np.array([x, y]) + GRID)
         assert layer.distance == pytest.approx((4 + 4 * math.sqrt(2)) / 9)
@@ -70,27 +69,20 @@ def test_the_grid_is_the_one_that_the_mixer_samples():
     assert GRID.tolist() == [[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1)]
 
 
-def test_grid_and_finds_nothing_stand_once():
-    """Figures and measure share them: two of a kind would come apart."""
-    assert figures.GRID is sampling.GRID is GRID
-    assert figures.finds_nothing is finds_nothing
-    assert not hasattr(figures, "POINTS")
-
-
 def test_finds_nothing_is_where_a_map_of_ones_gives_zero():
     places = 4 * torch.randn(400, 2, dtype=torch.float64) + 2
     grid = (2 * places + 1) / torch.tensor([5, 3]) - 1
     found = F.grid_sample(torch.ones(1, 1, 3, 5).double(), grid[None, None], align_corners=False)[0, 0, 0]
-    assert np.array_equal(finds_nothing(places.numpy(), (3, 5)), (found == 0).numpy())
+    assert np.array_equal(OWN_06.finds_nothing(places.numpy(), (3, 5)), (found == 0).numpy())
 
 
 def test_far_offsets_find_nothing():
-    for layer in measure.sampling_points(told((40.0, 0.0)), IMAGES).layers:
+    for layer in OWN_06.points_of(told((40.0, 0.0)), IMAGES).layers:
         assert layer.outside == pytest.approx(1)
 
 
 def test_share_outside_against_a_loop(model):
-    for layer in measure.sampling_points(model, IMAGES[:1]).layers:
+    for layer in OWN_06.points_of(model, IMAGES[:1]).layers:
         height, width = layer.map_size
         outside = distance = 0.0
         for y, x, group, n in np.ndindex(*layer.weights.shape[1:]):
@@ -109,14 +101,14 @@ def test_share_outside_against_a_loop(model):
 def test_the_largest_weight_and_the_distance_follow_the_logits():
     logits = torch.zeros(9)
     logits[4] = 50.0  # the middle point
-    for layer in measure.sampling_points(told((0.5, 0.0), logits), IMAGES).layers:
+    for layer in OWN_06.points_of(told((0.5, 0.0), logits), IMAGES).layers:
         assert layer.largest_weight == pytest.approx(1)
         assert layer.distance == pytest.approx(0.5)
 
 
 def test_batches_and_modes_change_nothing(model):
     model.train()
-    one, many = (measure.sampling_points(model, IMAGES, batch_size=size) for size in (1, 5))
+    one, many = (OWN_06.points_of(model, IMAGES, batch_size=size) for size in (1, 5))
     assert all(module.training for module in model.modules())
     assert not any(module._forward_pre_hooks for module in model.modules())
     for first, second in zip(one.layers, many.layers, strict=True):
@@ -125,20 +117,20 @@ def test_batches_and_modes_change_nothing(model):
 
 
 def test_rows_are_plain_and_figure_tells_them(model):
-    found = measure.sampling_points(model, IMAGES)
+    found = OWN_06.points_of(model, IMAGES)
     assert json.loads(json.dumps(found.rows())) == found.rows()
     assert {row["images"] for row in found.rows()} == {5}
-    label = figures.sampling_by_stage(found, 2, (0.0, 0.99)).get_label()
+    label = OWN_06.points_by_stage(found, 2, (0.0, 0.99)).get_label()
     assert label.startswith("unified_dcn_v3_nano")
     assert "stage 4: " in label
     with pytest.raises(UserError, match="image=5; there are 5"):
-        figures.sampling_by_stage(found, 5)
+        OWN_06.points_by_stage(found, 5)
 
 
 @pytest.mark.parametrize("place", [(1.0, 0.5), (0.5, 1.2), (-0.1, 0.5), (0.5, math.nan)])
 def test_the_figure_refuses_a_place_outside_of_the_image(model, place):
     with pytest.raises(UserError, match=r"place=.*: shares of height and width, at least 0 and below 1"):
-        figures.sampling_by_stage(measure.sampling_points(model, IMAGES[:1]), place=place)
+        OWN_06.points_by_stage(OWN_06.points_of(model, IMAGES[:1]), place=place)
 
 
 @pytest.mark.parametrize(
@@ -151,4 +143,4 @@ def test_the_figure_refuses_a_place_outside_of_the_image(model, place):
 )
 def test_refuses(other, data, says):
     with pytest.raises(UserError, match=says):
-        measure.sampling_points(other(), data)
+        OWN_06.points_of(other(), data)
