@@ -1,14 +1,15 @@
-"""`bench data`: how many training views a core makes, beside how many images it trains.
+"""`bench data`: how many training views a core makes, beside how many images it trains. `bench train`: the loop's cost.
 
-Two measures, each on one thread and without a worker process, from prepared images: 64x64 with flips and crops, held in
-memory; and 224x224 with the published augmentation, decoded anew for every view. Seconds are of the processor, so a
-shared machine reports nearly the same as an idle one.
+Of views there are two measures, each on one thread and without a worker process, from prepared images: 64x64 with
+flips and crops, held in memory; and 224x224 with the published augmentation, decoded anew for every view. Seconds are
+of the processor, so a shared machine reports nearly the same as an idle one.
 """
 
 from __future__ import annotations
 
 import io
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,10 @@ from stm_lab.data.augmentation import Augmentation
 from stm_lab.data.recipe import Recipe
 from stm_lab.data.views import TrainingViews
 from stm_lab.models import build_model
+from stm_lab.train.config import load_config
+from stm_lab.train.processes import isolated
+from stm_lab.train.trainer import Trainer
+from stm_lab.util.progress import progress
 
 
 class Setting(NamedTuple):
@@ -96,6 +101,41 @@ def _rates(work: Callable[[int], None], repeats: int, images: int) -> list[float
     finally:
         torch.set_num_threads(threads)
     return rates[1:]
+
+
+def step_times(mixer: str, *, repeats: int = 8, steps: int = 16) -> list[tuple[float, float]]:
+    """Milliseconds a step of the bare loop and of `fit`, `repeats` times: preset quick at nano, 32 pixels, batch 32.
+
+    The bare loop is forward, backward and fused AdamW on one batch. Both take turns, in processor time on one thread,
+    so that a machine that slows down slows both.
+    """
+    threads, device = torch.get_num_threads(), torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder, isolated(device):
+        torch.set_num_threads(1)
+        size = {"image_size": 32, "train_size": 32 * steps, "validation_size": 10, "epochs": repeats + 1}
+        trainer = Trainer(load_config("quick", mixer=mixer, device="cpu", out=folder, **size))
+        model = build_model(mixer, "nano", num_classes=trainer.num_classes, img_size=32).train()
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        images, labels = torch.rand(32, 3, 32, 32), torch.arange(32) % trainer.num_classes
+
+        def bare() -> None:
+            for _ in range(steps):
+                torch.nn.functional.cross_entropy(model(images), labels, label_smoothing=0.1).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+        def seconds(work: Callable[[], object]) -> float:
+            started = time.process_time()
+            work()
+            return time.process_time() - started
+
+        try:
+            with progress(trainer.steps, mixer, stream=io.StringIO()) as bar:
+                times = [(seconds(bare), seconds(lambda: trainer.train_epoch(bar))) for _ in range(repeats + 1)]
+        finally:
+            trainer.folder.release()
+            torch.set_num_threads(threads)
+    return [(1e3 * alone / steps, 1e3 * whole / steps) for alone, whole in times[1:]]
 
 
 def synthetic_photographs(number: int, shorter_side: int) -> Dataset:

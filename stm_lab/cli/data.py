@@ -1,4 +1,4 @@
-"""`stm-lab data ...` and `stm-lab bench data`."""
+"""`stm-lab data ...` and `stm-lab bench ...`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from stm_lab.cli.console import DataRoot, RecipeName, print_table
 
 app = typer.Typer(help="Data recipes.")
 bench = typer.Typer(help="Measure speed on this machine.")
-bench.callback()(lambda: None)  # or typer would take its only command for itself
 
 
 _CLASSES = 24  # that are named without --classes
@@ -104,3 +103,22 @@ def bench_data(
         lines.append((setting.image_size, setting.what, views, spread, trained, views / trained))
     columns = ("pixels", "views with", "views/s a core", "lowest .. highest", "trained/s a core", "ratio")
     print_table("training views, on one core", columns, lines)
+
+
+@bench.command("train")
+def bench_train(
+    mixers: Annotated[list[str], typer.Option("--mixer", help="May be repeated.")] = ["identity", "convnext", "swin"],  # noqa: B006
+    repeats: Annotated[int, typer.Option(min=1, help="Measurements of each.")] = 8,
+) -> None:
+    """Compare a step of training with its bare forward, backward and optimizer, at nano on one thread."""
+    from statistics import median
+
+    from stm_lab.cli.bench import step_times  # here, as above
+
+    lines = []
+    for mixer in mixers:
+        bare, trained = zip(*step_times(mixer, repeats=repeats), strict=True)
+        ratio = median(whole / alone for alone, whole in zip(bare, trained, strict=True))
+        lines.append((mixer, median(bare), median(trained), ratio, "met" if ratio <= 1.15 else "not met"))
+    columns = ("mixer", "bare ms", "trained ms", "ratio", "at most 1.15")
+    print_table("a step of training: nano, 32 pixels, batch 32", columns, lines)

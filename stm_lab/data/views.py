@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import PIL.Image
@@ -130,6 +130,7 @@ class TrainingViews(torch.utils.data.Dataset):
                 operation.aug_fn = _posterize
         self._random_resized_crop = geometry
         self._colour = colour if colour.transforms else None
+        self._draws = bool(self._colour or augmentation.erasing or augmentation.crop == "resized")  # as timm's steps do
         self._erase = RandomErasing(1.0, mode="pixel", device="cpu")  # of the views that are chosen for it
 
     def __len__(self) -> int:
@@ -149,7 +150,7 @@ class TrainingViews(torch.utils.data.Dataset):
         draws = rng.words(self.seed, int(self._epoch), rows.numpy(), count=5)
         flips = rng.below(draws[:, 2], 2 if self.augmentation.flip else 1) == 1
         seeds = (draws[:, 3] >> np.uint64(32)).tolist()
-        with generators_kept():
+        with generators_kept() if self._draws else nullcontext():
             if self.augmentation.crop == "resized":
                 images = self._resized_crops(rows.tolist(), draws[:, 0], flips, seeds)
             else:

@@ -101,7 +101,7 @@ class TrainConfig(Outcome):
         for name in ("warmup_lr", "min_lr"):
             if getattr(self, name) > self.lr:
                 raise ValueError(f"{name} = {getattr(self, name)} must not be above lr = {self.lr}")
-        self.check_parts(processes=1)
+        self.check_parts(self.num_processes)
         return self
 
     def check_parts(self, processes: int) -> None:

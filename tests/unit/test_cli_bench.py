@@ -42,3 +42,12 @@ def test_the_command(capsys, few, monkeypatch):
     row = re.search(r"│ 64 .* │ ([\d.]+) +│ [\d, .]+ │ ([\d.]+) +│ ([\d.]+) +│", capsys.readouterr().out)
     views, trained, ratio = map(float, row.groups())
     assert ratio == pytest.approx(views / trained, abs=0.01)
+
+
+def test_a_step_is_compared_with_the_bare_loop(capsys):
+    """Of the identity, where the loop around the steps weighs most; with room for a busy machine."""
+    assert cli.main(["bench", "train", "--mixer", "identity", "--repeats", "3"]) == 0
+    row = re.search(r"identity +│ ([\d.]+) +│ ([\d.]+) +│ ([\d.]+)", capsys.readouterr().out)
+    bare, trained, ratio = map(float, row.groups())
+    assert ratio == pytest.approx(trained / bare, rel=0.3)
+    assert ratio < 1.4

@@ -179,7 +179,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(short, monkeypatch):
 def test_what_makes_it_faster_or_smaller_changes_rounding_alone(short, tmp_path, monkeypatch, option):
     # inductor wants a compiler; what is tested is that compiling in place leaves names, averages and saving as they are
     monkeypatch.setattr(torch.nn.Module, "compile", _compile_eagerly)
-    plain = {"mixer": "swin", "epochs": 1, "drop_path_rate": 0.0, "lr": 1e-4}
+    plain = {"mixer": "swin", "epochs": 1, "drop_path_rate": 0.0, "lr": 1e-4, "model_options": {"depths": [1] * 4}}
     value = option != "fused"
     runs = [fit(short, **plain, **{option: x}, out=str(tmp_path / str(x))) for x in (value, not value)]
     assert runs[0].metrics["loss"] == pytest.approx(runs[1].metrics["loss"], rel=1e-4)

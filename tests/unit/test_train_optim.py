@@ -1,14 +1,16 @@
-"""Decay groups and the published learning rate."""
+"""Decay groups, the published learning rate, clipping, and the average of the weights."""
 
+import copy
 import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 
 import stm_lab
-from stm_lab.train.optim import WarmupCosine, make_optimizer
+from stm_lab.train.optim import WarmupCosine, WeightAverage, clip_gradients, make_optimizer
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "numbers" / "lr_schedule.json").read_text())
 
@@ -48,3 +50,42 @@ def test_optimizer_is_adamw_with_the_published_constants():
     optimizer = make_optimizer(stm_lab.build_model("identity", "nano"), 1e-3, 0.05)
     assert type(optimizer) is torch.optim.AdamW
     assert all(group["betas"] == (0.9, 0.999) and group["eps"] == 1e-8 for group in optimizer.param_groups)
+
+
+class Counting(torch.nn.Module):
+    """Weights, a buffer that the module itself replaces, one of whole numbers, and one that is not saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(3, 2))
+        self.register_buffer("mean", torch.zeros(2))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("scratch", torch.zeros(2), persistent=False)
+
+
+def test_the_average_is_timms():
+    model = Counting()
+    ours, timms = WeightAverage(model, 0.9), ModelEmaV3(model, decay=0.9, use_warmup=True)
+    for step in range(1, 30):
+        with torch.no_grad():
+            model.weight += torch.randn(3, 2)
+        model.mean = model.mean + torch.randn(2)
+        model.count += 1
+        for average in (ours, timms):
+            average.update(model, step=step)
+        for name, tensor in timms.module.state_dict().items():
+            assert torch.equal(ours.module.state_dict()[name], tensor), (step, name)
+
+
+@pytest.mark.parametrize("largest", [None, 0.1, 5.0, 1e3])
+def test_gradients_are_clipped_as_torch_clips_them(largest):
+    model = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Linear(5, 3))
+    frozen = torch.nn.Parameter(torch.zeros(2))  # has no gradient
+    model(torch.randn(4, 7)).square().sum().backward()
+    ours, theirs = [*model.parameters(), frozen], [*copy.deepcopy(model).parameters(), frozen]
+    for one, other in zip(ours, theirs, strict=True):
+        other.grad = None if one.grad is None else one.grad.clone()
+    expected = torch.nn.utils.clip_grad_norm_(theirs, largest or math.inf)
+    torch.testing.assert_close(clip_gradients(ours, largest), expected)
+    for one, other in zip(ours[:-1], theirs, strict=False):
+        torch.testing.assert_close(one.grad, other.grad)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from stm_lab.pixels import EvaluationView
-from stm_lab.train import fit, load_config, load_run, trainer
+from stm_lab.train import __main__ as command
+from stm_lab.train import fit, load_config, load_run, processes, trainer
 from stm_lab.train.batches import Batches, load_splits
 from stm_lab.train.folder import model_of
 from stm_lab.util.errors import UserError
@@ -107,41 +108,34 @@ def torchrun(config, folder, processes=2):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_curve_of_one(short, alone, tmp_path):
-    run = torchrun(short, tmp_path / "run")
-    assert run.returncode == 0, run.stderr
-    assert json.loads((tmp_path / "run" / "environment.json").read_text())["processes"] == 2
-    assert run.stdout.count("top1 ") == 1  # one process speaks
-    assert "UserWarning" not in run.stderr
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert_alike(rows, load_run(tmp_path / "run").state_dict(), alone)
-
-
-@pytest.mark.slow
-def test_what_is_wrong_stands_in_the_launchers_report_too(short, tmp_path):
-    path = tmp_path / "run.yaml"
-    path.write_text(load_config(short, out=str(tmp_path / "run")).to_yaml().replace("mixer: swin", "mixer: swinn"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "stm_lab.train", str(path)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert run.returncode == 1
-    assert "unknown mixer 'swinn'; did you mean 'swin'?" in run.stderr.partition("Root Cause")[2]
-
-
-@pytest.mark.slow
-def test_processes_of_a_notebook_are_children(short, alone, tmp_path, capfd):
+def test_two_processes_are_children_and_give_the_curve_of_one(short, alone, tmp_path, capfd):
     run = fit(short, out=str(tmp_path / "run"), num_processes=2)
     assert_alike(run.rows, run.model.state_dict(), alone)
     assert json.loads((run.run_dir / "environment.json").read_text())["processes"] == 2
-    assert "8/8 (100%) steps" in capfd.readouterr().out
-    with pytest.raises(UserError, match=r"batch_size = 18 must be a multiple of 4: 2 process\(es\)"):
-        fit(short, out=str(tmp_path / "other"), num_processes=2, batch_size=18)
+    said = capfd.readouterr()
+    assert "8/8 (100%) steps" in said.out
+    assert said.out.count("(ema) in ") == 1  # one process speaks
+    assert "UserWarning" not in said.out + said.err
+
+
+def test_what_children_say_is_raised_here(monkeypatch):
+    monkeypatch.setattr(processes, "as_child", lambda *_: [sys.executable, "-c", "print('error: x\\nmore'); exit(1)"])
+    with pytest.raises(UserError, match=r"^x$"):
+        processes.launch(load_config("quick", num_processes=2), force=False)
+
+
+def test_what_is_wrong_stands_in_the_launchers_report_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "report.json"))
+    assert command.main(["quick", "-p", "mixer=swinn"]) == 2
+    said = json.loads((tmp_path / "report.json").read_text())["message"]
+    assert "unknown mixer 'swinn'; did you mean 'swin'?" in said
 
 
 def test_what_cannot_be_dealt_out_is_refused(short, tmp_path):
     with pytest.raises(UserError, match=r"batch_size = 20 must be a multiple of 8: .*accumulate = 4"):
         fit(short, out=str(tmp_path), batch_size=20, accumulate=4)
+    with pytest.raises(UserError, match=r"batch_size = 18 must be a multiple of 4: 2 process\(es\)"):
+        fit(short, out=str(tmp_path), num_processes=2, batch_size=18)
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
