@@ -44,24 +44,26 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/lint-imports --no-cache --no-logo
 
-# one test process a core; each computes on one thread, so that two cores are two tests
+# One test process a core; each computes on one thread, so that two cores are two tests. Bytecode is kept even where the
+# environment says otherwise: tests start many processes, and each would compile the library anew.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "not soak and not browser" tests
+	$(PYTEST) -m "not soak and not browser" tests
 
 # and each test with one of its parameters alone
 test-fast: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal --once \
-		-m "not slow and not soak and not browser" tests
+	$(PYTEST) --once -m "not slow and not soak and not browser" tests
 
 test-slow: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m "(slow or soak) and not browser" tests
+	$(PYTEST) -m "(slow or soak) and not browser" tests
 
 # Chromium comes from the system's packages where we may install them; else what is missing is said
 test-browser: $(INSTALLED)
 	@command -v chromium chromium-browser >/dev/null || test -n "$$STM_LAB_CHROMIUM" \
 		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 		|| { echo "no Chromium: apt-get install chromium, or set STM_LAB_CHROMIUM to a browser"; exit 1; }
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --dist worksteal -m browser tests/browser
+	$(PYTEST) -m browser tests/browser
 
 screenshots:
 	STM_LAB_SCREENSHOTS=notebooks/images/explorers $(MAKE) test-browser

@@ -11,6 +11,9 @@ import yaml
 for folder in ("golden", "tools", "unit"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
+# jsonschema, which nbformat imports, would compile a grammar of web addresses for two seconds if it found this package.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 
 def pytest_addoption(parser):
     parser.addoption("--once", action="store_true", help="each test with one of its parameters: the one marked `once`")

@@ -33,6 +33,7 @@ def test_multiply_adds_come_within_two_percent(mixer):
     assert cost.parameters == found.parameters
 
 
+@pytest.mark.slow
 def test_its_own_cost_gives_its_own_widths():
     design = unified("swin", "nano")
     own = sum(parameter.numel() for parameter in build_model("swin", "nano").parameters())
@@ -41,6 +42,7 @@ def test_its_own_cost_gives_its_own_widths():
     assert found.off == 0
 
 
+@pytest.mark.slow
 def test_no_other_second_width_is_nearer():
     found = equal_width("convnext", "nano", TARGET)
     first, second, third, fourth = found.dims
@@ -52,6 +54,7 @@ def test_no_other_second_width_is_nearer():
         assert abs(other - TARGET) >= abs(found.parameters - TARGET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scale", "target"), [("nano", 900_000), ("tiny", 18_000_000)])
 def test_widths_are_even_and_heads_divide_them(scale, target):
     dims = equal_width("swin", scale, target).dims

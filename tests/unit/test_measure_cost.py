@@ -92,6 +92,7 @@ class Sleeper(nn.Module):
         return x
 
 
+@pytest.mark.slow
 def test_throughput_is_that_of_the_clock_after_the_warm_up():
     Sleeper.calls = 0
     result = throughput(Sleeper(), torch.rand(3, 3, 32, 32), batch_size=8, seconds=0.3)
@@ -246,6 +247,7 @@ class Spinning(nn.Module):
         return self.norm(self.mlp(self.attn(self.attn(self.stem(x)))))  # attn is called twice, and timed once
 
 
+@pytest.mark.slow
 def test_time_by_part_is_that_of_the_clock():
     result = time_by_part(Spinning(), torch.rand(2, 3, 32, 32), batch_size=2, seconds=0.2)
     times = {row["role"]: 2 * row["milliseconds"] for row in result.rows()}

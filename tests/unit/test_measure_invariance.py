@@ -373,6 +373,7 @@ def test_the_published_axis_is_bent():
     assert result.directions == ("one of seven",)
 
 
+@pytest.mark.slow
 def test_the_eighth_direction_never_comes():
     """A dot to the lower left of the middle gets to the upper right by the one direction that is not drawn, only."""
     images = torch.zeros(200, 3, 64, 64)

@@ -250,6 +250,7 @@ def test_random_signs_are_within_the_error_that_is_stated(name):
     assert found.distance == pytest.approx(exact.distance, rel=0.05)
 
 
+@pytest.mark.slow
 def test_random_signs_have_no_bias():
     mixer, x = built("swin", channels=6), tokens(count=2, height=2, width=3, channels=6)
     exact = mixing_matrix(mixer, x)

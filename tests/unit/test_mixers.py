@@ -211,6 +211,7 @@ def test_a_description_without_import_is_that_of_the_class(name, monkeypatch):
     assert registry.option_names(name) == list(inspect.signature(imported).parameters)[1:]
 
 
+@pytest.mark.slow
 def test_a_mixer_that_replaces_ours_before_ours_is_imported_stays():
     code = (
         "import stm_lab, torch\n"

@@ -45,12 +45,14 @@ def test_registry_lists_every_mixer_at_every_scale():
     assert stm_lab.list_scales() == ["nano", "micro", "tiny", "small", "base", "large"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["", "stm_lab.mixers.halo"])
 def test_timm_knows_the_models_whatever_is_imported_first(first):
     line = f"import {first or 'timm'}, stm_lab, timm; assert timm.create_model('unified_pooling_nano').num_classes"
     subprocess.run([sys.executable, "-c", line], check=True)
 
 
+@pytest.mark.slow
 def test_timm_knows_a_mixer_that_was_registered_before_it_is_imported(tmp_path):
     (tmp_path / "own.py").write_text(
         "import sys, torch, stm_lab\n@stm_lab.register_mixer('own')\nclass Own(torch.nn.Identity):\n"

@@ -160,6 +160,7 @@ def entries(path):
     return overlay, {"pretrained_cfg": {"file": path}}, {"pretrained_cfg": PretrainedCfg(file=path)}
 
 
+@pytest.mark.slow
 def test_every_way_to_name_a_file_takes_our_loader(published):
     name, path, expected = published
     for given in entries(path):

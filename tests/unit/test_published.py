@@ -183,6 +183,7 @@ def test_our_own_names_load_as_they_are(tmp_path, mixer):
         torch.testing.assert_close(weights(load_published(build_model(mixer, "nano"), source)), own, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_files_that_hold_no_weights(tmp_path, swin):
     text, torn, listed = tmp_path / "text.pth", tmp_path / "torn.pth", tmp_path / "list.pth"
     text.write_text("not a checkpoint")

@@ -76,6 +76,7 @@ def test_an_export_gives_the_networks_logits_at_other_sizes():
         torch.testing.assert_close(made(other), model(other), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_jit_traces_one_size_and_does_not_script():
     """As the docstring of the backbone says."""

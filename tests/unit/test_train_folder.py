@@ -51,6 +51,7 @@ def edit(module, file):
     importlib.reload(module)
 
 
+@pytest.mark.slow
 def test_an_edited_mixer_is_trained_afresh_and_that_is_said(short, module, capsys):
     fit(short, mixer="worked_on")
     fit(short, mixer="worked_on")
@@ -133,6 +134,7 @@ def test_two_trainings_at_once_are_one_too_many(short, tmp_path):
     assert fit(short).rows[-1]["step"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["_restore", "train_step"])
 def test_a_run_that_was_stopped_in_a_notebook_lets_go_of_its_folder(short, tmp_path, monkeypatch, name):
     run = fit(short)

@@ -79,6 +79,7 @@ def test_another_seed_is_another_run(short):
     assert not torch.equal(one["head.fc.weight"], other["head.fc.weight"])
 
 
+@pytest.mark.slow
 def test_mixers_of_one_seed_see_the_same_images_in_the_same_order(short):
     """What makes their results comparable in pairs."""
     orders = [list(Trainer(load_config(short, mixer=mixer), force=True).batches) for mixer in ("identity", "convnext")]
@@ -119,6 +120,7 @@ def test_a_step_is_adamw_on_the_smoothed_cross_entropy(short):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 def test_average_is_of_its_own_run_and_warmed_up(short):
     """After the first step the average is the weights; then it trails them, far less than a plain average would."""
     trainer = Trainer(load_config(short, ema_decay=0.9999))
@@ -191,6 +193,7 @@ def _compile_eagerly(module):
     module._compiled_call_impl = torch.compile(module._call_impl, backend="eager")
 
 
+@pytest.mark.slow
 def test_rows_reach_the_tracker(short, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

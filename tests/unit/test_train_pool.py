@@ -68,6 +68,7 @@ def test_wrong_input_stops_all_before_any_starts(short, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_mixer_of_a_notebook_is_trained_by_the_notebook(short, tmp_path, monkeypatch):
     class Still(torch.nn.Identity):
         def __init__(self, dim):
@@ -129,6 +130,7 @@ def test_the_main_module_is_hidden_for_a_moment_alone():
     assert sys.modules["__main__"] is main
 
 
+@pytest.mark.slow
 def test_a_mixer_that_no_other_process_finds_is_trained_here(short, tmp_path, monkeypatch):
     class Local(torch.nn.Identity):
         def __init__(self, dim):

@@ -219,6 +219,7 @@ def test_what_is_nobodys_run_is_not_removed(short, tmp_path):
     assert (tmp_path / "checkpoints" / "precious.pt").exists()
 
 
+@pytest.mark.slow
 def test_gradients_that_are_not_finite_stop_the_run_before_they_are_saved(short, tmp_path, monkeypatch):
     backward = Trainer._backward
 
@@ -300,6 +301,7 @@ def test_a_run_does_not_go_on_with_a_field_that_decides_its_outcome(short, begun
     assert changed.run_dir() != load_config(short).run_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", SAME_RUN)
 def test_a_run_goes_on_with_a_field_that_says_where_and_how_it_is_computed(
     short, whole, begun, tmp_path, monkeypatch, field

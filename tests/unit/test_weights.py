@@ -255,6 +255,7 @@ def test_what_can_hold_objects_or_code_is_refused(tmp_path, value):
 SHIPPED = sorted(path.name.split("_nano")[0].removeprefix("unified_") for path in WEIGHTS.glob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_the_package_knows_its_own_files():
     """Also those whose parameters have the same names and shapes, such as identity and pooling."""
     assert len(SHIPPED) == 8
@@ -393,6 +394,7 @@ def test_a_design_of_ones_own_takes_weights_and_classes_by_its_cfg():
         build_model("swin", "nano", design=design, pretrained=True)
 
 
+@pytest.mark.slow
 def test_all_models_of_a_folder_of_files():
     loaded = zoo.load(None, WEIGHTS, device="cpu")
     assert len(loaded) == len(list(WEIGHTS.glob("*.safetensors")))

@@ -122,6 +122,7 @@ def test_a_notebooks_run_holds_trainings(trainings, tmp_path):
     assert [subject.seed for subject in zoo.load(["identity"], tmp_path, device="cpu")] == [2, 10]
 
 
+@pytest.mark.slow
 def test_a_published_file_is_translated(published):
     path, state = published
     (subject,) = zoo.load(["swin"], path, scale="micro", device="cpu")
@@ -130,6 +131,7 @@ def test_a_published_file_is_translated(published):
     assert subject.knows("imagenet-1k")
 
 
+@pytest.mark.slow
 def test_a_folder_of_files_gives_each_mixer_its_own(published, tmp_path):
     """As somebody has them who downloaded the published ones, whatever they are called."""
     path, state = published
