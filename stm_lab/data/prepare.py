@@ -21,6 +21,7 @@ import shutil
 import signal
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,26 +152,6 @@ def _parts_of(split: str, dataset: Dataset, folder: Path) -> list[_Part]:
     return parts
 
 
-class _Making(torch.utils.data.Dataset):
-    """Parts that have yet to be made: taking one makes it, and gives its number of images.
-
-    An error is given too, not raised: a data loader would raise it with another text and without its number."""
-
-    def __init__(self, parts: list[_Part], splits: dict[str, Dataset], size: int):
-        self.parts, self.splits, self.size = parts, splits, size
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __getitem__(self, index: int) -> int | OSError | PrepareFailed:
-        part = self.parts[index]
-        try:
-            _make_part(part, self.splits[part.split], self.size)
-        except (OSError, PrepareFailed) as error:
-            return error
-        return len(part.rows)
-
-
 def _make_parts(name: str, parts: list[_Part], splits: dict[str, Dataset], size: int, workers: int) -> None:
     """Make the parts that are missing."""
     for folder in {place.parent for part in parts for place in (part.data, part.record)}:
@@ -179,7 +160,8 @@ def _make_parts(name: str, parts: list[_Part], splits: dict[str, Dataset], size:
     options = {"batch_size": None, "generator": torch.Generator()}  # its own, so that nobody else's numbers change
     if min(workers, len(missing)) > 1:  # spawned, because forking beside torch's threads may hang
         options |= {"num_workers": min(workers, len(missing)), "multiprocessing_context": "spawn"}
-    loader = DataLoader(_Making(missing, splits, size), worker_init_fn=_begin_worker, **options)
+    make = partial(_made, splits=splits, size=size)  # data loaders collate in the worker
+    loader = DataLoader(missing, collate_fn=make, worker_init_fn=_begin_worker, **options)
     try:
         with progress(sum(map(len, splits.values())), name, unit="images") as bar:
             bar.update(sum(len(part.rows) for part in parts) - sum(len(part.rows) for part in missing))
@@ -198,6 +180,15 @@ def _make_parts(name: str, parts: list[_Part], splits: dict[str, Dataset], size:
 def _begin_worker(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     end_with_parent()
+
+
+def _made(part: _Part, splits: dict[str, Dataset], size: int) -> int | OSError | PrepareFailed:
+    """Make a part; its number of images, or the error, which a data loader would raise as another one."""
+    try:
+        _make_part(part, splits[part.split], size)
+    except (OSError, PrepareFailed) as error:
+        return error
+    return len(part.rows)
 
 
 def _make_part(part: _Part, dataset: Dataset, size: int) -> None:

@@ -11,6 +11,7 @@ Drawn as `shapes` is: in integers, from (seed, split, row) only.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from datasets import ClassLabel, Features, Image, List, Value
@@ -72,21 +73,16 @@ def factors(seed: int, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
 def render(factor: dict[str, np.ndarray], i: int) -> np.ndarray:
     """Image (3, 128, 128), uint8, of item `i` of `factors`' answer."""
 
-    def painted(layer: int, height: int, width: int) -> np.ndarray:
+    def painted(layer: int, left: int, top: int, width: int, height: int) -> np.ndarray:
         texture = shapes.texture_bank()[factor["texture"][i, layer], :height, :width]
         texture = texture * factor["contrast"][i, layer].astype(np.int16) >> 7
         return (factor["colour"][i, layer].astype(np.int16)[:, None, None] + texture).clip(0, 255)  # (3, height, width)
 
-    image = painted(0, IMAGE_SIZE, IMAGE_SIZE)
+    image = painted(0, 0, 0, IMAGE_SIZE, IMAGE_SIZE)
     for k in range(2):
-        covered, left, top = shapes.coverage(
-            shapes.form_stencils()[shapes.CLASSES.index(FORMS[factor["form"][i, k]])],
-            factor["centre"][i, k],
-            int(factor["size"][i, k]),
-            int(factor["angle"][i, k]),
-            IMAGE_SIZE,
-        )
-        shapes.blend(image, painted(k + 1, *covered.shape), covered, left, top)
+        form = shapes.CLASSES.index(FORMS[factor["form"][i, k]])
+        where = (factor[name][i, k] for name in ("centre", "size", "angle"))
+        shapes.lay(image, form, *where, partial(painted, k + 1))
     return image.astype(np.uint8)
 
 

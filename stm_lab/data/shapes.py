@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 
 import numpy as np
 import PIL.Image
@@ -237,7 +237,7 @@ _STEP = PIXEL // SAMPLES
 
 
 def coverage(
-    stencil: np.ndarray, centre: np.ndarray, size: int, angle: int, image_size: int = IMAGE_SIZE
+    stencil: np.ndarray, centre: np.ndarray, size: int, angle: int, image_size: int
 ) -> tuple[np.ndarray, int, int]:
     """How much of each pixel a turned and scaled stencil covers: (h, w) int16 in 0 .. 9, and the box's left and top.
 
@@ -264,11 +264,18 @@ def coverage(
     return inside.astype(np.int16), int(first[0]), int(first[1])
 
 
-def blend(image: np.ndarray, layer: np.ndarray, covered: np.ndarray, left: int, top: int) -> None:
-    """Lay (3, h, w) over an image (3, H, W) at a place, as much of each pixel as `coverage` says."""
+def lay(
+    image: np.ndarray, form: int, centre: np.ndarray, size: int, angle: int, paint: Callable[..., np.ndarray]
+) -> tuple[np.ndarray, int, int]:
+    """Lay a form of CLASSES over an image (3, S, S), as much of each pixel as it covers; what `coverage` gives.
+
+    `paint(left, top, width, height)` gives the pixels (3, height, width) of the form's box.
+    """
+    covered, left, top = coverage(form_stencils()[form], centre, int(size), int(angle), image.shape[-1])
     height, width = covered.shape
     below = image[:, top : top + height, left : left + width]
-    below += (layer - below) * covered // SAMPLES**2
+    below += (paint(left, top, width, height) - below) * covered // SAMPLES**2
+    return covered, left, top
 
 
 def render(factor: dict[str, np.ndarray], i: int) -> tuple[np.ndarray, np.ndarray]:
@@ -288,19 +295,13 @@ def render(factor: dict[str, np.ndarray], i: int) -> tuple[np.ndarray, np.ndarra
 
     image = painted(0, 0, 0, IMAGE_SIZE, IMAGE_SIZE)
     for placed in (*range(factor["distractors"][i]), LAYERS - 2):  # the figure comes last
-        covered, left, top = coverage(
-            form_stencils()[factor["form"][i, placed]],
-            factor["centre"][i, placed],
-            int(factor["size"][i, placed]),
-            int(factor["angle"][i, placed]),
-        )
-        height, width = covered.shape
-        blend(image, painted(placed + 1, left, top, width, height), covered, left, top)
+        where = (factor[name][i, placed] for name in ("form", "centre", "size", "angle"))
+        covered, left, top = lay(image, *where, partial(painted, placed + 1))
     u, v = factor["light_window"][i].tolist()
     light = light_bank()[factor["light"][i], v : v + IMAGE_SIZE, u : u + IMAGE_SIZE].astype(np.int16)
     image += light * factor["light_contrast"][i].astype(np.int16) >> 7
     mask = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
-    mask[top : top + height, left : left + width] = np.where(2 * covered > SAMPLES**2, 255, 0)
+    mask[top : top + covered.shape[0], left : left + covered.shape[1]] = np.where(2 * covered > SAMPLES**2, 255, 0)
     return image.clip(0, 255).astype(np.uint8), mask
 
 

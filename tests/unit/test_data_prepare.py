@@ -282,15 +282,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("by", "workers"),
-    [
-        pytest.param(signal.SIGINT, 1, id="int"),
-        pytest.param(signal.SIGINT, 2, id="int-2", marks=pytest.mark.soak),
-        pytest.param(signal.SIGKILL, 1, id="kill", marks=pytest.mark.soak),
-    ],
-)
+@pytest.mark.soak
+@pytest.mark.parametrize(("by", "workers"), [(signal.SIGINT, 2), (signal.SIGKILL, 1)], ids=["int", "kill"])
 def test_a_stopped_process_goes_on_where_it_was(tmp_path, data_home, monkeypatch, by, workers):
     """And what several processes have begun, one ends: it is what one makes alone."""
     draw = np.random.default_rng(0)

@@ -158,7 +158,7 @@ def test_forms_have_contours_of_about_one_length():
 def test_boxes_turned_by_any_angle_stay_within_the_stencil():
     for size in (8 * shapes.PIXEL, 11 * shapes.PIXEL, 15 * shapes.PIXEL):
         for angle in range(0, shapes.TURN, 8):
-            shapes.coverage(shapes.form_stencils()[0], np.array([700, 801]), size, angle)
+            shapes.coverage(shapes.form_stencils()[0], np.array([700, 801]), size, angle, shapes.IMAGE_SIZE)
 
 
 def test_no_factor_knows_the_class():
