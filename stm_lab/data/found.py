@@ -140,7 +140,8 @@ def counts_in_words(recipe: Recipe, dataset: Dataset) -> str:
     """How many images the classes have that have any: one by one if they are few, else in sum."""
     some = {name: count for name, count in _class_counts(recipe, dataset).items() if count}
     if len(some) > 20:
-        return f"{len(some):,} classes with {min(some.values()):,} to {max(some.values()):,} images each"
+        limits = sorted({min(some.values()), max(some.values())})
+        return f"{len(some):,} classes, images in each: {' to '.join(f'{count:,}' for count in limits)}"
     return ", ".join(f"{name} has {count:,}" for name, count in some.items()) or "none of any other"
 
 

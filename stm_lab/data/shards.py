@@ -45,8 +45,8 @@ def images(path: Path, labels: Sequence[str] | None) -> tuple[list[Image], list[
 
     `labels`: the classes that the numbers 0, 1, ... stand for; None: labels are the identifiers of classes.
 
-    Raises UserError naming file and key: a file that cannot be opened or is no tar file, an image without a label, a
-    label that means nothing.
+    Raises OSError for a file that cannot be opened, and UserError naming file and key: no tar file, an image without a
+    label, a label that means nothing.
     """
     pictures: dict[str, list[tarfile.TarInfo]] = {}
     labelled: dict[str, tuple[str, bytes]] = {}  # key -> name and content of the member with its label
