@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,16 +11,17 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from stm_lab.checks.core import Wrong, difference, word
+from stm_lab.checks.core import Wrong, difference, raised, word
 from stm_lab.measure import mixing_matrix
 from stm_lab.mixers.registry import _check_signature, get_mixer
-from stm_lab.util.errors import UserError, in_a_line
+from stm_lab.util.errors import UserError
 
 SIZES = ((8, 8), (7, 10), (14, 5), (3, 3), (2, 9), (1, 1))  # what stages see of odd images, down to a single token
 _COUNTED = ((8, 8), (14, 14), (9, 6))
 _MAP = (9, 11)  # on which the reach is measured
 _HEARD = 1e-9  # share of the largest contribution; less is rounding
 _DEAD = 1e-12  # share of the largest gradient; a gradient that cancels leaves rounding
+_OURS = ("/torch/", __file__, "stm_lab/layers.py")  # files whose lines are not the mixer's
 _PAD = "pad to whole windows and crop afterwards, and take H and W from x.shape"
 _DTYPE = "a tensor that you make in forward needs dtype=x.dtype"
 _META = "tensors made in forward need device=x.device, and .item() is no part of a mixer"
@@ -306,7 +306,7 @@ def _told_if_it_fails(what: str, hint: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise _Broken(f"{what}{_told(error)}; {hint}") from error
+        raise _Broken(f"{what}: {raised(error, *_OURS)}; {hint}") from error
 
 
 def _tried(name: str, promise: Callable[[], str]) -> Clause:
@@ -315,15 +315,7 @@ def _tried(name: str, promise: Callable[[], str]) -> Clause:
     except (_Broken, UserError) as broken:
         return Clause(name, False, str(broken))
     except Exception as error:
-        return Clause(name, False, f"it fails{_told(error)}")
-
-
-def _told(error: Exception) -> str:
-    """`: RuntimeError: what it says (the line)`, with the innermost line of the mixer's own file."""
-    ours = ("/torch/", __file__, "stm_lab/layers.py")
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(part in f.filename for part in ours)]
-    line = f" (line {frames[-1].lineno}: {frames[-1].line})" if frames and frames[-1].line else ""
-    return f": {in_a_line(error)}{line}"
+        return Clause(name, False, f"it fails: {raised(error, *_OURS)}")
 
 
 def _off(mine: int, right: int) -> str:

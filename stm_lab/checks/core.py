@@ -15,6 +15,7 @@ import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ import torch
 from stm_lab.util.errors import in_a_line
 
 Inputs = Callable[["Draw"], Mapping[str, Any]]
+_NOT_THE_LEARNERS = ("/site-packages/", f"{Path(__file__).parents[1]}/")  # files whose lines do not help a learner
 _TOLERANCE = 1e-8  # relative to the largest number of the truth; float64 leaves some 1e-14
 
 
@@ -145,7 +147,7 @@ class Exercise:
         found = self._outcome(function, given, is_copied=True)
         if isinstance(found.error, NotImplementedError):
             raise NotWritten(f"exercise {self.number}: nothing written yet") from None
-        problem = _told(found.error) if found.error is not None else difference(found.value, expected.value)
+        problem = difference(found.value, expected.value) if found.error is None else _told(found.error)
         changed = next((name for name, value in inputs.items() if _is_changed(given[name], value)), None)
         if changed is not None and problem is None:
             hint = f"your function changes its input {changed} in place; work on a copy, or make a new tensor"
@@ -210,10 +212,15 @@ class _Case:
     problem: str | None
 
 
+def raised(error: Exception, *ours: str) -> str:
+    """An error in a line, with the innermost line of code in files whose paths contain none of `ours`."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(part in f.filename for part in ours)]
+    line = f" (line {frames[-1].lineno}: {frames[-1].line})" if frames and frames[-1].line else ""
+    return f"{in_a_line(error)}{line}"
+
+
 def _told(error: Exception) -> str:
-    mine = next((f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__), None)
-    line = f" (line {mine.lineno}: {mine.line})" if mine is not None and mine.line else ""
-    return f"your function raised {in_a_line(error)}{line}"
+    return f"your function raised {raised(error, *_NOT_THE_LEARNERS)}"
 
 
 def _is_changed(given: Any, before: Any) -> bool:

@@ -33,13 +33,7 @@ def course_list(
         print(_markdown(cards))
         return
     lines = [
-        (
-            card.number,
-            card.title,
-            card.minutes,
-            dots(card.difficulty),
-            ", ".join(card.resources),
-        )
+        (card.number, card.title, card.minutes, dots(card.difficulty), ", ".join(card.resources))
         for card in cards
         if card.path.is_file()
     ]

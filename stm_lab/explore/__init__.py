@@ -10,10 +10,4 @@ from stm_lab.explore.parts import picture
 from stm_lab.explore.scores import pareto
 from stm_lab.explore.shell import Explorer
 
-__all__ = [
-    "Explorer",
-    "mixer_cards",
-    "mixing_weights",
-    "pareto",
-    "picture",
-]
+__all__ = ["Explorer", "mixer_cards", "mixing_weights", "pareto", "picture"]

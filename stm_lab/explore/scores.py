@@ -16,11 +16,7 @@ from stm_lab.figures.style import number
 from stm_lab.util.errors import UserError
 
 
-def pareto(
-    rows: Sequence[Mapping[str, Any]],
-    costs: Mapping[str, str],
-    label: str = "top-1 accuracy (%)",
-) -> Explorer:
+def pareto(rows: Sequence[Mapping[str, Any]], costs: Mapping[str, str], label: str = "top-1 accuracy (%)") -> Explorer:
     """Score over a cost of your choice, Pareto's front, and the numbers of the clicked network, and what beats it.
 
     rows: with name, mixer, top1 and the costs; names differ; `spread`, the standard deviation of top1 over seeds, is
