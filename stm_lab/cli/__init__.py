@@ -11,6 +11,7 @@ import warnings
 import typer
 
 from stm_lab.cli import course, data, doctor, models, results, runs
+from stm_lab.util.devices import keep_freed_memory
 from stm_lab.util.errors import UserError, WorkFailed, one_line
 from stm_lab.util.files import said_by
 from stm_lab.util.progress import write_to_any_console
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The console entry; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     write_to_any_console()
+    keep_freed_memory()
     formatted, warnings.formatwarning = warnings.formatwarning, _as_a_line
     try:
         status = app(arguments or ["--help"], prog_name="stm-lab", standalone_mode=False) or 0

@@ -17,12 +17,12 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.distributed.checkpoint import state_dict as whole
 from torch.optim import Optimizer
 
+from stm_lab.published import read_facts
 from stm_lab.util import files
 
 KEPT = 2
@@ -75,7 +75,7 @@ def latest(folder: Path) -> Checkpoint | None:
     for step, path in found:
         contents = path.read_bytes()
         if _digest(contents) == _NAME.fullmatch(path.name)[2]:
-            return Checkpoint(step, safetensors.torch.load(contents), _facts(contents))
+            return Checkpoint(step, safetensors.torch.load(contents), json.loads(read_facts(path)["facts"]))
         rest = "no other is whole, so the run starts afresh" if path == found[-1][1] else "taking the one before it"
         warnings.warn(f"{path} is damaged; {rest}", stacklevel=2)
     return None
@@ -89,15 +89,6 @@ def _all(folder: Path) -> list[tuple[int, Path]]:
 
 def _digest(contents: bytes) -> str:
     return hashlib.sha256(contents).hexdigest()[:16]
-
-
-def _facts(contents: bytes) -> dict[str, Any]:
-    # safetensors reads metadata from files alone; the header is a length in 8 bytes, then JSON
-    length = int.from_bytes(contents[:8], "little")
-    try:
-        return json.loads(json.loads(contents[8 : 8 + length])["__metadata__"]["facts"])
-    except (KeyError, ValueError) as error:
-        raise SafetensorError(f"no facts in the checkpoint ({error})") from error
 
 
 # ---- the tensors of a training ---------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import torch.distributed
 from accelerate import PartialState
 from accelerate.state import AcceleratorState, GradientState, is_initialized
 from torch import nn
+from torch.distributed.nn.functional import all_reduce  # its gradient is summed over processes, too
 
 from stm_lab.data.views import generators_kept
 from stm_lab.train.config import TrainConfig
@@ -106,33 +107,21 @@ def isolated(device: torch.device) -> Iterator[None]:
     torch's number of threads, and the filters of warnings.
     """
     variables, threads = dict(os.environ), torch.get_num_threads()
+    on_gpu = torch.get_device_module(device) if device.type != "cpu" else None
+    drawn = None if on_gpu is None else on_gpu.get_rng_state()
     dropped = _OVERRULED if is_child() else _LEFT
     for name in filter(dropped.fullmatch, variables):
         del os.environ[name]
     try:
-        with generators_kept(), _device_generators_kept(device), warnings.catch_warnings(), _own_accelerate_state():
+        with generators_kept(), warnings.catch_warnings(), _own_accelerate_state():
             yield
     finally:
+        if on_gpu is not None:
+            on_gpu.set_rng_state(drawn)
         torch.set_num_threads(threads)
         for name in os.environ.keys() - variables.keys():
             del os.environ[name]
         os.environ.update(variables)
-
-
-@contextmanager
-def _device_generators_kept(device: torch.device) -> Iterator[None]:
-    """Restore the generators of all devices of this kind: `torch.manual_seed` seeds them all."""
-    if device.type == "cuda":
-        states, restore = torch.cuda.get_rng_state_all(), torch.cuda.set_rng_state_all
-    elif device.type == "mps":
-        states, restore = torch.mps.get_rng_state(), torch.mps.set_rng_state
-    else:
-        yield
-        return
-    try:
-        yield
-    finally:
-        restore(states)
 
 
 @contextmanager
@@ -168,20 +157,6 @@ def _accelerate_states() -> list[dict]:
 # ---- batch norm over all processes -----------------------------------------------------------------------------------
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over processes; its gradient is the sum of their gradients."""
-
-    @staticmethod
-    def forward(_, x: torch.Tensor) -> torch.Tensor:
-        total = x.clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(_, gradient: torch.Tensor) -> torch.Tensor:
-        return _Sum.forward(_, gradient)
-
-
 class GlobalBatchNorm2d(nn.BatchNorm2d):
     """Batch norm whose training statistics are those of all processes, which hold equally many images.
 
@@ -195,8 +170,8 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         processes = torch.distributed.get_world_size()
         with torch.autocast(x.device.type, enabled=False):
             values = x.float().transpose(0, 1).flatten(1)  # (B, C, H, W) -> (C, B * H * W)
-            mean = _Sum.apply(values.mean(1)) / processes
-            variance = _Sum.apply((values - mean[:, None]).square().mean(1)) / processes
+            mean = all_reduce(values.mean(1)) / processes
+            variance = all_reduce((values - mean[:, None]).square().mean(1)) / processes
             with torch.no_grad():
                 number = processes * values.shape[1]
                 self.running_mean.lerp_(mean, self.momentum)

@@ -37,7 +37,7 @@ from stm_lab.train.evaluation import count
 from stm_lab.train.folder import RunFolder, model_of, view_of
 from stm_lab.train.optim import WeightAverage, clip_gradients, make_optimizer, schedule
 from stm_lab.train.processes import make_batch_norms_global
-from stm_lab.util.devices import resolve_device
+from stm_lab.util.devices import keep_freed_memory, resolve_device
 from stm_lab.util.errors import UserError
 from stm_lab.util.processes import end_with_parent
 from stm_lab.util.progress import progress
@@ -83,6 +83,7 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, *, force: bool = False):
+        keep_freed_memory()
         self.config = config
         self._own_group = not torch.distributed.is_initialized()
         self.accelerator = _accelerator(config)
@@ -148,7 +149,7 @@ class Trainer:
 
     def _make_model(self) -> None:
         config = self.config
-        torch.manual_seed(config.seed)
+        self._seed(config.seed)
         model = model_of(config, self.num_classes, self.view.image_size).to(self.device)
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(memory_format=self.memory_format)
