@@ -28,25 +28,18 @@ _WEIGHTS = "model.safetensors"
 class Comparison:
     """The differences of two runs; the columns `a` and `b` are the first and the second.
 
-    Attributes:
-        a, b: their folders, absolute.
-        kind: "notebook" or "training".
-        identity: `what`, `a`, `b`, `same`: notebook, state, code, data and revision, as far as recorded.
-        parameters: `parameter`, `a`, `b`: those that differ; of a notebook's run or a training's configuration.
-        environment: `what`, `a`, `b`: versions, machine and threads that differ.
-        metrics: `metric`, the labels of rows (such as `mixer`, `seed`), `a`, `b`, `difference` (b - a): all numbers of
-            both runs, in the units that they were recorded in. Of a training only the last row.
-        figure: the training curves, in one panel each; None if neither has any.
+    `metrics` has all numbers of both runs (of a training only those of its last row), in the units that they were
+    recorded in: `metric`, the labels of rows (such as `mixer`, `seed`), `a`, `b`, `difference` (b - a).
     """
 
-    a: Path
+    a: Path  # absolute
     b: Path
-    kind: str
-    identity: pd.DataFrame
-    parameters: pd.DataFrame
-    environment: pd.DataFrame
+    kind: str  # "notebook" or "training"
+    identity: pd.DataFrame  # `what`, `a`, `b`, `same`: notebook, state, code, data and revision, as far as recorded
+    parameters: pd.DataFrame  # `parameter`, `a`, `b`: those that differ
+    environment: pd.DataFrame  # `what`, `a`, `b`: versions, machine and threads that differ
     metrics: pd.DataFrame
-    figure: Figure | None
+    figure: Figure | None  # the training curves, in one panel each; None if neither has any
 
 
 def compare(a: str | Path, b: str | Path) -> Comparison:
@@ -69,14 +62,16 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
     from stm_lab import figures  # here, because they are slow to import
 
     identity = _beside("what", one.identity, other.identity)
+    parameters = _beside("parameter", one.parameters, other.parameters)
+    environment = _beside("what", one.environment, other.environment)
     curves = {f"{letter}: {side.path.name}": side.curves for letter, side in (("a", one), ("b", other))}
     return Comparison(
         a=one.path,
         b=other.path,
         kind=one.kind,
         identity=identity.assign(same=identity["a"] == identity["b"]),
-        parameters=_differing("parameter", one.parameters, other.parameters),
-        environment=_differing("what", one.environment, other.environment),
+        parameters=parameters[parameters["a"] != parameters["b"]].reset_index(drop=True),
+        environment=environment[environment["a"] != environment["b"]].reset_index(drop=True),
         metrics=_joined(one.rows, other.rows),
         figure=figures.compared_curves(curves) if one.curves or other.curves else None,
     )
@@ -85,22 +80,21 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
 # ---- one run --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class _Side:
-    """What can be compared of a run. Mappings are flat, their keys dotted.
+    """What can be compared of a run. Mappings are flat, their keys dotted. Raises Damaged if nothing is left of it.
 
-    Attributes:
-        rows: metrics, with what tells rows apart.
-        curves: rows by epoch for `figures.compared_curves`.
+    rows: metrics, with what tells rows apart. curves: rows by epoch for `figures.compared_curves`.
     """
 
-    path: Path
-    kind: str
-    identity: dict[str, Any]
-    parameters: dict[str, Any]
-    environment: dict[str, Any]
-    rows: list[dict[str, Any]]
-    curves: list[dict[str, Any]]
+    def __init__(
+        self, path: Path, kind: str, identity: dict, parameters: dict, environment: dict, rows: list, curves: list
+    ):
+        if not (parameters or environment or rows or curves):
+            raise jsonfiles.Damaged(f"{path}: all files of this {kind} are damaged")
+        self.path, self.kind, self.identity, self.rows, self.curves = path, kind, identity, rows, curves
+        self.parameters = flattened({name: value for name, value in parameters.items() if name != "out"})
+        told = ("run", "code", "git_revision")  # in the identity
+        self.environment = flattened({name: value for name, value in environment.items() if name not in told})
 
 
 def _read(path: Path) -> _Side:
@@ -127,7 +121,7 @@ def _notebook_run(folder: RunFolder) -> _Side:
     }
     metrics = [row["metrics"] | {"seed": row.get("seed")} for row in rows]
     curves = _curves(sorted((folder.path / "train").glob(f"*/{_METRICS}")))
-    return _side(folder.path, "notebook", identity, status.get("parameters", {}), environment, metrics, curves)
+    return _Side(folder.path, "notebook", identity, status.get("parameters", {}), environment, metrics, curves)
 
 
 def _training(path: Path) -> _Side:
@@ -139,17 +133,7 @@ def _training(path: Path) -> _Side:
         "revision": environment.get("git_revision"),
     }
     rows = _rows(path / _METRICS, jsonfiles.epochs)[-1:]
-    return _side(path, "training", identity, _config(path), environment, rows, _curves([path / _METRICS]))
-
-
-def _side(
-    path: Path, kind: str, identity: dict, parameters: dict, environment: dict, rows: list, curves: list
-) -> _Side:
-    if not (parameters or environment or rows or curves):
-        raise jsonfiles.Damaged(f"{path}: all files of this {kind} are damaged")
-    given = {name: value for name, value in parameters.items() if name != "out"}  # where a run lies is no difference
-    versions = {name: value for name, value in environment.items() if name not in ("run", "code", "git_revision")}
-    return _Side(path, kind, identity, flattened(given), flattened(versions), rows, curves)
+    return _Side(path, "training", identity, _config(path), environment, rows, _curves([path / _METRICS]))
 
 
 def _curves(files: list[Path]) -> list[dict[str, Any]]:
@@ -176,8 +160,10 @@ def _rows(path: Path, read: Callable[[Path], tuple[list[dict[str, Any]], list[st
     """The rows in a file; none if there is no file, since an interrupted run may lack it."""
     try:
         rows, damage = read(path)
+    except FileNotFoundError:
+        return []
     except OSError as error:
-        rows, damage = [], [] if isinstance(error, FileNotFoundError) else [f"{path}: {error.strerror}"]
+        rows, damage = [], [f"{path}: {error.strerror}"]
     jsonfiles.tell(damage)
     return rows
 
@@ -187,28 +173,16 @@ def _rows(path: Path, read: Callable[[Path], tuple[list[dict[str, Any]], list[st
 
 def _beside(what: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> pd.DataFrame:
     """Both values of every key, as text; "" where there is none."""
-    import pandas as pd
-
-    lines = [
-        (key, *("" if key not in side else _text(side[key]) for side in (one, other)))
-        for key in dict.fromkeys([*one, *other])
-    ]
+    ours, theirs = (
+        {key: value if isinstance(value, str) else json.dumps(value) for key, value in side.items()}
+        for side in (one, other)
+    )
+    lines = [(key, ours.get(key, ""), theirs.get(key, "")) for key in dict.fromkeys([*one, *other])]
     return pd.DataFrame(lines, columns=[what, "a", "b"], dtype=str)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _differing(what: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> pd.DataFrame:
-    table = _beside(what, one, other)
-    return table[table["a"] != table["b"]].reset_index(drop=True)
 
 
 def _joined(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> pd.DataFrame:
     """All numbers of both, those of one metric together, in the order of their appearance."""
-    import pandas as pd
-
     both = [*one, *other]
     labels = [name for name in ("mixer", "seed") if any(row.get(name) is not None for row in both)]
     if any(key[-1] > 1 for rows in (one, other) for key in _numbers(rows, labels)):  # they do not tell rows apart

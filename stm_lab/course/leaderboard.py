@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stm_lab.course.folder import RunFolder
-from stm_lab.course.found import COUNTED, FILE, UNREADABLE, Run, Runs, find, of_notebook
 from stm_lab.course.pages import alike, exact, said_of_left_out
-from stm_lab.course.results import made_with, of_a_machine, summarised
+from stm_lab.course.results import COUNTED, FILE, UNREADABLE, Run, Runs, find, made_with, of_a_machine, summarised
 from stm_lab.stats import paired_difference
 from stm_lab.util import jsonfiles
 from stm_lab.util.errors import UserError, check_known
@@ -43,18 +42,15 @@ def leaderboard(
     """One line per value of `by`, the best first, from the rows of all finished runs.
 
     Columns: `by`, `n` seeds, `mean`, `spread` (standard deviation over seeds, NaN for one), in the metric's own units;
-    with a `baseline` those of `results.summary`; `rank_statement`: "leader", or what the differences to the leader say,
-    paired by seed, with their 95% interval (one a line, not corrected for their number): "below the leader (-3.10 ..
-    -0.20)", "within the noise of the leader (-2.00 .. +1.00)", "identical to the leader", "one seed", "no seed in
-    common"; and the number of common seeds, where one of the two has more. The highest mean leads, or the lowest, where
-    the metric's name has loss, error, seconds, latency, wait, memory, macs or params in it.
+    with a `baseline` those of `results.summary`; `rank_statement`: "leader", or the difference to the leader in words,
+    with its 95% interval, paired by seed (one interval a line, not corrected for their number). The highest mean leads,
+    or the lowest, where the metric's name has loss, error, seconds, latency, wait, memory, macs or params in it.
 
     Rows that were not made alike (`results.made_with`) are kept apart: what differs becomes columns, and each group has
     a leader and a baseline of its own. Times, rates and memory are kept apart by machine as well: device, its name and
-    torch's threads, from the run's `environment.json`. A row that stands in several runs counts once. Where runs that
-    were made alike have different numbers for one seed, neither counts, and a note says so. Runs made by hand in
-    JupyterLab (`interactive`) count, and are noted. Rows do not tell what the notebook's own cells were; of two
-    versions that were run with the same parameters, name one.
+    torch's threads. A row that stands in several runs counts once; numbers for one seed that contradict each other do
+    not count. Runs made by hand in JupyterLab (`interactive`) count. Rows do not tell what the notebook's own cells
+    were: of two versions that were run with the same parameters, name one.
 
     `DataFrame.attrs` has `verdict` (for each group, in their order, a sentence on its leader), `differing` (the columns
     by which groups are told apart), `notes` (sentences on what was kept apart, counted once or not at all, damaged,
@@ -68,11 +64,10 @@ def leaderboard(
         notebook: only this one's runs, by name or number.
 
     Raises:
-        UserError: no such folder, no runs or rows there, none but such as contradict each other, an unknown column,
-            metric, baseline or notebook (the nearest is named).
+        UserError: no runs or rows there, none but such as contradict each other, an unknown name.
         Damaged: all rows there, or the status of all runs, are damaged.
     """
-    found = of_notebook(find(runs), notebook)
+    found = _of_notebook(find(runs), notebook)
     counted = [run for run in found if run.state in (*COUNTED, FILE)]
     left_out: dict[str, list[str]] = defaultdict(list)
     for run in found:
@@ -98,6 +93,19 @@ def leaderboard(
         notes.append(f"Every seed has the same {metric}, so the intervals have no width and say nothing about chance.")
     table.attrs |= {"notes": notes, "left_out": dict(left_out)}
     return table
+
+
+def _of_notebook(found: list[Run], notebook: str | int | None) -> list[Run]:
+    """The runs of one notebook, by name or number, with its rows alone; None: all. Raises UserError for another."""
+    if notebook is None:
+        return found
+    names = {run.notebook or row.get("notebook") for run in found for row in (run.rows or [{}])} - {None}
+    numbers = {int(number[0]): name for name in sorted(names, reverse=True) if (number := re.match(r"\d+", name))}
+    wanted = str(notebook)
+    wanted = numbers.get(int(wanted), wanted) if wanted.isdecimal() else wanted
+    check_known("notebook", wanted, names, "leaderboard: ")
+    own = [replace(run, rows=[row for row in run.rows if row.get("notebook") == wanted]) for run in found]
+    return [run for run in own if run.notebook == wanted or (run.notebook is None and run.rows)]
 
 
 def _column(counted: list[Run], by: str, metric: str, found: list[Run]) -> str:
@@ -156,11 +164,10 @@ def _numbers(counted: list[Run], by: str, column: str, metric: str, left_out: di
     for run in counted:
         rows = [row for row in run.rows if _is_number(row, metric) and column in row]
         groups = [json.dumps(made_with(row, by, metric), sort_keys=True) for row in rows]
-        twice = _two_of_one_seed(rows, column, groups)
+        labels = _told_apart(rows, column, metric, groups)
         if not rows:
             left_out[f"no row with {metric} and {column}"].append(str(run.path))
-        elif twice:
-            labels = ", ".join(_labels_of(*twice, metric)) or "nothing else"
+        elif labels is not None:
             why = f"several rows with {metric} for one {column} and seed, which differ in {labels}"
             left_out[why].append(str(run.path))
         else:
@@ -170,22 +177,18 @@ def _numbers(counted: list[Run], by: str, column: str, metric: str, left_out: di
     return kept
 
 
-def _two_of_one_seed(rows: list[Mapping], column: str, groups: list[str]) -> tuple[Mapping, Mapping] | None:
-    """Two rows of a run with the same group, parameters, `column` and seed, if there are."""
+def _told_apart(rows: list[Mapping], column: str, metric: str, groups: list[str]) -> str | None:
+    """In what two rows of a run with the same group, parameters, `column` and seed differ; None if there are no two."""
     seen: dict[str, Mapping[str, Any]] = {}
     for row, group in zip(rows, groups, strict=True):
         parameters = {name: value for name, value in row.items() if name.startswith("parameters.")}
         key = json.dumps([row[column], row.get("seed"), group, parameters], sort_keys=True)
-        if key in seen:
-            return seen[key], row
-        seen[key] = row
+        one = seen.setdefault(key, row)
+        if one is not row:
+            measured = {metric, "seconds", *(name for name, value in one.items() if isinstance(value, float))}
+            labels = sorted(name for name in one if name not in measured and one[name] != row.get(name))
+            return ", ".join(labels) or "nothing else"
     return None
-
-
-def _labels_of(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> list[str]:
-    """What tells two rows apart, measured numbers aside."""
-    known = {metric, "seconds", *(key for key, value in one.items() if isinstance(value, float))}
-    return sorted(key for key in one if key not in known and one[key] != other.get(key))
 
 
 def _text_of_list(value: Any) -> Any:

@@ -1,22 +1,33 @@
-"""Recorded rows: in one flat form, which of them are alike, and their means, spreads and paired differences."""
+"""Recorded rows: found, in one flat form, which of them are alike, their means, spreads and paired differences."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from stm_lab.course.folder import RunFolder
 from stm_lab.stats import paired_difference
-from stm_lab.util import jsonfiles
-from stm_lab.util.errors import UserError, check_known
+from stm_lab.util import jsonfiles, paths
+from stm_lab.util.errors import UserError, check_known, nearest
+from stm_lab.util.files import told
 
 if TYPE_CHECKING:
     import pandas as pd
+
+OWN_COLUMNS = ("notebook", "data", "revision", "code", "device")  # texts that every row has
+COUNTED = ("done", "interactive")  # the states of status.json whose rows are read
+UNREADABLE = "unreadable status.json"  # the state of a run whose status is damaged
+FILE = "file"  # the state of rows that were given as a file
+_SKIPPED = ("checkpoints", "figures")  # folders that hold many files and no runs
+
+Runs = str | os.PathLike | Sequence[str | os.PathLike] | None
 
 _OF_A_MACHINE = re.compile(r"second|latency|throughput|speed|wait|memory|_ms$|_s$")
 
@@ -26,11 +37,7 @@ def rows(source: str | Path) -> pd.DataFrame:
 
     The other columns are `notebook`, `seed`, `data` and `code` (fingerprints), `revision`, `device`, the parameters as
     `parameters.<name>`, and `seconds` since setup, unless a metric has that name. Damaged lines are left out, and a
-    warning names them.
-
-    Raises:
-        UserError: no such file.
-        Damaged: none of its lines is a row.
+    warning names them. Raises UserError for a missing file, Damaged if none of its lines is a row.
     """
     import pandas as pd
 
@@ -46,14 +53,9 @@ def stored(source: str | Path) -> list[dict[str, Any]]:
     """The same rows as the file has them, with `parameters` and `metrics`. Raises errors as `rows` does."""
     path = Path(source)
     path = RunFolder(path).rows if path.is_dir() else path
-    try:
+    with told():
         found, damage = read_rows(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    if damage and not found:
-        raise jsonfiles.Damaged.all_of(damage)
-    jsonfiles.tell(damage)
-    return found
+    return jsonfiles.or_damaged(found, damage)
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -61,20 +63,14 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return jsonfiles.lines(path, _no_row)
 
 
-_TEXTS = ("notebook", "data", "revision", "code", "device")
-
-
 def _no_row(value: Mapping[str, Any]) -> str:
     """Why an object is no row; "" if it is one."""
-    damage = jsonfiles.not_objects(value, ("parameters", "metrics"), needed=True)
-    if damage:
+    if damage := jsonfiles.not_objects(value, ("parameters", "metrics"), needed=True):
         return damage
     row = flat(value)
-    texts = (name for name in _TEXTS if not isinstance(row.get(name), str | None))
-    seed = row.get("seed")
-    if not isinstance(seed, int | None) or isinstance(seed, bool):
+    if not isinstance(row.get("seed"), int | None) or isinstance(row.get("seed"), bool):
         return "seed is not an integer"
-    return next((f"{name} is not a string" for name in texts), "")
+    return next((f"{name} is not a string" for name in OWN_COLUMNS if not isinstance(row.get(name), str | None)), "")
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,6 +85,66 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         found |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
     return found
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, or a file of rows."""
+
+    path: Path
+    state: str  # as of `status.json`, or `FILE`
+    notebook: str | None  # its name; None for a file, whose rows may be of several
+    rows: list[dict[str, Any]]  # flat; none of runs that do not count
+    damage: tuple[str, ...] = ()  # what of the rows could not be read, a sentence for each reason
+
+
+def find(runs: Runs) -> list[Run]:
+    """Each run once, sorted by path, so that the table does not depend on the order in which they were named.
+
+    Raises UserError for a place that does not exist or holds no runs.
+    """
+    given = [paths.runs_dir()] if runs is None else [runs] if isinstance(runs, str | os.PathLike) else runs
+    found: dict[Path, Run] = {}
+    for place in (paths.expanded(one).absolute() for one in given):
+        if not place.exists() and runs is not None:
+            beside = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
+            hint = nearest(place.name, beside)
+            raise UserError(f"{place}: no such folder or file{f'; {hint}' if hint.startswith('did you mean') else ''}")
+        there = [_with_rows(place, FILE, None, place)] if place.is_file() else list(_runs_below(place))
+        if not there:
+            raise UserError(f"{place}: no runs of notebooks there, that is, no folders with a status.json")
+        found |= {run.path.resolve(): run for run in there if run.path.resolve() not in found}
+    return sorted(found.values(), key=lambda run: str(run.path))
+
+
+def _runs_below(place: Path) -> Iterator[Run]:
+    for folder, inner, files in os.walk(place):
+        inner[:] = [name for name in inner if name not in _SKIPPED and not name.startswith(".")]
+        if "status.json" not in files:
+            continue
+        run = RunFolder(Path(folder))
+        try:
+            status = jsonfiles.read(run.status)
+            state, notebook = str(status.get("state")), status.get("notebook")
+        except (OSError, jsonfiles.Damaged):
+            state, notebook = UNREADABLE, run.path.parent.name
+        if notebook is None:  # some other program's
+            continue
+        if state in COUNTED:
+            yield _with_rows(run.path, state, str(notebook), run.rows)
+        else:
+            yield Run(run.path, state, str(notebook), [])
+
+
+def _with_rows(path: Path, state: str, notebook: str | None, file: Path) -> Run:
+    try:
+        rows, damage = read_rows(file)
+    except OSError as error:
+        rows, damage = [], [f"{file}: {error.strerror}"]
+    return Run(path, state, notebook, [flat(row) for row in rows], tuple(damage))
 
 
 # ---- which rows are alike -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import numpy as np
 
 from stm_lab.course.cards import Card, check_values, load_card
 from stm_lab.course.folder import FOLDER_VARIABLE, RunFolder, data_fingerprint, keyed_parameters, run_folder, run_key
+from stm_lab.course.results import OWN_COLUMNS
 from stm_lab.util import paths
 from stm_lab.util.devices import resolve_device
 from stm_lab.util.environment import code_fingerprint, describe_environment
@@ -27,8 +28,6 @@ from stm_lab.util.progress import progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_OWN_COLUMNS = ("notebook", "data", "revision", "code", "device")  # of every row; no metric may take their place
 
 
 def setup(name: str, namespace: MutableMapping[str, Any]) -> Lab:
@@ -146,7 +145,7 @@ class Lab:
         Raises:
             UserError: a metric that is NaN, infinite or of another type, or that has the name of a column of every row.
         """
-        for name in _OWN_COLUMNS:
+        for name in OWN_COLUMNS:
             if name in metrics:
                 raise UserError(f"record: every row has a column {name!r}; give the metric another name")
         row = {

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from stm_lab.course import results
-from stm_lab.course.found import find
 from stm_lab.entrypoints import WEIGHTS
 from stm_lab.util import jsonfiles, paths
 from stm_lab.util.errors import UserError
@@ -37,10 +36,7 @@ def training_rows(source: str | Path) -> list[dict[str, Any]]:
         environment = jsonfiles.mapping(folder / ENVIRONMENT, ("run",))
         seconds = sum(epoch.get("seconds", 0) for epoch in epochs)
         rows.append(_row(config, epochs[-1], environment.get("run", {}).get("data"), seconds, environment))
-    if not rows:
-        raise jsonfiles.Damaged.all_of(damage)
-    jsonfiles.tell(damage)
-    return rows
+    return jsonfiles.or_damaged(rows, damage)
 
 
 def shipped_rows() -> list[dict[str, Any]]:
@@ -79,9 +75,5 @@ def records(source: str | Path | None = None) -> list[dict[str, Any]]:
     place = paths.expanded(source)
     if place.is_dir() and not any(place.rglob("status.json")):
         return [results.flat(row) for row in training_rows(place)]
-    runs = find(place)
-    rows, damage = [row for run in runs for row in run.rows], [said for run in runs for said in run.damage]
-    if damage and not rows:
-        raise jsonfiles.Damaged.all_of(damage)
-    jsonfiles.tell(damage)
-    return rows
+    runs = results.find(place)
+    return jsonfiles.or_damaged([row for run in runs for row in run.rows], [one for run in runs for one in run.damage])

@@ -30,6 +30,14 @@ class Damaged(WorkFailed):
         return cls(f"nothing to read: {_some(said, '; ')}")
 
 
+def or_damaged(found: list[Object], damage: Sequence[str]) -> list[Object]:
+    """`found`, with warnings of the damage beside it. Raises Damaged if all is damage."""
+    if damage and not found:
+        raise Damaged.all_of(damage)
+    tell(damage)
+    return found
+
+
 def tell(said: Iterable[str]) -> None:
     """Warn of each piece that is left out; Python shows the same warning once."""
     for sentence in said:
