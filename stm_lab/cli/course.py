@@ -134,7 +134,7 @@ def course_sync(
 ) -> None:
     """Write the header and parameters cells of the notebooks from their cards."""
     from stm_lab.course.cards import load_card, load_cards
-    from stm_lab.course.notebooks import differences, sync
+    from stm_lab.course.notebooks import differences
 
     cards = [load_card(notebook) for notebook in notebooks] or list(load_cards().values())
     found = [(card, differences(card)) for card in cards]  # of all, before anything is written
@@ -142,7 +142,7 @@ def course_sync(
         for line in lines:
             print(f"{card.name}: {line}")
         if lines and not check:
-            sync(card)
+            differences(card, mend=True)
     count = sum(bool(lines) for _, lines in found)
     done = "differ" if check else "written"
     print(f"{count} of {len(found)} notebooks {done}" if count else "all as their cards say")

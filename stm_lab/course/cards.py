@@ -26,7 +26,9 @@ def dots(level: int) -> str:
     return "●" * level + "○" * (5 - level)
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """What a file says: unknown keys and other types are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
@@ -43,7 +45,7 @@ _ITEMS = {
 }
 
 
-class Parameter(_Strict):
+class Parameter(Strict):
     """One parameter of a notebook. `choices` and `range` hold for each item of a list."""
 
     type: str  # int, float, str, bool, path, a list[...] of these, and any of them `| None`
@@ -66,10 +68,6 @@ class Parameter(_Strict):
         return self
 
     @property
-    def optional(self) -> bool:
-        return self.type.endswith(" | None")
-
-    @property
     def kind(self) -> str:
         """The type without `| None`."""
         return self.type.removesuffix(" | None")
@@ -89,7 +87,7 @@ class Parameter(_Strict):
         item = Annotated[_ITEMS[self.item], Field(ge=low, le=high)] if self.range else _ITEMS[self.item]
         item = Annotated[item, AfterValidator(self._chosen)] if isinstance(self.choices, list) else item
         whole = Annotated[list[item], Field(min_length=1), AfterValidator(_distinct)] if self.is_list else item
-        return Annotated[whole | None if self.optional else whole, BeforeValidator(self._parsed)]
+        return Annotated[whole if self.kind == self.type else whole | None, BeforeValidator(self._parsed)]
 
     def _chosen(self, value: Any) -> Any:
         check_known("value", value, self.choices)
@@ -97,7 +95,7 @@ class Parameter(_Strict):
 
     def _parsed(self, value: Any) -> Any:
         """Text as the value that is written there, where the type is not text itself: papermill's `-p` passes text."""
-        if value in ("None", "null") and (self.optional or self.item != "str"):
+        if value in ("None", "null") and (self.kind != self.type or self.item != "str"):
             return None
         if isinstance(value, str) and self.kind not in ("str", "path"):
             text = value.strip()
@@ -113,7 +111,7 @@ def _distinct(items: list[Any]) -> list[Any]:
     return items
 
 
-class Resources(_Strict):
+class Resources(Strict):
     """What one run of a profile is expected to take."""
 
     minutes: float = Field(gt=0)  # by the clock
@@ -122,7 +120,7 @@ class Resources(_Strict):
     gpus: float = Field(default=0, ge=0)  # a share, where several runs fit on one
 
 
-class Exercise(_Strict):
+class Exercise(Strict):
     """What the card says about one exercise; the notebook has its task."""
 
     title: str = Field(min_length=1)
@@ -131,7 +129,7 @@ class Exercise(_Strict):
     minutes: int = Field(gt=0)  # of a learner
 
 
-class Card(_Strict):
+class Card(Strict):
     """What `course.yaml` says about one notebook.
 
     The profile `quick` is the defaults, so it is not written down; every card has a profile `test`, by default `quick`.
@@ -174,7 +172,7 @@ class Card(_Strict):
 
     def _schema(self) -> type[BaseModel]:
         fields = {name: (parameter.annotation(), ...) for name, parameter in self.parameters.items()}
-        return create_model("Values", __base__=_Strict, **fields)
+        return create_model("Values", __base__=Strict, **fields)
 
     def _given(self, values: Mapping[str, Any], profile: str, where: str) -> dict[str, Any]:
         given = {**self.profiles.get(profile, {}), **values}
@@ -212,15 +210,10 @@ class Card(_Strict):
 
 
 def load_cards(folder: Path | None = None) -> dict[str, Card]:
-    """The cards of a course by name, in the order of its `course.yaml`.
+    """The cards of a course by name, in the order of its `course.yaml`. `folder`: default `paths.notebooks_dir()`.
 
-    A parameter of a card takes the fields that it does not give from the parameter of that name in `common`.
-
-    Args:
-        folder: the course's; default: `paths.notebooks_dir()`.
-
-    Raises:
-        UserError: the file is missing, not YAML (line and column), or a card does not fit (card, field, value).
+    A parameter of a card takes the fields that it does not give from the parameter of that name in `common`. Raises
+    UserError if the file is missing, not YAML (line and column), or a card does not fit (card, field, value).
     """
     folder = paths.notebooks_dir() if folder is None else folder.absolute()
     path = folder / "course.yaml"
@@ -229,26 +222,18 @@ def load_cards(folder: Path | None = None) -> dict[str, Card]:
     for name, body in cards.items():
         if not isinstance(body, Mapping):
             raise UserError(f"{path}: {shown(name)}: expected a card, found {shown(body)}")
-        body = {**body, "parameters": _with_common(body.get("parameters"), common)}
+        if isinstance(own := body.get("parameters"), Mapping):
+            shared = {name: {**common.get(name, {}), **one} for name, one in own.items() if isinstance(one, Mapping)}
+            body = {**body, "parameters": {**own, **shared}}
         cards[name] = validated(Card, body, f"{path}: {name}", known={"name": name, "folder": folder})
     return cards
-
-
-def _with_common(parameters: Any, common: Mapping[str, Any]) -> Any:
-    if not isinstance(parameters, Mapping):
-        return parameters  # refused with the card's other fields
-    return {
-        name: {**common.get(name, {}), **own} if isinstance(own, Mapping) else own for name, own in parameters.items()
-    }
 
 
 def load_card(notebook: str | int | Path) -> Card:
     """The card of a notebook given by name, number or path: "00_quickstart", 0, "00", "notebooks/00_quickstart.ipynb".
 
     A path with a `course.yaml` beside it belongs to that course; everything else to the one in `paths.notebooks_dir()`.
-
-    Raises:
-        UserError: no such notebook (the nearest is named), or `course.yaml` is not right.
+    Raises UserError if there is no such notebook (the nearest is named), or `course.yaml` is not right.
     """
     if not str(notebook).endswith(".ipynb"):
         return find_card(load_cards(), notebook)
@@ -273,11 +258,7 @@ def check_values(card: Card, values: Mapping[str, Any] | None = None, *, profile
     """Every parameter's value, with its type: the defaults, the profile's values over them, then `values`.
 
     Relative paths are taken from the working folder. The files of a parameter `plugins` are run, so that the mixers
-    that they register can be chosen.
-
-    Raises:
-        UserError: an unknown parameter, profile or choice (the nearest is named), a wrong type, a value out of range, a
-            plugin that is missing or fails.
+    that they register can be chosen. Raises UserError for a wrong name, profile or value, and for a plugin that fails.
     """
     card.check_profile(profile)
     found = card.read(values or {}, profile)

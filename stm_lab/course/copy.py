@@ -23,17 +23,9 @@ def copy_course(target: Path, notebooks: Iterable[str | int] = (), *, force: boo
 
     Files that exist with the same contents are left; nothing else in the folder is touched.
 
-    Args:
-        target: the folder; made if it does not exist.
-        notebooks: names or numbers of those to copy; default: all.
-        force: overwrite files that differ.
-
-    Returns:
-        The files that were written.
-
-    Raises:
-        UserError: an unknown notebook, a marker of a solution without its partner (notebook and cell), files that
-            exist and differ (all are named): nothing is written. Or a folder that cannot be written to.
+    notebooks: names or numbers of those to copy; default: all. force: overwrite files that differ.
+    Returns the files that were written. Raises UserError for an unknown notebook, a marker of a solution without its
+    partner, files that exist and differ: nothing is written. Or a folder that cannot be written to.
     """
     source, target = paths.shipped_notebooks_dir(), paths.expanded(target).absolute()
     if target.resolve().is_relative_to(source.resolve()):
@@ -42,8 +34,9 @@ def copy_course(target: Path, notebooks: Iterable[str | int] = (), *, force: boo
     chosen = {find_card(cards, notebook).name for notebook in notebooks} or None
     contents = {path.relative_to(source): _content(path) for path in _files(source, chosen)}
     with told():
-        new = {name: content for name, content in contents.items() if _read(target / name) != content}
-        differ = [name.as_posix() for name in new if (target / name).exists()]
+        there = {name: (target / name).read_bytes() for name in contents if (target / name).exists()}
+        new = {name: content for name, content in contents.items() if there.get(name) != content}
+        differ = [name.as_posix() for name in new if name in there]
         if differ and not force:
             raise UserError(f"{target}: these files exist and differ; --force overwrites them: {', '.join(differ)}")
         for name, content in new.items():
@@ -62,10 +55,6 @@ def _files(source: Path, chosen: set[str] | None) -> list[Path]:
         if path.is_file() and not hidden and not left_out and parts[0] not in _TEACHERS:
             files.append(path)
     return sorted(files, key=lambda path: path.name == "course.yaml")
-
-
-def _read(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
 
 
 def _content(path: Path) -> bytes:
@@ -87,9 +76,7 @@ def _without_solution(cell: dict[str, Any], where: str) -> bool:
     """Replace each solution in the cell by a stub, and unfold the cell; whether there was one.
 
     The tag `solution` stays: it says that the cell makes no rows, so that working on it does not make another run.
-
-    Raises:
-        UserError: a marker without its partner, or one that shares its line.
+    Raises UserError for a marker without its partner, or one that shares its line.
     """
     stub = _STUBS[cell["cell_type"]]
     source = _SOLUTION.sub(lambda found: found[1] + stub, cell["source"])

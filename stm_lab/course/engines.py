@@ -102,11 +102,9 @@ def work(
     environment: Mapping[str, str] | None = None,
     stop: threading.Event | None = None,
 ) -> Outcome:
-    """Do one job in this process, its kernel with the GPUs that it was given. Raises KeyboardInterrupt if interrupted.
+    """Do one job in this process. `gpus`: its kernel's `CUDA_VISIBLE_DEVICES`; `environment`, `stop`: as of `perform`.
 
-    Args:
-        gpus: its `CUDA_VISIBLE_DEVICES`.
-        environment, stop: as of `perform`.
+    Raises KeyboardInterrupt if interrupted.
     """
     cpus = str(job.resources.cpus)
     given = {"STM_LAB_CORES": cpus, "OMP_NUM_THREADS": cpus, "MKL_NUM_THREADS": cpus}
@@ -126,8 +124,7 @@ def work(
 class Local:
     """Runs side by side on this machine: as many as its cores, memory and GPUs hold by what their cards ask for.
 
-    Args:
-        processes: at most so many at once; None: as the cores allow.
+    processes: at most so many at once; None: as the cores allow.
     """
 
     def __init__(self, processes: int | None = None):

@@ -6,6 +6,7 @@ the run is to stop; papermill's thread then ends too.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -16,7 +17,6 @@ import time
 import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TextIO
 
 import nbconvert
@@ -49,10 +49,9 @@ def execute(
 ) -> Failure | None:
     """Run a job's notebook in its folder, which gets the executed notebook, its page, `log.txt` and `status.json`.
 
-    Returns:
-        What went wrong, None if nothing: `kind` ("cell", "died", "memory", "timeout", "start", "files"), `cell` (the
-        last that was begun; None if none was), `source`, `error` in one line, of a failing cell `traceback`, and of a
-        kernel that died `exit_code`: its status, or minus the number of the signal that killed it.
+    Returns what went wrong, None if nothing: `kind` ("cell", "died", "memory", "timeout", "start", "files"), `cell`
+    (the last that was begun; None if none was), `source`, `error` in one line, of a failing cell `traceback`, and of a
+    kernel that died `exit_code`: its status, or minus the number of the signal that killed it.
     """
     kernel, record, watch = _Kernel.of(job, environment), _Record(job, echo), Watch(limits.timeout, limits.memory)
     outcome: dict[str, Any] = {"state": "interrupted"}  # until a better one is known
@@ -88,10 +87,10 @@ def _watched(
                 if passed is not None:
                     stopped = {"kind": passed[0], **record.last(), "error": f"stopped: {passed[1]}"}
                 if stopped is not None:
-                    kernel.kill()
+                    kill_tree(kernel.pid())
         except BaseException:  # Ctrl-C among them
             while worker.is_alive():  # a kernel that is only about to start must not outlive the run
-                kernel.kill()
+                kill_tree(kernel.pid())
                 worker.join(_LOOK_EVERY)
             raise
         finally:
@@ -209,25 +208,19 @@ class _Kernel(AsyncKernelManager):
     @classmethod
     def exit_code(cls) -> int | None:
         """How the process ended; None if it has not, or never started."""
-        return None if cls.process is None else cls.process.poll()
+        return cls.process and cls.process.poll()
 
     @classmethod
     def pid(cls) -> int | None:
         """The number of the process; None if it does not run."""
-        return None if cls.process is None or cls.process.poll() is not None else cls.process.pid
-
-    @classmethod
-    def kill(cls) -> None:
-        """End the process and its children."""
-        if (pid := cls.pid()) is not None:
-            kill_tree(pid)
+        return cls.process.pid if cls.process and cls.process.poll() is None else None
 
 
 def _papermill(job: Job, kernel: type[_Kernel], record: _Record) -> Failure | None:
     """Execute to the end or to the first failure, which is returned as `execute` does.
 
-    A kernel that ends with status 1 before its first cell is started again: Jupyter chooses free ports and the kernel
-    binds them a moment later, and where many kernels start, another program may have taken one in between.
+    A kernel that ends with status 1 before its first cell is started again: another program may have taken the port
+    that Jupyter chose for it.
     """
     for _ in range(_STARTS):
         failure = _papermill_once(job, kernel, record)
@@ -243,7 +236,7 @@ def _papermill_once(job: Job, kernel: type[_Kernel], record: _Record) -> Failure
             papermill.execute_notebook(
                 job.path,
                 folder.notebook,
-                {name: _plain(value) for name, value in job.values.items()},
+                json.loads(json.dumps(job.values, default=str)),  # paths as text
                 resources={"metadata": {"path": str(folder.path)}},  # papermill's cwd= would change it for all threads
                 kernel_name="python3",  # a notebook may name another, or none: the manager starts this interpreter
                 language="python",
@@ -287,13 +280,6 @@ def _of_exercises(folder: RunFolder, last: int) -> str | None:
         return None
     lacking = unsolved(cells)
     return lacking and f"{lacking}; every other cell ran"
-
-
-def _plain(value: Any) -> Any:
-    """A parameter's value as papermill can write it into a cell."""
-    if isinstance(value, Path):
-        return str(value)
-    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def write_html(folder: RunFolder) -> None:

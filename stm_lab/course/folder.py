@@ -113,13 +113,10 @@ def run_folder(card: Card, values: Mapping[str, Any], key: str) -> RunFolder:
 
 
 def run_key(card: Card, values: Mapping[str, Any], fingerprint: str | None) -> str:
-    """The 12 hexadecimal digits by which a run is known.
+    """The 12 hexadecimal digits by which a run is known. Raises UserError if the notebook of the card is missing.
 
     A hash of the notebook's code (without exercises, checks and explorers), the data's fingerprint, and the parameters
     that the card puts in the key. Files count by their contents, so an edited plugin makes another run.
-
-    Raises:
-        UserError: the notebook of the card is missing.
     """
     cells = read_notebook(card.path)["cells"]
     code = [cell["source"] for cell in cells if cell["cell_type"] == "code" and not _NOT_KEYED.intersection(tags(cell))]

@@ -1,5 +1,5 @@
 """The stored notebook: files, exercises, and the parts that repeat its card (header, `parameters` cell, openings of
-exercises). These parts are made from the card here; `differences` lists where a notebook deviates, `sync` mends it.
+exercises). These parts are made from the card here; `differences` lists and mends where a notebook deviates.
 
 An exercise is a Markdown cell (`## Exercise 1: its title`, a line of dots, the task, a folded hint), a cell tagged
 `solution` with the solution between markers, and a cell tagged `check` that compares.
@@ -31,11 +31,7 @@ _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """The notebook in a file (format 4), each cell's source as one string.
-
-    Raises:
-        UserError: the file is missing or holds no such notebook.
-    """
+    """The notebook in a file (format 4), each cell's source as one string. Raises UserError if there is none."""
     import nbformat  # here, because it is slow to import
 
     text = read_text(path)
@@ -77,12 +73,9 @@ def check_runnable(card: Card) -> None:
 
 
 def with_still_pictures(path: Path) -> nbformat.NotebookNode:
-    """The notebook in a file, for a page, which shows the richest form of an output and cannot show a widget.
+    """The notebook in a file, for a page: of a widget its still picture, or its text if it has no picture.
 
-    The widget's form is left out; its still picture remains, or its text if it has no picture.
-
-    Raises:
-        UserError: as `read_notebook`.
+    Raises UserError as `read_notebook`.
     """
     notebook = read_notebook(path)
     notebook["metadata"].pop("widgets", None)
@@ -113,12 +106,11 @@ def unsolved(cells: Sequence[dict[str, Any]]) -> str:
         errors = [output["ename"] for output in outputs if output["output_type"] == "error"]
         if errors:
             (unwritten if errors[0] in ("NotWritten", "NotImplementedError") else wrong).append(number)
-    said = [(_numbered(unwritten), "not written yet"), (_numbered(wrong), "not right yet")]
-    return ", ".join(f"{what} {how}" for what, how in said if what)
-
-
-def _numbered(numbers: Sequence[int]) -> str:
-    return f"exercise{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}" if numbers else ""
+    return ", ".join(
+        f"exercise{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))} {how}"
+        for numbers, how in ((unwritten, "not written yet"), (wrong, "not right yet"))
+        if numbers
+    )
 
 
 def opening(number: int, exercise: Exercise) -> list[str]:
@@ -171,40 +163,30 @@ def parameters_source(card: Card, values: Mapping[str, Any] | None = None) -> st
     `Optional[int]`, not `int | None`: papermill does not recognise the latter and would warn of an unknown parameter.
     """
     values = values or {}
-    lines = ["from typing import Optional", ""] * any(p.optional for p in card.parameters.values())
+    lines = ["from typing import Optional", ""] * any(p.kind != p.type for p in card.parameters.values())
     for name, parameter in card.parameters.items():
         annotation = parameter.kind.replace("path", "str")
-        annotation = f"Optional[{annotation}]" if parameter.optional else annotation
+        annotation = annotation if parameter.kind == parameter.type else f"Optional[{annotation}]"
         lines.append(f"{name}: {annotation} = {literal(values.get(name, parameter.default))}  # {parameter.help}")
     return "\n".join(lines)
 
 
-def sync(card: Card) -> bool:
-    """Write the header cell, the cell tagged `parameters` and the first lines of exercises anew, from the card; whether
-    that changed the notebook.
+def differences(card: Card, *, mend: bool = False) -> list[str]:
+    """Where header, parameters and openings of exercises are not as the card says: the first line of each.
 
-    All else stays, to the byte, in a notebook as Jupyter stores it.
+    mend: write these anew; all else stays, to the byte, in a notebook as Jupyter stores it.
 
     Raises:
         UserError: the notebook is missing, is none, has no such cells, or cannot be written.
     """
     notebook = read_notebook(card.path)
     made = _made_from(card, notebook)
-    if all(cell["source"] == source for _, cell, source in made):
-        return False
-    for _, cell, source in made:
-        cell["source"] = source
-    replace_bytes(card.path, notebook_bytes(notebook))
-    return True
-
-
-def differences(card: Card) -> list[str]:
-    """Where the notebook is not what `sync` would write: the first line of header, parameters or exercise that differs.
-
-    Raises UserError as `sync` does.
-    """
-    made = _made_from(card, read_notebook(card.path))
-    return [line for what, cell, source in made for line in _difference(what, cell["source"], source)]
+    lines = [line for what, cell, source in made for line in _difference(what, cell["source"], source)]
+    if lines and mend:
+        for _, cell, source in made:
+            cell["source"] = source
+        replace_bytes(card.path, notebook_bytes(notebook))
+    return lines
 
 
 def _made_from(card: Card, notebook: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,19 +36,15 @@ def check_suffix(path: Path) -> None:
 def write(table: pd.DataFrame, path: str | Path, *, title: str = "Leaderboard") -> Path:
     """Write a leaderboard as .csv, .parquet or .html (one page, with the notes), in one go; returns the path.
 
-    Raises:
-        UserError: another suffix, or a folder that cannot be written to.
+    Raises UserError for another suffix, and for a folder that cannot be written to.
     """
     path = paths.expanded(path).absolute()
     check_suffix(path)
-    if path.suffix == ".html":
-        contents = _page(table, title).encode()
-    elif path.suffix == ".csv":
-        contents = table.to_csv(index=False).encode()
-    else:
-        buffer = io.BytesIO()
-        table.to_parquet(buffer, index=False)
-        contents = buffer.getvalue()
+    contents = {
+        ".html": lambda: _page(table, title).encode(),
+        ".csv": lambda: table.to_csv(index=False).encode(),
+        ".parquet": lambda: table.to_parquet(index=False),
+    }[path.suffix]()
     replace_bytes(path, contents)
     return path
 

@@ -189,8 +189,7 @@ def summary(
     corrected for their number), and a `statement`: "above", "below", "within the noise", "identical" (the same number
     for every seed of two or more), or why there is none.
 
-    Raises:
-        UserError: an unknown column or baseline; two rows for one seed; rows that were not made alike (`made_with`).
+    Raises UserError for an unknown column or baseline, two rows for one seed, rows that were not made alike.
     """
     import pandas as pd
 

@@ -102,18 +102,13 @@ def plan(
     resources: Resources | None = None,
     fingerprints: dict[tuple[Any, Any], str | None] | None = None,
 ) -> Job:
-    """The run of a notebook with these parameters; nothing is written.
+    """The run of a notebook with these parameters; nothing is written. Raises UserError for all that is wrong with it.
 
     Args:
-        notebook: name, number or path, or its card.
-        parameters: values that differ from the profile's.
-        profile: "quick" (the defaults), or another of the notebook's card.
+        notebook, parameters, profile: as of `run`; or a notebook's card.
         resources: what it is expected to take, if that is not what the card says.
         fingerprints: of data by recipe and folder, to be added to: one may take a list of a million files, and a sweep
             has many runs.
-
-    Raises:
-        UserError: an unknown notebook, profile or parameter, a wrong value, unusable data, no cell for parameters.
     """
     card = notebook if isinstance(notebook, Card) else load_card(notebook)
     values = check_values(card, parameters, profile=profile)
@@ -160,8 +155,7 @@ def run(
         echo: where to show the progress and what the cells print, besides the log.
 
     Raises:
-        UserError: an unknown notebook, profile or parameter, a wrong value, unusable data or folder, a folder that
-            holds another run, or this one going on in another process. Nothing started.
+        UserError: wrong input, a folder that holds another run, or this one going on in another process.
         RunFailed: a cell failed, the kernel died or passed a limit.
     """
     job = plan(notebook, parameters, profile=profile)
@@ -179,16 +173,10 @@ def perform(
     echo: TextIO | None = None,
     stop: threading.Event | None = None,
 ) -> bool:
-    """Do a planned run unless it is done; make its page if only that is missing. Raises errors as `run` does.
+    """Do a planned run unless it is done; make its page if only that is missing. Whether it was done now.
 
-    Args:
-        job, limits: the run.
-        environment: variables of its kernel, besides ours.
-        echo: as of `run`.
-        stop: interrupts the run, as Ctrl-C does, when another thread sets it.
-
-    Returns:
-        Whether it was done now; False if it was done already.
+    environment: variables of its kernel, besides ours. stop: interrupts the run, as Ctrl-C does, when another thread
+    sets it. Raises errors as `run` does.
     """
     folder = job.folder.create()
     with folder.alone():

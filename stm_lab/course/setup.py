@@ -38,12 +38,8 @@ def setup(name: str, namespace: MutableMapping[str, Any]) -> Lab:
     else the runner's, else `runs_dir()/<notebook>/<key>`, or `<key>-interactive` where that holds a run of the runner;
     its `rows.jsonl` starts anew.
 
-    Args:
-        name: the notebook, as in `course.yaml`.
-        namespace: the notebook's `globals()`.
-
-    Raises:
-        UserError: a wrong value, a parameter that the card does not know or that is not set, an unusable folder.
+    name: as in `course.yaml`. namespace: the notebook's `globals()`.
+    Raises UserError for a wrong value, a parameter that the card does not know or that is not set, an unusable folder.
     """
     card = load_card(name)
     for assigned in _assigned(card, namespace.get("In", [])[:-1]):  # In: IPython's sources of the cells that were run
@@ -58,22 +54,19 @@ def setup(name: str, namespace: MutableMapping[str, Any]) -> Lab:
 
 
 def _assigned(card: Card, cells: Sequence[str]) -> list[str]:
-    """The names that the parameters' cell assigns, and the cell that papermill injects after it.
+    """The names that the parameters' cell assigns, and the newest of the cells that papermill injects after it.
 
-    A cell that only assigns and imports is one of the two if papermill wrote it or if it assigns a parameter; the
-    newest of each counts. Calls of `setup` are skipped, so that a wrong name stays refused when only that cell is run
-    again. Any other cell ends the search.
+    Calls of `setup` are skipped, so that a wrong name stays refused when only that cell is run again. Any other cell
+    than one that only assigns and imports ends the search.
     """
     injected: list[str] | None = None
     for source in reversed(cells):
         if "course.setup(" in source:
             continue
-        names = _names_assigned(source)
-        if names is not None and source.startswith("# Parameters"):  # papermill's first line
-            injected = names if injected is None else injected
-            continue
-        own = names if names is not None and card.parameters.keys() & names else []
-        return [*own, *(injected or [])]
+        names = _names_assigned(source) or []
+        if not names or not source.startswith("# Parameters"):  # papermill's first line
+            return [*(names if card.parameters.keys() & names else []), *(injected or [])]
+        injected = names if injected is None else injected
     return injected or []
 
 
@@ -83,14 +76,11 @@ def _names_assigned(source: str) -> list[str] | None:
         statements = ast.parse(source).body
     except SyntaxError:  # a cell with a magic
         return None
-    names = []
-    for statement in statements:
-        if isinstance(statement, ast.Assign | ast.AnnAssign):
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            names += [target.id for target in targets if isinstance(target, ast.Name)]
-        elif not isinstance(statement, ast.Import | ast.ImportFrom):
-            return None
-    return names
+    if not all(isinstance(each, ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom) for each in statements):
+        return None
+    assigned = [each for each in statements if isinstance(each, ast.Assign | ast.AnnAssign)]
+    targets = [target for each in assigned for target in getattr(each, "targets", None) or [each.target]]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 class Lab:
@@ -111,7 +101,8 @@ class Lab:
         self._folder = _open_folder(card, values, fingerprint)
         self.out = self._folder.path
         self._seed = values.get("seed")
-        _seed_everything(values.get("seeds", [self._seed])[0])
+        if (first := values.get("seeds", [self._seed])[0]) is not None:
+            _seed_everything(first)
 
         environment = describe_environment(self.device)
         self._row = {
@@ -138,12 +129,9 @@ class Lab:
     def record(self, *, seed: int | None = None, **metrics: Any) -> None:
         """Append one row to `rows.jsonl`: `metrics`, with parameters, seed, data, code and device.
 
-        Args:
-            seed: of the training that was measured; default: the parameter `seed`, if there is one.
-            **metrics: text, numbers, and lists or mappings of these. Scalars of NumPy and torch become Python's.
-
-        Raises:
-            UserError: a metric that is NaN, infinite or of another type, or that has the name of a column of every row.
+        seed: of the training that was measured; default: the parameter `seed`, if there is one. metrics: text, numbers,
+        and lists or mappings of these; scalars of NumPy and torch become Python's. Raises UserError for a metric that
+        is NaN, infinite or of another type, or that has the name of a column of every row.
         """
         for name in OWN_COLUMNS:
             if name in metrics:
@@ -161,8 +149,7 @@ class Lab:
     def save(self, figure: Figure, name: str) -> Path:
         """Write a matplotlib figure to `figures/<name>.png` at 150 dots per inch, and return the path.
 
-        Raises:
-            UserError: a name that is not made of letters, digits, `-`, `_` and `.`.
+        Raises UserError for a name that is not made of letters, digits, `-`, `_` and `.`.
         """
         if not re.fullmatch(r"[\w-][\w.-]*", name):
             raise UserError(f"save: {name!r} cannot name a figure; use letters, digits, '-', '_' and '.'")
@@ -201,26 +188,27 @@ def _show_figures() -> None:
     from matplotlib.figure import Figure
 
     shell = get_ipython()
-    if shell is not None:
-        select_figure_formats(shell, {"png"}, dpi=100, bbox_inches="tight")
-        formatter = shell.display_formatter.formatters["image/png"]
-        draw = formatter.for_type(Figure)
-        formatter.for_type(Figure, lambda figure: _with_text(draw(figure), figure))
+    if shell is None:
+        return
+    select_figure_formats(shell, {"png"}, dpi=100, bbox_inches="tight")
+    formatter = shell.display_formatter.formatters["image/png"]
+    draw = formatter.for_type(Figure)
+
+    def draw_with_text(figure: Figure) -> Any:
+        """A picture with its metadata, as a formatter may give it; pages take `alt` from there."""
+        png = draw(figure)
+        picture, metadata = png if isinstance(png, tuple) else (png, {})
+        return picture, {**metadata, "alt": figure.get_label()}
+
+    formatter.for_type(Figure, draw_with_text)
 
 
-def _with_text(png: Any, figure: Figure) -> Any:
-    """A picture with its metadata, as a formatter may give it; pages take `alt` from there."""
-    picture, metadata = png if isinstance(png, tuple) else (png, {})
-    return picture, {**metadata, "alt": figure.get_label()}
-
-
-def _seed_everything(seed: int | None) -> None:
+def _seed_everything(seed: int) -> None:
     import torch
 
-    if seed is not None:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from stm_lab.course.cards import Card, Resources, load_card
+from stm_lab.course.cards import Card, Resources, Strict, load_card
 from stm_lab.course.cluster import Ray
 from stm_lab.course.engines import Local, Outcome, do_all
 from stm_lab.course.run import Job, Limits, plan
@@ -28,11 +28,7 @@ from stm_lab.util.validation import validated
 Engine = Local | Ray
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Gather(_Strict):
+class Gather(Strict):
     """Which results the sweep is about, as `leaderboard` takes them."""
 
     by: str = "mixer"
@@ -40,7 +36,7 @@ class Gather(_Strict):
     baseline: str | None = None
 
 
-class Sweep(_Strict):
+class Sweep(Strict, BaseModel):
     """What a sweep's file says."""
 
     name: str
@@ -76,12 +72,7 @@ class Sweep(_Strict):
 
 
 def load_sweep(source: str | Path) -> Sweep:
-    """The sweep in a YAML file, or the one of that name in the course's folder `sweeps`.
-
-    Raises:
-        UserError: no such file or name (the nearest is named), not YAML (line and column), an unknown key, a wrong
-            value.
-    """
+    """The sweep in a YAML file, or the one of that name in the course's folder `sweeps`. Raises UserError."""
     path = paths.expanded(source)
     if not path.suffix:
         folder = paths.notebooks_dir() / "sweeps"
@@ -96,12 +87,8 @@ def load_sweep(source: str | Path) -> Sweep:
 def plan_sweep(sweep: Sweep, shard: tuple[int, int] = (1, 1)) -> list[Job]:
     """The runs of a sweep, one seed after the other, so that a sweep that is stopped early has compared all of them.
 
-    Args:
-        sweep: what is asked for.
-        shard: (i, n) with 1 <= i <= n: the i-th of n parts, which together are the whole.
-
-    Raises:
-        UserError: anything that `plan` refuses, for any of the runs; too many runs; two that are one.
+    shard: (i, n) with 1 <= i <= n: the i-th of n parts, which together are the whole.
+    Raises UserError for anything that `plan` refuses, for any of the runs; too many runs; two that are one.
     """
     card = load_card(sweep.notebook)
     if (runs := sweep.count()) > sweep.max_runs:

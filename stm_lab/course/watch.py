@@ -34,8 +34,11 @@ class Watch:
     def look(self, pid: int | None) -> tuple[str, str] | None:
         """The limit passed, "timeout" or "memory", with a sentence; None if none is. `pid` is None before the start."""
         begun = time.monotonic()
-        if pid is not None:
-            self.peak = max(self.peak, _held(pid))
+        total = 0
+        for process in [] if pid is None else _tree(pid):
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+        self.peak = max(self.peak, total / GIGABYTE)
         self.cost = time.monotonic() - begun
         if self._memory is not None and self.peak > self._memory:
             return "memory", f"it held {self.peak:.2f} GB of memory, and may hold {self._memory:g} GB"
@@ -44,18 +47,9 @@ class Watch:
         return None
 
 
-def _held(pid: int) -> float:
-    """Gigabytes that a process and its children hold, resident; 0 if it is gone."""
-    total = 0
-    for process in _tree(pid):
-        with contextlib.suppress(psutil.Error):
-            total += process.memory_info().rss
-    return total / GIGABYTE
-
-
-def kill_tree(pid: int) -> None:
-    """End a process and its children at once."""
-    for process in _tree(pid):
+def kill_tree(pid: int | None) -> None:
+    """End a process, if it runs, and its children at once."""
+    for process in [] if pid is None else _tree(pid):
         with contextlib.suppress(psutil.Error):
             process.kill()
 

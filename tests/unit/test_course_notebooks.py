@@ -1,5 +1,7 @@
 """Stored notebooks: held against their cards, written anew from them, refused where nothing could run."""
 
+import functools
+
 import nbformat
 import pytest
 
@@ -13,11 +15,11 @@ from stm_lab.course.notebooks import (
     header_markdown,
     opening,
     parameters_source,
-    sync,
 )
 from stm_lab.util import paths
 from stm_lab.util.errors import WorkFailed
 
+sync = functools.partial(differences, mend=True)
 PARAMETERS = {
     "epochs": {"type": "int", "default": 2, "range": [1, 10], "help": "passes"},
     "mixers": {"type": "list[str]", "default": ["halo"], "choices": "mixers", "help": "what to compare"},

@@ -43,9 +43,7 @@ def write_site(
         solutions: show the solutions of exercises, folded; else leave them out.
         echo: where to show the progress of runs.
 
-    Raises:
-        UserError: an unknown notebook or profile, a folder that cannot be written to.
-        RunFailed: a notebook failed.
+    Raises UserError for an unknown notebook or profile, and a folder that cannot be written to; errors as `run` does.
     """
     cards = load_cards()
     chosen = {find_card(cards, notebook).name for notebook in notebooks} or set(cards)
