@@ -88,8 +88,7 @@ def leaderboard(
         check_known(f"{by} (baseline)", str(baseline), names, "leaderboard: ")
         baseline = names[str(baseline)]
     table = _table(groups, by, metric, baseline, notes)
-    several = table[table["n"] > 1]
-    if len(several) and (several["spread"] == 0).all():
+    if (spreads := table["spread"].dropna()).size and (spreads == 0).all():
         notes.append(f"Every seed has the same {metric}, so the intervals have no width and say nothing about chance.")
     table.attrs |= {"notes": notes, "left_out": dict(left_out)}
     return table

@@ -169,10 +169,8 @@ def sweep(
 def make_engine(name: str, *, processes: int | None = None, address: str | None = None) -> Engine:
     """The engine called "local" or "ray". Raises UserError for another name, and for what the engine has no use for."""
     check_known("engine", name, ("local", "ray"))
-    if name == "local":
-        if address is not None:
-            raise UserError("--address is of the engine ray; add --engine ray")
-        return Local(processes)
-    if processes is not None:
+    if name == "local" and address is not None:
+        raise UserError("--address is of the engine ray; add --engine ray")
+    if name == "ray" and processes is not None:
         raise UserError("--processes is of the engine local; Ray places runs by the CPUs and GPUs of their cards")
-    return Ray(address)
+    return Local(processes) if name == "local" else Ray(address)
