@@ -44,6 +44,7 @@ def test_the_command(capsys, few, monkeypatch):
     assert ratio == pytest.approx(views / trained, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_step_is_compared_with_the_bare_loop(capsys):
     """Of the identity, where the loop around the steps weighs most; with room for a busy machine."""
     assert cli.main(["bench", "train", "--mixer", "identity", "--repeats", "3"]) == 0
