@@ -1,4 +1,4 @@
-"""Notebook 08's own: from an original network to the unified one, and a switch for each step."""
+"""Notebook 08's own: receptive fields from design to design, and a switch for each step between two designs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,54 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 import ipywidgets as widgets
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from stm_lab import designs, measure
 from stm_lab.explore.shell import Explorer
-from stm_lab.figures.cost import few_costs
-from stm_lab.figures.draw import named_rows
+from stm_lab.figures.draw import board, colour_bar, named_rows
+from stm_lab.figures.maps import share_of_field
 from stm_lab.figures.style import BLUE, described, drawing
+from stm_lab.measure.receptive import high_contribution_area
 from stm_lab.models import build_model
 from stm_lab.util.errors import UserError
 
 _NUMBER = EngFormatter(places=2, sep=" ")
+
+
+@drawing
+def design_fields(walks: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Receptive fields along one or more ways from design to design: a row a way, a column a step.
+
+    walks: {way: {step: (H, W) contributions, not negative}}, steps in their order. Colours are one scale for all, of
+    the share of its field that a pixel has. The white square is the smallest centred one that holds half of the field,
+    the number its share of the image. Raises UserError for no maps, or an empty one.
+    """
+    length = max(map(len, walks.values()))
+    figure, panels = board(length * len(walks), length, (1.4, 1.8), room=(1.3, 0.2))
+    areas = [{name: high_contribution_area(map_, 0.5) for name, map_ in steps.items()} for steps in walks.values()]
+    top = max((map_ / map_.sum()).max() for steps in walks.values() for map_ in steps.values())
+    said = []
+    for line, area, (way, steps) in zip(panels.reshape(-1, length), areas, walks.items(), strict=True):
+        for axes, (name, map_) in zip(line, steps.items(), strict=False):
+            image = share_of_field(axes, map_, top)
+            axes.set_title(name if axes is line[0] else f"+ {name}", fontsize=9)
+            axes.set_xlabel(f"half in {100 * area[name]:.1f}%", fontsize=8, labelpad=2)
+        for axes in line[len(steps) :]:
+            axes.set_axis_off()
+        line[0].set_ylabel(way, fontsize=9)
+        said.append(f"{way}: " + ", ".join(f"{name} {100 * share:.1f}%" for name, share in area.items()))
+    colour_bar(figure, image, panels, "share of contribution", aspect=25)
+    return described(figure, f"Receptive fields; the share of the area that holds half of each. {'; '.join(said)}.")
+
+
+def few_costs(axes: Axes) -> None:
+    """Few ticks of x, as costs: 1.2 M."""
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
 @drawing
@@ -91,9 +125,7 @@ _DEPENDS = {
 }
 
 
-def design_steps(
-    mixers: Sequence[str] = _DEFAULT, *, scale: str = "tiny", image_size: int | None = None
-) -> Explorer:
+def design_steps(mixers: Sequence[str] = _DEFAULT, *, scale: str = "tiny", image_size: int | None = None) -> Explorer:
     """A switch for each step from an original network to the unified one: the design in words, its parameters and
     multiply-adds by part beside both ends.
 

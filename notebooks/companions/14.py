@@ -1,5 +1,4 @@
-"""Notebook 14's own: the loss on a plane through images, and an explorer that attacks one network on one image and asks
-all networks about the result."""
+"""Notebook 14's own: the loss on a plane through images, and one image that is attacked, asked of all networks."""
 
 from __future__ import annotations
 
@@ -11,20 +10,91 @@ from typing import NamedTuple
 import ipywidgets as widgets
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
-from stm_lab import figures, measure
+from stm_lab import measure
 from stm_lab.explore.parts import as_floats, checked_pixels, shares
 from stm_lab.explore.shell import Explorer
-from stm_lab.figures.attack import NORM_NAMES
-from stm_lab.figures.draw import board, colour_bar
-from stm_lab.figures.style import described, drawing
+from stm_lab.figures.draw import board, colour_bar, named_rows, picture
+from stm_lab.figures.scores import NAMES
+from stm_lab.figures.style import colours, described, drawing
 from stm_lab.measure._batches import Data, See, as_images
 from stm_lab.measure._steps import NORMS, direction, losses_of, random_points, under_attack, uphill
 from stm_lab.measure.attack import DEFAULT_EPSILONS, AdversarialExamples
 from stm_lab.util.errors import UserError, check_known
+
+
+@drawing
+def image_under_attack(
+    image: Tensor,
+    adversarial: Tensor,
+    answers: Mapping[str, tuple[str, str]],
+    shares: Mapping[str, tuple[float, float]],
+    *,
+    attacked: str,
+    label: str,
+    title: str,
+) -> Figure:
+    """One image, what an attack of one network adds to it, the sum, and what each network answers before and after.
+
+    image, adversarial: (3, H, W) in [0, 1]. answers: by network, before and after; shares: what the softmax gives
+    `label`, in percent, before and after. attacked: the network whose gradient was followed, marked by an arrow.
+    What is added is magnified until its largest change is black or white. Raises UserError for images of different
+    shapes, and for networks that do not match.
+    """
+    if image.shape != adversarial.shape or attacked not in answers or answers.keys() != shares.keys():
+        raise UserError(
+            f"image_under_attack: {tuple(image.shape)} and {tuple(adversarial.shape)}, {attacked!r} of "
+            f"{', '.join(answers) or 'no networks'}, shares of {', '.join(shares) or 'none'}; expected the same"
+        )
+    added = adversarial - image
+    largest = float(added.abs().max())
+    factor = 0.5 / largest if largest else 1.0
+    shown = (0.5 + factor * added).clamp(0, 1)
+    figure = Figure(figsize=(11.6, 3.0), dpi=120)  # placed by hand: a constrained layout takes as long as the drawing
+    grid = figure.add_gridspec(1, 3, left=0.01, right=0.56, top=0.8, bottom=0.1, wspace=0.06)
+    change = f"added, {factor:.3g} times as strong" if largest else "nothing added"
+    for place, name, part in zip(grid, ("image", change, "sum"), (image, shown, adversarial), strict=True):
+        picture(figure.add_subplot(place), _pixels(part), name)
+    _before_and_after(figure.add_axes((0.68, 0.2, 0.2, 0.6)), answers, shares, attacked, label)
+    figure.suptitle(title, x=0.01, y=0.97, ha="left", fontsize=10)
+    said = "; ".join(
+        f"{name} {first} ({before:.0f}%) becomes {then} ({after:.0f}%)"
+        for (name, (first, then)), (before, after) in zip(answers.items(), shares.values(), strict=True)
+    )
+    return described(figure, f"{title}. In brackets what the softmax gives {label}: {said}.")
+
+
+def _before_and_after(
+    axes: Axes,
+    answers: Mapping[str, tuple[str, str]],
+    shares: Mapping[str, tuple[float, float]],
+    attacked: str,
+    label: str,
+) -> None:
+    """A row a network: a ring before, a dot after, and the answer afterwards at the right."""
+    called = []
+    for row, (name, colour) in enumerate(colours(shares).items()):
+        (before, after), (first, then) = shares[name], answers[name]
+        axes.plot([before, after], [row, row], color=colour, linewidth=2)
+        axes.plot(before, row, "o", markersize=8, markerfacecolor="white", markeredgecolor=colour)
+        axes.plot(after, row, "o", markersize=6, color=colour)
+        axes.text(105, row, then, va="center", fontsize=8, fontweight="bold" if then != first else "normal")
+        short = name if len(name) <= 18 else f"{name[:17]}…"  # as there is room
+        called.append(f"→ {short}" if name == attacked else short)
+    named_rows(axes, called, fontsize=8)
+    axes.set(xlim=(-3, 103), xlabel=f"softmax of {label} (%)")
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_title("○ before, ● after; answer then", fontsize=9)
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """(3, H, W) in [0, 1] -> (H, W, 3) bytes."""
+    return (255 * image).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
 
 # ---- the loss round images -------------------------------------------------------------------------------------------
 
@@ -162,14 +232,14 @@ def adversarial(
         label = int(found.labels[0])
         moved = found.perturbation.flatten()
         used = moved.abs().max() if norm == "linf" else moved.norm()
-        return figures.image_under_attack(
+        return image_under_attack(
             found.images[0],
             found.adversarial[0],
             {name: (names[before[name].argmax()], names[after[name].argmax()]) for name in models},
             {name: (100 * float(before[name][label]), 100 * float(after[name][label])) for name in models},
             attacked=model,
             label=names[label],
-            title=f"PGD of {_STEPS} steps on {model}, {NORM_NAMES[norm]}, epsilon {found.epsilon:g}/255 "
+            title=f"PGD of {_STEPS} steps on {model}, {NAMES[norm]}, epsilon {found.epsilon:g}/255 "
             f"(used: {255 * float(used):.3g}/255), image {image}: {names[label]}",
         )
 
@@ -177,7 +247,7 @@ def adversarial(
     controls = {
         "model": widgets.Dropdown(options=list(models), description="attacked"),
         "image": widgets.IntSlider(0, 0, len(pixels) - 1),
-        "norm": widgets.Dropdown(options=[(called, norm) for norm, called in NORM_NAMES.items()]),
+        "norm": widgets.Dropdown(options=[(NAMES[norm], norm) for norm in NORMS]),
         "epsilon": widgets.SelectionSlider(options=epsilons, value=4, description="epsilon in 1/255"),
     }
     return Explorer(draw, controls)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import inspect
 import math
 from bisect import bisect_right
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import ipywidgets as widgets
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from stm_lab import figures, measure
+from stm_lab import measure
 from stm_lab.designs import list_scales, unified
 from stm_lab.explore.mixers import SMALL, ChosenMixer, curve, facts, farthest, heard, map_controls, parameters, token
 from stm_lab.explore.shell import Explorer
+from stm_lab.figures.draw import placed
+from stm_lab.figures.maps import heard as draw_heard
+from stm_lab.figures.style import described, drawing, number, plain, styles
 from stm_lab.mixers import get_mixer, list_mixers, option_names
 from stm_lab.models import build_model
 from stm_lab.util.errors import UserError, check_known
@@ -109,6 +115,63 @@ def equal_width(
 
 # ---- the bench -------------------------------------------------------------------------------------------------------
 
+
+@drawing
+def bench_figure(
+    name: str,
+    contributions: np.ndarray,
+    place: tuple[int, int],
+    curves: Mapping[str, Mapping[int, int]],
+    side: int,
+    facts: Mapping[str, str],
+) -> Figure:
+    """A mixer with some options: who the framed token hears; its cost over the side of the map, beside others; facts.
+
+    Args:
+        name: the mixer's, one of those of `curves`.
+        contributions: (H, W), to the token, not negative. place: its row and column.
+        curves: {mixer: {side of the map: multiply-adds}}; those of 0 are not drawn, the axes are logarithmic.
+        side: the one that is marked.
+        facts: {what: text}, to the right.
+
+    Raises UserError if `curves` lacks the mixer.
+    """
+    if name not in curves:
+        raise UserError(f"bench_figure: no curve of {name!r}")
+    figure, (left, middle) = placed((10.4, 3.7), [(0.02, 0.06, 0.3, 0.84), (0.405, 0.15, 0.235, 0.75)])
+    tokens = draw_heard(left, contributions, place)
+    left.set_title(f"{name}: heard by the framed token", fontsize=10)
+    _costs(middle, name, curves, side)
+    for line, (what, text) in enumerate(facts.items()):
+        figure.text(0.765, 0.88 - 0.128 * line, what, fontsize=8, color="0.35", va="top")
+        figure.text(0.765, 0.833 - 0.128 * line, text, fontsize=9, va="top")
+    told = ", ".join(f"{what}: {text}" for what, text in facts.items())
+    return described(
+        figure,
+        f"{name}: the token in row {place[0]}, column {place[1]} hears {tokens} of {contributions.size}. {told}. "
+        f"Multiply-adds at side {side}: {'; '.join(f'{other} {number(of[side])}' for other, of in curves.items())}.",
+    )
+
+
+def _costs(axes: Axes, name: str, curves: Mapping[str, Mapping[int, int]], side: int) -> None:
+    drawn = styles(curves)
+    for other, of in curves.items():
+        points = {side: macs for side, macs in of.items() if macs > 0}
+        if points:
+            width = 3.2 if other == name else 1.3
+            axes.plot(list(points), list(points.values()), **drawn[other], linewidth=width, label=other)
+    if curves[name][side] > 0:
+        axes.plot(side, curves[name][side], "o", color=drawn[name]["color"], markersize=8)
+    sides = sorted({one for of in curves.values() for one in of})
+    axes.set(xscale="log", yscale="log", xlabel="side of the map (tokens)")
+    axes.set_title("multiply-adds", fontsize=10)
+    axes.set_xticks(sides, [str(one) for one in sides])
+    axes.minorticks_off()
+    axes.tick_params(labelsize=8)
+    plain(axes)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, handlelength=1.3)
+
+
 _BESIDE = ("halo", "swin", "pvt", "convnext", "dcn_v3")
 
 
@@ -142,7 +205,7 @@ def mixer_bench(mixer: str, *, scale: str = "nano") -> Explorer:
             **facts(chosen, side),
             f"parameters of the network, {scale}": f"{in_network(**options):,}",
         }
-        return figures.mixer_bench(mixer, near, (row, column), curves, side, lines)
+        return bench_figure(mixer, near, (row, column), curves, side, lines)
 
     controls = {**_option_controls(mixer), **map_controls()}
     return Explorer(draw, controls, select=lambda panel, x, y, _: token(x, y) if panel == 0 else {})

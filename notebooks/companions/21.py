@@ -1,4 +1,4 @@
-"""Notebook 21's own: rows as experiments, that is, what was trained alike, by mixer and seed."""
+"""Notebook 21's own: rows as experiments, values with their intervals, and the interval of Pearson's correlation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from scipy import stats
+
 from stm_lab import data
 from stm_lab.course.results import made_with
+from stm_lab.figures.draw import beside, board, named_rows
+from stm_lab.figures.style import BLUE, RED, by_name, described, drawing
 from stm_lab.util.errors import UserError
 
 
@@ -80,3 +86,56 @@ def _experiment(made: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metr
     said = (("image_size", "{} px"), ("epochs", "{:g} epochs"), ("train_size", "{:,} images"))
     parts = [form.format(made[f"parameters.{name}"]) for name, form in said if made.get(f"parameters.{name}")]
     return Experiment(", ".join([recipe, *parts]), recipe, scores, tuple(notes))
+
+
+@drawing
+def intervals(
+    rows: Sequence[Mapping], label: str, *, columns: int = 2, digits: int = 1, reach: float | None = None
+) -> Figure:
+    """Values with their intervals, a panel a claim, a row a source.
+
+    rows: dictionaries with claim, source, value, and low, high (None without an interval: a diamond). digits: after the
+    point. reach: where the axis ends to either side; by default it holds all, and is linear up to 1 to either side and
+    logarithmic beyond, since intervals of a few seeds may be a hundred times as wide as others.
+    """
+    groups = by_name(rows, "claim", "source", "value", "low", "high")
+    sources = list(dict.fromkeys(row["source"] for row in rows))
+    figure, panels = board(len(groups), columns, (4.0, 0.7 + 0.38 * len(sources)), room=(3.0, 0.7), sharey=True)
+    end = reach or 1.4 * max(1, *(abs(row[key]) for row in rows for key in ("value", "low", "high") if row[key]))
+    ticks = [tick for tick in (1, 10, 100, 1000) if tick < end]
+    for axes, (claim, some) in zip(panels, groups.items(), strict=True):
+        axes.axvline(0, color="0.3", linewidth=1)
+        named_rows(axes, sources, fontsize=8)
+        for row in some:
+            line, single = sources.index(row["source"]), row["low"] is None
+            if not single:
+                axes.plot([row["low"], row["high"]], [line, line], color=BLUE, linewidth=2)
+            axes.plot(row["value"], line, "D" if single else "o", color=RED if single else BLUE, markersize=6)
+            look = {"ha": "center", "va": "baseline", "fontsize": 7, "color": "0.25"}
+            beside(axes, (row["value"], line), f"{row['value']:+.{digits}f}", (0, 6), **look)
+        axes.set_title(claim, fontsize=9)
+        axes.set_xlabel(label, fontsize=9)
+        if reach is None:
+            axes.set_xscale("symlog", linthresh=1)
+            axes.set_xticks([*(-tick for tick in reversed(ticks)), 0, *ticks])
+            axes.xaxis.set_major_formatter("{x:+g}")
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(xlim=(-end, end), ylim=(len(sources) - 0.5, -0.8))
+    said = "a diamond has no interval"
+    figure.supxlabel(said if reach else f"axes are linear to ±1 and logarithmic beyond; {said}", fontsize=8)
+    words = []
+    for row in rows:
+        ends = "" if row["low"] is None else f" ({row['low']:+.{digits}f} to {row['high']:+.{digits}f})"
+        words.append(", ".join(filter(None, (row["claim"], row["source"]))) + f": {row['value']:+.{digits}f}{ends}")
+    return described(figure, f"{label}. {'; '.join(words)}.")
+
+
+def pearson_interval(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """The 95% interval of Pearson's correlation by Fisher's transformation, for at least four pairs.
+
+    Raises UserError for fewer than four.
+    """
+    if len(x) < 4:
+        raise UserError(f"an interval of a correlation takes four pairs of numbers, not {len(x)}")
+    low, high = stats.pearsonr(x, y).confidence_interval()
+    return float(low), float(high)

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-adds, speed, memory; and how far two costs agree."""
+"""What a model costs: parameters, multiply-adds, speed, memory; scores over costs, and Pareto's front."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from stm_lab.figures.draw import beside, board, log_axis, named_rows, stacked, whole_steps
 from stm_lab.figures.style import BLUE, RED, by_name, colours, described, dot, drawing, legend, number, plain
@@ -21,6 +20,7 @@ ROLE_COLOURS = {  # of Okabe and Ito's palette; the parts that all mixers share 
     "head": "#009E73",
     "rest": "#F0E442",
 }
+# ---- shares and speed ------------------------------------------------------------------------------------------------
 
 
 @drawing
@@ -94,6 +94,9 @@ def _stacked_costs(costs: Mapping, shade: Mapping[str, str], label: str, written
     return described(figure, f"Shares of {label}. {'; '.join(said)}.")
 
 
+# ---- scores over costs -----------------------------------------------------------------------------------------------
+
+
 def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     """Pareto's front: the names that no other name beats at a cost as low or lower, cheapest first.
 
@@ -158,9 +161,3 @@ def log_costs(axes: Axes, costs: Sequence[float]) -> None:
     """A logarithmic axis of the costs that are drawn."""
     log_axis(axes, "x")
     axes.set_xlim(min(costs) / 1.2, max(costs) * 1.2)
-
-
-def few_costs(axes: Axes) -> None:
-    """Few ticks of x, as costs: 1.2 M."""
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    axes.xaxis.set_major_locator(MaxNLocator(4))

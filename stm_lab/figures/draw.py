@@ -310,15 +310,3 @@ def overlay(axes: Axes, image: np.ndarray, weights: np.ndarray, area: tuple, whe
     share = weights / (weights.max() or 1)
     look = {"cmap": "inferno", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
     axes.imshow(share, extent=where or area, alpha=0.25 + 0.6 * share, **look)
-
-
-def heard(axes: Axes, contributions: np.ndarray, place: tuple[int, int]) -> int:
-    """Contributions to the framed token, relative to the largest, on three decades; grey where there is none.
-
-    Returns how many tokens contribute.
-    """
-    share = np.asarray(contributions, float) / (np.max(contributions) or 1)
-    axes.set_facecolor("0.92")
-    picture(axes, np.where(share > 1e-9, np.log10(share.clip(1e-3)), np.nan), cmap=_PLAIN, vmin=-3, vmax=0)
-    framed(axes, *place)
-    return int((share > 1e-9).sum())

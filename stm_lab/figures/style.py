@@ -68,39 +68,36 @@ def number(value: float, _: int | None = None) -> str:
     if abs(value) < 999.5:
         return f"{value:.3g}"
     digits, _, prefix = _LARGE(value).partition(" ")
-    return f"{float(digits):g} {prefix}".rstrip()
+    return f"{digits.rstrip('0').rstrip('.')} {prefix}".rstrip()
 
 
-def grouped(rows: Sequence[Mapping], keys: Sequence[str], by: Sequence[str]) -> dict[tuple, list[Mapping]]:
-    """Rows by their values of `by`, in order of appearance. Raises UserError for no rows or a row without a key."""
+def by_name(rows: Sequence[Mapping], name: str | tuple[str, ...], *keys: str) -> dict[Any, list[Mapping]]:
+    """Rows by their value of `name`, or by the values of several keys, in order of appearance.
+
+    Raises UserError for no rows or a row without one of the keys.
+    """
     if not rows:
         raise UserError("no rows to draw")
-    groups: dict[tuple, list[Mapping]] = {}
+    names = (name,) if isinstance(name, str) else name
+    groups: dict[Any, list[Mapping]] = {}
     for i, row in enumerate(rows):
-        for key in keys:
+        for key in (*names, *keys):
             if key not in row:
                 raise UserError(f"row {i}: no {key!r}, only {', '.join(row)}")
-        groups.setdefault(tuple(row[key] for key in by), []).append(row)
+        groups.setdefault(row[name] if isinstance(name, str) else tuple(row[key] for key in names), []).append(row)
     return groups
 
 
-def by_name(rows: Sequence[Mapping], name: str, *keys: str) -> dict[Any, list[Mapping]]:
-    """Rows by one key, `name`. Raises UserError for no rows or a row without one of the keys."""
-    return {value: some for (value,), some in grouped(rows, (name, *keys), (name,)).items()}
-
-
-def series(rows: Iterable[Mapping], x: str, y: str) -> dict[Any, list[float]]:
-    """{x: ys of all rows with that x}, ascending; rows whose y is None are left out."""
-    values: dict[Any, list[float]] = {}
-    for row in rows:
-        if row[y] is not None:
-            values.setdefault(row[x], []).append(row[y])
-    return dict(sorted(values.items()))
-
-
 def curves_of(rows: Sequence[Mapping], name: str, x: str, y: str) -> dict[Any, dict[Any, list[float]]]:
-    """{name: {x: ys}} of rows, as `lines` draws them. Raises UserError for no rows or a row without one of the keys."""
-    return {key: series(some, x, y) for key, some in by_name(rows, name, x, y).items()}
+    """{name: {x: ys}} of rows, x ascending, as `lines` draws them; rows whose y is None are left out.
+
+    Raises UserError for no rows or a row without one of the keys.
+    """
+    curves: dict[Any, dict[Any, list[float]]] = {}
+    for key, some in by_name(rows, name, x, y).items():
+        known = [row for row in some if row[y] is not None]
+        curves[key] = {at: [row[y] for row in known if row[x] == at] for at in sorted({row[x] for row in known})}
+    return curves
 
 
 def plain(axes: Axes, grid: str = "both") -> None:

@@ -51,7 +51,6 @@ DRAWINGS = {
     "lines": (figures.lines, [{"halo": {1: 2.0, 2: [3.0, 4.0]}}, "x", "y"]),
     "scatter": (figures.scatter, [{"halo": [(1, 2)], "swin": [(2, 1)]}, "x", "y"]),
     "receptive_fields": (figures.receptive_fields, [{name: bump() for name in MIXERS}]),
-    "consistency_curves": (figures.consistency_curves, [{"halo": (np.arange(3), np.full((2, 3), 50.0))}]),
     "accuracy_dots": (figures.accuracy_dots, [LAST]),
     "image_grid": (figures.image_grid, [torch.rand(5, 3, 8, 8), list("abcde")]),
 }
@@ -181,17 +180,6 @@ def test_many_receptive_fields_take_a_second_row():
     assert len(figures.receptive_fields({f"model {i}": bump() for i in range(8)}).axes) == 9
 
 
-def test_consistency_curves_show_the_mean_and_the_range_of_runs():
-    strengths, runs = np.array([0, 4, 8]), np.array([[100, 80, 60], [100, 90, 80.0]])
-    figure = figures.consistency_curves({"swin": (strengths, runs), "mine": (strengths, runs[0])})
-    (axes,) = figure.axes
-    assert legend(figure) == ["swin", "mine"]
-    np.testing.assert_allclose(axes.lines[0].get_ydata(), [100, 85, 70])
-    np.testing.assert_allclose(axes.lines[1].get_ydata(), [100, 80, 60])
-    (band,) = axes.collections
-    assert {tuple(point) for point in band.get_paths()[0].vertices} >= {(8, 60), (8, 80)}
-
-
 def test_accuracy_dots_pair_by_seed():
     """halo - identity is -2 and convnext - identity -1 for every seed, although accuracy differs between seeds."""
     rows = [row for row in LAST if (row["mixer"], row["seed"]) != ("halo", 2)]
@@ -296,7 +284,6 @@ def test_image_grid_takes_tensors_and_pictures():
         (lambda: figures.receptive_fields({}), "nothing to draw"),
         (lambda: figures.receptive_fields({"halo": np.zeros((4, 4))}), "empty"),
         (lambda: figures.consistency_curves({}), "nothing to draw"),
-        (lambda: figures.consistency_curves({"halo": ([0, 1], [1, 2, 3])}), "halo"),
         (lambda: figures.image_grid(torch.rand(2, 3, 4, 4), ["one"]), "2 images with 1 titles"),
         (lambda: figures.image_grid([], []), "nothing to draw"),
         (lambda: figures.lines({"halo": {}}, "x", "y"), "lines: nothing to draw"),

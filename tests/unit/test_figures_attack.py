@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from companions import companion
 
 from stm_lab import figures
 from stm_lab.util.errors import UserError
+
+OWN_14 = companion("14")
 
 EPSILONS = (0, 0.5, 1, 4)
 PIXELS = torch.rand(2, 3, 4, 4)
@@ -22,7 +25,7 @@ def rows(attack="pgd", norm="linf", mixers=("halo", "identity"), seeds=(0, 1)):
 def one_image(adversarial=PIXELS[1], answers=None, shares=None):
     answers = {"halo": ("a", "b")} if answers is None else answers
     shares = {"halo": (1.0, 2.0)} if shares is None else shares
-    return figures.image_under_attack(PIXELS[0], adversarial, answers, shares, attacked="halo", label="a", title="")
+    return OWN_14.image_under_attack(PIXELS[0], adversarial, answers, shares, attacked="halo", label="a", title="")
 
 
 def test_accuracy_is_the_mean_over_seeds_and_their_range():
@@ -73,7 +76,7 @@ def test_an_image_under_attack_says_who_fell_for_it(tmp_path):
     adversarial[:, 0, 0] += 2 / 255
     answers = {"halo": ("disc", "ring"), "swin": ("disc", "disc")}
     shares = {"halo": (90.0, 20.0), "swin": (80.0, 70.0)}
-    figure = figures.image_under_attack(
+    figure = OWN_14.image_under_attack(
         image, adversarial, answers, shares, attacked="halo", label="disc", title="PGD on halo"
     )
     before, added, after, dots = figure.axes
@@ -92,7 +95,7 @@ def test_an_image_under_attack_says_who_fell_for_it(tmp_path):
     ("draw", "message"),
     [
         (lambda: figures.accuracy_by_epsilon([]), "nothing to draw"),
-        (lambda: figures.accuracy_by_epsilon([{"mixer": "halo"}]), "row 0: no 'seed'"),
+        (lambda: figures.accuracy_by_epsilon([{"mixer": "halo"}]), "row 0: no 'attack'"),
         (lambda: one_image(answers={}), "'halo' of no networks"),
         (lambda: one_image(adversarial=PIXELS[0, :, :2]), r"\(3, 4, 4\) and \(3, 2, 4\)"),
         (lambda: one_image(shares={"swin": (1, 2)}), "shares of swin"),

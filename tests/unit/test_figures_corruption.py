@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from companions import companion
 
 from stm_lab import figures
 from stm_lab.figures.style import MIXER_COLOURS
 from stm_lab.measure import Baseline, CorruptionError
 from stm_lab.util.errors import UserError
+
+OWN_13 = companion("13")
 
 
 def made_up(error, clean=10, names=("fog", "contrast"), severities=(1, 5), table="imagenet-c"):
@@ -53,11 +56,11 @@ def test_every_corruption_has_a_panel(count):
 
 
 def test_the_table_in_colours_has_the_numbers(against):
-    figure = figures.corruption_heat(against)
+    figure = OWN_13.corruption_heat(against)
     written = [text.get_text() for text in figure.axes[0].texts]
     assert written == ["80", "120", "100", "100"]  # CE of swin: (60 + 100) / 2 and 120
     assert "swin 100, identity 100" in figure.get_label()
-    assert [text.get_text() for text in figures.corruption_heat(against, "mean_error").axes[0].texts][:2] == [
+    assert [text.get_text() for text in OWN_13.corruption_heat(against, "mean_error").axes[0].texts][:2] == [
         "40",
         "60",
     ]
@@ -65,14 +68,14 @@ def test_the_table_in_colours_has_the_numbers(against):
 
 def test_what_is_undefined_is_left_white():
     nothing_lost = Baseline("b", 30.0, {"fog": 20.0, "contrast": 40.0}, severities=(1, 5))
-    figure = figures.corruption_heat({"swin": made_up([[20, 40], [50, 70]]).against(nothing_lost)}, "relative_ce")
+    figure = OWN_13.corruption_heat({"swin": made_up([[20, 40], [50, 70]]).against(nothing_lost)}, "relative_ce")
     assert [text.get_text() for text in figure.axes[0].texts] == ["500"]
-    dots = figures.corruption_dots({"swin": made_up([[20, 40], [50, 70]]).against(nothing_lost)})
+    dots = OWN_13.corruption_dots({"swin": made_up([[20, 40], [50, 70]]).against(nothing_lost)})
     assert "relative mCE (%): undefined" in dots.get_label()
 
 
 def test_a_dot_a_seed(against):
-    figure = figures.corruption_dots(against)
+    figure = OWN_13.corruption_dots(against)
     mce, relative = figure.axes
     np.testing.assert_allclose(mce.lines[0].get_xdata(), [90, 110])
     assert mce.lines[1].get_xdata()[0] == pytest.approx(100)  # the bar at their mean
@@ -83,7 +86,7 @@ def test_a_dot_a_seed(against):
 
 def answers(truth=None, **options):
     of = np.array([[0.9, 0.1, 0.0], [0.5, 0.3, 0.2], [0.1, 0.6, 0.3]])
-    return figures.corruption_answers(
+    return OWN_13.corruption_answers(
         list(torch.rand(3, 3, 8, 8)),
         {"halo": of, "identity": of[::-1]},
         2,
@@ -120,10 +123,10 @@ def test_bad_input(results):
         figures.severity_curves({"a": made_up([[1, 2]], 1, ("fog",)), "b": made_up([[1, 2]], 1, ("snow",))})
     with pytest.raises(UserError, match="different"):
         figures.severity_curves({"a": made_up([[1, 2]], 1, ("fog",)), "b": made_up([[1, 2]], 1, ("fog",), table="b")})
-    for draw in (figures.severity_curves, figures.corruption_dots, figures.corruption_heat):
+    for draw in (figures.severity_curves, OWN_13.corruption_dots, OWN_13.corruption_heat):
         with pytest.raises(UserError, match="nothing to draw"):
             draw({})
         with pytest.raises(UserError, match="nothing to draw"):
             draw({"a": []})
     with pytest.raises(UserError, match="value 'mse'"):
-        figures.corruption_heat(results, "mse")
+        OWN_13.corruption_heat(results, "mse")

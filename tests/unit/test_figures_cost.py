@@ -1,12 +1,15 @@
 """Figures of costs and intervals: the numbers are in them, in the text too; nothing else is changed."""
 
 import pytest
+from companions import companion
 from matplotlib.figure import Figure
 
 from stm_lab import figures
 from stm_lab.figures.cost import front
 from stm_lab.figures.style import number
 from stm_lab.util.errors import UserError
+
+OWN_21 = companion("21")
 
 TIMES = [
     {"model": model, "role": role, "milliseconds": value}
@@ -21,7 +24,7 @@ FIGURES = {
         ["swin (1, 5.0 ± 0.5)"],
     ),
     "intervals": (
-        figures.intervals,
+        OWN_21.intervals,
         [
             [
                 {"claim": "c", "source": "paper", "value": 1.0, "low": None, "high": None},
@@ -67,6 +70,6 @@ def test_shares_of_milliseconds_are_not_milli():
 
 
 def test_refuses():
-    for draw in (figures.intervals, figures.pareto):
+    for draw in (OWN_21.intervals, figures.pareto):
         with pytest.raises(UserError, match="nothing to draw"):
             draw([], "x")

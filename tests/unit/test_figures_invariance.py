@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from companions import companion
 
 from stm_lab import figures
 from stm_lab.measure import Invariance
 from stm_lab.util.errors import UserError
+
+OWN_12 = companion("12")
 
 
 def result(kind="translation", protocol="straight", consistency=(100, 80, 60), accuracy=(90, 70, 50), true=(0, 4, 8)):
@@ -24,7 +27,7 @@ def result(kind="translation", protocol="straight", consistency=(100, 80, 60), a
 
 
 def test_mean_and_range_over_seeds():
-    figure = figures.invariance_curves({"swin": [result(), result(consistency=(100, 90, 80))], "halo": result()})
+    figure = OWN_12.invariance_curves({"swin": [result(), result(consistency=(100, 90, 80))], "halo": result()})
     accuracy, consistency = figure.axes
     np.testing.assert_allclose(consistency.lines[0].get_ydata(), [100, 85, 70])
     np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [90, 70, 50])
@@ -33,7 +36,7 @@ def test_mean_and_range_over_seeds():
 
 
 def test_without_labels_there_is_one_panel():
-    figure = figures.invariance_curves({"swin": result(accuracy=None)}, chance=10)
+    figure = OWN_12.invariance_curves({"swin": result(accuracy=None)}, chance=10)
     assert len(figure.axes) == 1
 
 
@@ -41,7 +44,7 @@ def test_published_results_are_drawn_where_the_picture_was():
     published = result(protocol="published")
     (axes,) = figures.consistency_curves({"swin": published}).axes
     np.testing.assert_allclose(axes.lines[0].get_xdata(), [0, 4, 8])
-    figure = figures.protocols_compared({"swin": published}, {"swin": result()})
+    figure = OWN_12.protocols_compared({"swin": published}, {"swin": result()})
     nominal, true, straight = figure.axes[0].lines[:3]
     assert list(nominal.get_xdata()) == [0, 4, 16]
     assert list(true.get_xdata()) == list(straight.get_xdata()) == [0, 4, 8]
@@ -55,7 +58,7 @@ def test_no_panel_cuts_off_a_curve():
         for end in (98, 3)
     )
     of = {protocol: {"swin": high[protocol], "halo": low[protocol]} for protocol in ("published", "straight")}
-    figure = figures.protocols_compared(of["published"], of["straight"])
+    figure = OWN_12.protocols_compared(of["published"], of["straight"])
     for axes in figure.axes:
         bottom, top = axes.get_ylim()
         assert all(bottom <= value <= top for line in axes.lines for value in line.get_ydata())
@@ -63,8 +66,8 @@ def test_no_panel_cuts_off_a_curve():
 
 def test_bad_input():
     with pytest.raises(UserError, match="nothing to draw"):
-        figures.invariance_curves({})
-    with pytest.raises(UserError, match="different kinds: rotation, translation"):
-        figures.invariance_curves({"a": result(), "b": result(kind="rotation")})
+        OWN_12.invariance_curves({})
+    with pytest.raises(UserError, match="different kind: rotation, translation"):
+        OWN_12.invariance_curves({"a": result(), "b": result(kind="rotation")})
     with pytest.raises(UserError, match="published a; straight b"):
-        figures.protocols_compared({"a": result()}, {"b": result()})
+        OWN_12.protocols_compared({"a": result()}, {"b": result()})

@@ -5,10 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from companions import companion
 from torch import nn
 
 from stm_lab import UserError, figures
 from stm_lab.measure import mixing_matrix
+
+OWN_15 = companion("15")
 
 TOKENS = torch.randn(3, 5, 6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -41,8 +44,8 @@ MAPS = {"block 1": np.eye(5, 6), "block 2": np.ones((5, 6))}
 
 DRAWINGS = {
     "mixing_matrices": (figures.mixing_matrices, [MATRICES]),
-    "leans": (figures.leans, [MATRICES]),
-    "mixing_distances": (figures.mixing_distances, [ROWS]),
+    "leans": (OWN_15.leans, [MATRICES]),
+    "mixing_distances": (OWN_15.mixing_distances, [ROWS]),
     "inductive_biases": (figures.inductive_biases, [ROWS]),
     "mixing_over_image": (figures.mixing_over_image, [PICTURE, MAPS, (0.5, 0.5), "halo, stage 1"]),
 }
@@ -70,7 +73,7 @@ def test_matrices_tell_distance_and_own_share():
 
 
 def test_leans_are_arrows_to_the_centre_of_what_a_token_is_made_of():
-    figure = figures.leans({"halo": MATRICES["halo"]})
+    figure = OWN_15.leans({"halo": MATRICES["halo"]})
     (arrows,) = figure.axes[0].collections
     tails = arrows.get_offsets()
     heads = tails + np.stack([arrows.U, arrows.V], 1)
@@ -78,7 +81,7 @@ def test_leans_are_arrows_to_the_centre_of_what_a_token_is_made_of():
 
 
 def test_leans_share_a_scale_and_tell_border_and_inside():
-    figure = figures.leans({"right": mixing_matrix(Right(), TOKENS), **MATRICES})
+    figure = OWN_15.leans({"right": mixing_matrix(Right(), TOKENS), **MATRICES})
     scales = {(axes.images[0].norm.vmin, axes.images[0].norm.vmax) for axes in figure.axes[:3]}
     assert len(scales) == 1
     # 12 inner tokens lean by 1; of 18 outer ones the 5 of the last column do not.
@@ -87,11 +90,11 @@ def test_leans_share_a_scale_and_tell_border_and_inside():
 
 
 def test_mixers_that_do_not_lean_are_drawn_all_the_same(tmp_path):
-    figures.leans({"identity": MATRICES["identity"]}).savefig(tmp_path / "figure.png")
+    OWN_15.leans({"identity": MATRICES["identity"]}).savefig(tmp_path / "figure.png")
 
 
 def test_distances_are_means_by_stage_with_their_range():
-    trained, random = figures.mixing_distances(ROWS).axes
+    trained, random = OWN_15.mixing_distances(ROWS).axes
     assert (trained.get_title(), random.get_title()) == ("trained", "random")
     halo, identity = (line for line in trained.lines if line.get_marker() == "o")
     np.testing.assert_allclose(halo.get_xydata(), [[1, 0.4], [2, 0.8]])
@@ -103,7 +106,7 @@ def test_distances_are_means_by_stage_with_their_range():
 
 @pytest.mark.parametrize("key", ["reach", "distance"])
 def test_distances_in_other_units_have_another_axis(key):
-    figure = figures.mixing_distances(ROWS, key=key)
+    figure = OWN_15.mixing_distances(ROWS, key=key)
     assert ("tokens" in figure.axes[0].get_ylabel()) == (key == "distance")
     line = figure.axes[0].lines[0]
     assert line.get_ydata()[0] == pytest.approx(0.4 if key == "reach" else 1.2)
@@ -139,7 +142,7 @@ def test_weights_over_an_image_are_relative_to_their_largest_and_frame_the_token
     ("draw", "message"),
     [
         (lambda: figures.mixing_matrices({}), "nothing to draw"),
-        (lambda: figures.mixing_distances(ROWS, key="metres"), "no 'metres'"),
+        (lambda: OWN_15.mixing_distances(ROWS, key="metres"), "no 'metres'"),
         (lambda: figures.inductive_biases([{"mixer": "halo", "dynamic": 1.0}]), "row 0: no 'state'"),
         (lambda: figures.mixing_over_image(PICTURE, {}, (0, 0), "t"), "no layers"),
     ],

@@ -7,6 +7,9 @@ from companions import companion
 
 from stm_lab import UserError, figures
 
+OWN_01 = companion("01")
+OWN_19 = companion("19")
+
 OWN_02 = companion("02")
 
 SIGNED = torch.tensor([[1.0, -2.0], [0.0, 0.5]])
@@ -60,10 +63,10 @@ def test_switched_off_averages_seeds():
         {"mixer": "halo", "on": 80.0, "off": 12.0},
         {"mixer": "mine", "on": 50.0, "off": 40.0},
     ]
-    figure = figures.switched_off(rows, chance=10)
+    figure = OWN_01.switched_off(rows, chance=10)
     assert "halo 85, 11; mine 50, 40" in figure.get_label()
     with pytest.raises(UserError, match="no 'off'"):
-        figures.switched_off([{"mixer": "halo", "on": 1.0}])
+        OWN_01.switched_off([{"mixer": "halo", "on": 1.0}])
 
 
 def test_cost_shares_add_up():
@@ -95,7 +98,7 @@ def test_the_bench_marks_side_and_token():
     heard = np.zeros((4, 5))
     heard[1, 2:4] = 1, 0.1
     curves = {"mine": {7: 100, 14: 400}, "swin": {7: 300, 14: 900}, "identity": {7: 0, 14: 0}}
-    figure = figures.mixer_bench("mine", heard, (1, 2), curves, 14, {"heard": "2 of 20 tokens"})
+    figure = OWN_19.bench_figure("mine", heard, (1, 2), curves, 14, {"heard": "2 of 20 tokens"})
     assert "the token in row 1, column 2 hears 2 of 20. heard: 2 of 20 tokens" in figure.get_label()
     assert "Multiply-adds at side 14: mine 400; swin 900; identity 0." in figure.get_label()
     shown = figure.axes[0].images[0].get_array()
@@ -104,4 +107,4 @@ def test_the_bench_marks_side_and_token():
     assert {"mine", "swin"} <= drawn
     assert "identity" not in drawn
     with pytest.raises(UserError, match="no curve of 'other'"):
-        figures.mixer_bench("other", heard, (1, 2), curves, 14, {})
+        OWN_19.bench_figure("other", heard, (1, 2), curves, 14, {})

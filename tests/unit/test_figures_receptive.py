@@ -4,9 +4,13 @@ import copy
 
 import numpy as np
 import pytest
+from companions import companion
 
 from stm_lab import UserError, figures
 from stm_lab.measure import contribution_radius, high_contribution_area, radial_profile
+
+OWN_08 = companion("08")
+OWN_11 = companion("11")
 
 SQUARE = np.pad(np.ones((3, 3)), ((7, 6), (7, 6)))  # centred on pixel (8, 8) of 16 x 16
 FLAT = np.ones((16, 16))
@@ -26,10 +30,10 @@ AREAS = [
 PICTURE = np.full((16, 16, 3), 0.5)
 
 DRAWINGS = {
-    "receptive_grid": (figures.receptive_grid, [GRID]),
-    "radial_profiles": (figures.radial_profiles, [PROFILES]),
-    "area_ratios": (figures.area_ratios, [AREAS]),
-    "receptive_field_over_image": (figures.receptive_field_over_image, [PICTURE, HILL, (8, 8), 5, "halo, stage 2"]),
+    "receptive_grid": (OWN_11.receptive_grid, [GRID]),
+    "radial_profiles": (OWN_11.radial_profiles, [PROFILES]),
+    "area_ratios": (OWN_11.area_ratios, [AREAS]),
+    "receptive_field_over_image": (OWN_11.receptive_field_over_image, [PICTURE, HILL, (8, 8), 5, "halo, stage 2"]),
 }
 
 
@@ -56,7 +60,7 @@ def dots(axes, colour):
 
 
 def test_a_grid_has_a_row_a_name_and_leaves_out_what_a_name_lacks():
-    figure = figures.receptive_grid(GRID)
+    figure = OWN_11.receptive_grid(GRID)
     shown = [axes for axes in figure.axes if axes.images]
     assert len(shown) == 3
     assert [axes.get_title() for axes in figure.axes[:2]] == ["stage 1", "stage 2"]
@@ -67,7 +71,7 @@ def test_a_grid_has_a_row_a_name_and_leaves_out_what_a_name_lacks():
 
 
 def test_a_grid_has_one_scale_of_colours():
-    figure = figures.receptive_grid(GRID)
+    figure = OWN_11.receptive_grid(GRID)
     assert len({(image.norm.vmin, image.norm.vmax) for axes in figure.axes for image in axes.images}) == 1
 
 
@@ -80,7 +84,7 @@ FIELDS = {"forwards": {"original": field(), "stem": field(spread=2)}, "backwards
 
 
 def test_fields_are_shares_on_one_scale_and_the_number_is_the_squares():
-    figure = figures.design_fields(FIELDS)
+    figure = OWN_08.design_fields(FIELDS)
     images = [axes.images[0] for axes in figure.axes if axes.images]
     assert len({(image.norm.vmin, image.norm.vmax) for image in images}) == 1
     assert images[0].norm.vmax == pytest.approx((field(spread=2) / field(spread=2).sum()).max())
@@ -98,7 +102,7 @@ def test_fields_are_shares_on_one_scale_and_the_number_is_the_squares():
 
 
 def test_profiles_are_means_over_networks_with_their_range():
-    left, right = figures.radial_profiles(PROFILES).axes
+    left, right = OWN_11.radial_profiles(PROFILES).axes
     hill, flat = PROFILES["halo"]
     (line, *_) = right.lines
     np.testing.assert_allclose(line.get_ydata(), 50 * (hill.held + flat.held))
@@ -109,7 +113,7 @@ def test_profiles_are_means_over_networks_with_their_range():
 
 @pytest.mark.parametrize("contribution", [SQUARE, HILL, FLAT])
 def test_the_radii_that_are_told_are_those_of_the_map(contribution):
-    told = figures.radial_profiles({"swin": [radial_profile(contribution)]}).get_label()
+    told = OWN_11.radial_profiles({"swin": [radial_profile(contribution)]}).get_label()
     half, most = (int(word) for word in told.split("swin ")[1].rstrip(".").split(" and "))
     assert abs(half - contribution_radius(contribution, 0.5)) <= 0.5  # a ring is half a pixel thick to either side
     assert abs(most - contribution_radius(contribution, 0.9)) <= 0.5
@@ -119,7 +123,7 @@ def test_the_radii_that_are_told_are_those_of_the_map(contribution):
 
 
 def test_areas_are_dots_full_for_the_first_state_and_hollow_for_the_second():
-    half, most = figures.area_ratios(AREAS).axes
+    half, most = OWN_11.area_ratios(AREAS).axes
     colour = figures.colours(["halo"])["halo"]
     assert [x for x, _ in dots(half, colour)[True]] == pytest.approx([20, 30])
     assert [x for x, _ in dots(half, colour)[False]] == pytest.approx([5])
@@ -128,7 +132,7 @@ def test_areas_are_dots_full_for_the_first_state_and_hollow_for_the_second():
 
 
 def test_areas_are_told():
-    text = figures.area_ratios(AREAS).get_label()
+    text = OWN_11.area_ratios(AREAS).get_label()
     assert "50% of the contribution: halo 20, 30, 5; identity 3. 99%" in text
 
 
@@ -136,7 +140,7 @@ def test_areas_are_told():
 
 
 def test_the_square_is_drawn_round_the_pixel_in_both_panels():
-    figure = figures.receptive_field_over_image(PICTURE, HILL, (8, 5), 7, "halo")
+    figure = OWN_11.receptive_field_over_image(PICTURE, HILL, (8, 5), 7, "halo")
     for axes in figure.axes[:2]:
         (square,) = axes.patches
         assert (square.get_x() + 3.5, square.get_y() + 3.5) == (5, 8)
@@ -145,20 +149,20 @@ def test_the_square_is_drawn_round_the_pixel_in_both_panels():
 
 
 def test_a_field_of_zeros_is_drawn_dark():
-    figure = figures.receptive_field_over_image(PICTURE, np.zeros((16, 16)), (8, 8), 1, "nothing")
+    figure = OWN_11.receptive_field_over_image(PICTURE, np.zeros((16, 16)), (8, 8), 1, "nothing")
     assert (figure.axes[1].images[0].get_array() == 1e-4).all()
 
 
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: figures.receptive_grid({}), "nothing to draw"),
-        (lambda: figures.design_fields({"forwards": {}}), "nothing to draw"),
-        (lambda: figures.design_fields({"forwards": {"original": np.zeros((4, 4))}}), "the receptive field is empty"),
-        (lambda: figures.receptive_grid({"halo": {"stage 1": np.zeros((4, 4))}}), "empty"),
-        (lambda: figures.radial_profiles({"halo": []}), "nothing to draw"),
-        (lambda: figures.area_ratios([{"mixer": "halo", "area": 1, "state": "a"}]), "row 0: no 'threshold'"),
-        (lambda: figures.area_ratios([{**AREAS[0], "state": state} for state in "abc"]), "states a, b, c"),
+        (lambda: OWN_11.receptive_grid({}), "nothing to draw"),
+        (lambda: OWN_08.design_fields({"forwards": {}}), "nothing to draw"),
+        (lambda: OWN_08.design_fields({"forwards": {"original": np.zeros((4, 4))}}), "the receptive field is empty"),
+        (lambda: OWN_11.receptive_grid({"halo": {"stage 1": np.zeros((4, 4))}}), "empty"),
+        (lambda: OWN_11.radial_profiles({"halo": []}), "nothing to draw"),
+        (lambda: OWN_11.area_ratios([{"mixer": "halo", "area": 1, "state": "a"}]), "row 0: no 'threshold'"),
+        (lambda: OWN_11.area_ratios([{**AREAS[0], "state": state} for state in "abc"]), "states a, b, c"),
     ],
 )
 def test_refuses(draw, message):

@@ -1,6 +1,6 @@
-"""Correlations of few numbers, with intervals and permutation tests.
+"""Statistics of few numbers: intervals of means, differences paired by seed, correlations.
 
-numpy computes the coefficients: a permutation test takes up to 40,320 of them, and scipy's take ten times as long.
+numpy computes the correlations: a permutation test takes up to 40,320 of them, and scipy's take ten times as long.
 """
 
 from __future__ import annotations
@@ -8,43 +8,52 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from statistics import NormalDist
+from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from stm_lab.util.errors import UserError
 
-EXACT = 8  # numbers up to which all orders are tried, 40,320 of them
+EXACT = 8  # numbers up to which a permutation test tries all orders, 40,320 of them
+Correlation = Callable[[Sequence[float], Sequence[float]], float]
+
+
+def half_interval(values: Sequence[float]) -> float | None:
+    """Half the 95% interval of the mean by Student's t; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    from scipy import stats  # here, because it is slow to import
+
+    error = stdev(map(float, values)) / math.sqrt(len(values))
+    return float(stats.t.ppf(0.975, len(values) - 1)) * error
+
+
+def paired_difference(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> dict[str, Any]:
+    """The mean difference over the seeds that both have, with its 95% interval, in numbers and in words.
+
+    ours, theirs: {seed: value}. The keys are `difference`, `low`, `high` and `statement`, as in `summary`; values that
+    are equal for every seed are "identical", not "within the noise".
+    """
+    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    mean, half = fmean(differences) if differences else math.nan, half_interval(differences)
+    if half is None:
+        statement = "one seed" if differences else "no seed in common"
+        return {"difference": mean, "low": math.nan, "high": math.nan, "statement": statement}
+    low, high = mean - half, mean + half
+    statement = "above" if low > 0 else "below" if high < 0 else "within the noise" if any(differences) else "identical"
+    return {"difference": mean, "low": low, "high": high, "statement": statement}
 
 
 def pearson(x: Sequence[float], y: Sequence[float]) -> float:
     """Pearson's correlation. Raises UserError as `kendall` does."""
-    x, y = _checked(x, y)
-    return float(np.corrcoef(x, y)[0, 1])
+    return float(np.corrcoef(*_checked(x, y))[0, 1])
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     """Spearman's rank correlation; tied values get their mean rank. Raises UserError as `kendall` does."""
-    x, y = _checked(x, y)
-    return pearson(_ranks(x), _ranks(y))
-
-
-def spearman_interval(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """The 95% interval of Spearman's correlation by Fisher's transformation, for at least four pairs; approximate.
-
-    The variance is (1 + r^2 / 2) / (n - 3), of Bonett and Wright (2000, Psychometrika 65). For as few numbers as there
-    are mixers the interval is rough, and wide. For a perfect order the transformation is infinite; its interval begins
-    where that of the next best order does, in which two neighbours are swapped. Raises UserError as `pearson_interval`.
-    """
-    if len(x) < 4:
-        raise UserError(f"an interval of a correlation takes four pairs of numbers, not {len(x)}")
-    n, r = len(x), spearman(x, y)
-    most = 1 - 12 / (n * (n * n - 1))  # of orders with two neighbours swapped
-    z = math.atanh(min(max(r, -most), most))
-    half = NormalDist().inv_cdf(0.975) * math.sqrt((1 + min(abs(r), most) ** 2 / 2) / (n - 3))
-    low, high = math.tanh(z - half), math.tanh(z + half)
-    return (low, 1.0) if r > 1 - 1e-9 else (-1.0, high) if r < -1 + 1e-9 else (low, high)
+    ranks = [(v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) - 1) / 2 for v in _checked(x, y)]
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def kendall(x: Sequence[float], y: Sequence[float]) -> float:
@@ -52,29 +61,11 @@ def kendall(x: Sequence[float], y: Sequence[float]) -> float:
 
     Raises UserError for lists of different length, fewer than two numbers, or a list whose numbers are all the same.
     """
-    x, y = _checked(x, y)
-    i, j = np.triu_indices(len(x), 1)
-    of_x, of_y = np.sign(x[i] - x[j]), np.sign(y[i] - y[j])
+    of_x, of_y = (np.sign(np.subtract.outer(v, v)) for v in _checked(x, y))
     return float((of_x * of_y).sum() / math.sqrt(np.abs(of_x).sum() * np.abs(of_y).sum()))
 
 
-def pearson_interval(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """The 95% interval of Pearson's correlation by Fisher's transformation, for at least four pairs.
-
-    Raises UserError as `kendall` does, and for fewer than four.
-    """
-    if len(x) < 4:
-        raise UserError(f"an interval of a correlation takes four pairs of numbers, not {len(x)}")
-    low, high = stats.pearsonr(x, y).confidence_interval()
-    return float(low), float(high)
-
-
-def chance_of(
-    statistic: Callable[[Sequence[float], Sequence[float]], float],
-    x: Sequence[float],
-    y: Sequence[float],
-    seed: int = 0,
-) -> float:
+def chance_of(statistic: Correlation, x: Sequence[float], y: Sequence[float], seed: int = 0) -> float:
     """The share of orders of `y` with as large a correlation, of either sign: the p-value of a permutation test.
 
     All orders for up to eight numbers; beyond, 10,000 drawn with `seed` and the one that was seen, so it is never 0.
@@ -90,7 +81,7 @@ def chance_of(
 
 
 def interval_over_seeds(
-    statistic: Callable[[Sequence[float], Sequence[float]], float],
+    statistic: Correlation,
     reference: Mapping[str, float],
     scores: Mapping[str, Mapping[int, float]],
     *,
@@ -129,10 +120,3 @@ def _checked(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.nda
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         raise UserError("a correlation takes numbers that differ: one of the lists has a single value")
     return x, y
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    order = np.unique(values, return_inverse=True)[1]
-    last = np.cumsum(np.bincount(order))
-    first = last - np.bincount(order)
-    return ((first + last - 1) / 2)[order]
