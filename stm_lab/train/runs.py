@@ -9,17 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import multiprocessing
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from stm_lab import register_mixer
 from stm_lab.mixers import get_mixer, list_mixers
@@ -31,7 +26,7 @@ from stm_lab.train.trainer import OnRow, Result, Trainer
 from stm_lab.util.devices import cores, resolve_device
 from stm_lab.util.environment import code_fingerprint
 from stm_lab.util.errors import UserError
-from stm_lab.util.processes import end_with_parent, without_main
+from stm_lab.util.processes import side_by_side
 from stm_lab.util.progress import progress
 
 _WORTH_A_PROCESS = 300  # steps in all; of `nano` at 32x32 a process does about as many while another one starts
@@ -145,36 +140,13 @@ def _sent(config: TrainConfig) -> bytes | None:
 
 
 def _train_elsewhere(jobs: list[tuple[TrainConfig, bytes]], processes: int, threads: int) -> None:
-    before = set(multiprocessing.active_children())
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        progress(len(jobs), f"training, {processes} at once", unit="runs") as bar,
-        ProcessPoolExecutor(processes, spawn, initializer=_begin, initargs=(threads,)) as pool,
-    ):
-        try:
-            with without_main():  # the first submissions start the processes
-                running = {pool.submit(_train, *job): job[0] for job in jobs}
-            for run in as_completed(running):
-                config, row = running[run], run.result()
-                name = f"{config.mixer} {config.scale}, seed {config.seed}"
-                for sentence in row.get("health", []):
-                    bar.say(f"{name}: health: {sentence}")
-                bar.update(note=f"{name}: top1 {row['top1']:.1f}%")
-        except BaseException as error:  # Ctrl-C too: what runs has its checkpoints
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in set(multiprocessing.active_children()) - before:
-                child.terminate()
-            if isinstance(error, BrokenProcessPool):
-                raise RuntimeError(
-                    f"a training process died, perhaps for want of memory; with fewer than {processes} processes each "
-                    "has more, and what was done is kept"
-                ) from None
-            raise
-
-
-def _begin(threads: int) -> None:
-    end_with_parent()
-    torch.set_num_threads(threads)
+    with progress(len(jobs), f"training, {processes} at once", unit="runs") as bar:
+        for number, row in side_by_side(_train, jobs, processes, threads=threads):  # what is ended has its checkpoints
+            config, _ = jobs[number]
+            name = f"{config.mixer} {config.scale}, seed {config.seed}"
+            for sentence in row.get("health", []):
+                bar.say(f"{name}: health: {sentence}")
+            bar.update(note=f"{name}: top1 {row['top1']:.1f}%")
 
 
 def _train(config: TrainConfig, sent: bytes) -> dict[str, Any]:

@@ -60,8 +60,8 @@ def _processor() -> str:
 def code_fingerprint() -> str:
     """12 hexadecimal digits of a hash of the code that makes numbers, as this process first found it.
 
-    It covers the syntax of models, data, training and measures. A docstring, a comment, an import, or the file and
-    order of definitions change no number, so they do not change the fingerprint.
+    It covers the syntax of models, data, training, measures and tasks. A docstring, a comment, an import, or the file
+    and order of definitions change no number, so they do not change the fingerprint.
     """
     package = Path(__file__).resolve().parents[1]
     sources = [path for part in _MAKE_NUMBERS for path in (package / part, *(package / part).rglob("*.py"))]

@@ -13,8 +13,11 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import psutil
 
@@ -76,6 +79,41 @@ def without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+def side_by_side(work: Callable, jobs: Sequence[tuple], processes: int, *, threads: int) -> Iterator[tuple[int, Any]]:
+    """(number of the job, `work(*job)`) as jobs are done, in so many processes with so many of torch's threads each.
+
+    They are spawned, never forked, and end with this one; if it is interrupted or a job fails, they are ended.
+
+    Raises:
+        RuntimeError: a process died. What a job raises comes as it is.
+    """
+    before = set(multiprocessing.active_children())
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, initializer=_begin, initargs=(threads,)) as pool:
+        try:
+            with without_main():  # the first submissions start the processes
+                running = {pool.submit(work, *job): number for number, job in enumerate(jobs)}
+            for done in as_completed(running):
+                yield running[done], done.result()
+        except BaseException as error:  # Ctrl-C too
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()) - before:
+                child.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise RuntimeError(
+                    f"a training process died, perhaps for want of memory; with fewer than {processes} processes each "
+                    "has more, and what was done is kept"
+                ) from None
+            raise
+
+
+def _begin(threads: int) -> None:
+    import torch  # here, since most users of this module compute nothing
+
+    end_with_parent()
+    torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":
