@@ -10,7 +10,7 @@ import warnings
 
 import typer
 
-from stm_lab.cli import course, data, doctor, models, results, runs
+from stm_lab.cli import course, data, doctor, models, results, runs, tasks
 from stm_lab.util.devices import keep_freed_memory
 from stm_lab.util.errors import UserError, WorkFailed, one_line
 from stm_lab.util.files import said_by
@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 for command in (doctor.doctor, runs.demo, runs.run, runs.sweep, models.mixers, models.models, models.train):
     app.command()(command)
-for command in (results.leaderboard, results.compare, results.predict):
+for command in (tasks.tasks, results.leaderboard, results.compare, results.predict):
     app.command()(command)
 app.add_typer(course.app, name="course")
 app.add_typer(data.app, name="data")

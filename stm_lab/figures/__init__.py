@@ -37,12 +37,13 @@ from stm_lab.figures.scores import (
     training_curves,
 )
 from stm_lab.figures.style import MIXER_COLOURS, colours, curves_of, described
+from stm_lab.figures.tasks import task_curves, task_table
 
 __all__ = [
     "MIXER_COLOURS", "accuracy_by_epsilon", "accuracy_by_mistake", "accuracy_dots", "colours", "compared_curves",
     "consistency_curves", "cost_by_part", "cost_shares", "curves_of", "described", "front", "image_grid",
     "inductive_biases", "line_panels", "lines", "map_panels", "mixer_cards", "mixing_matrices",
     "mixing_over_image", "number_grids", "of", "pareto", "receptive_fields", "run_curves",
-    "scatter", "severity_curves", "shares_by_role", "throughput_repeats",
-    "training_curves",
+    "scatter", "severity_curves", "shares_by_role", "task_curves", "task_table",
+    "throughput_repeats", "training_curves",
 ]  # fmt: skip

@@ -9,12 +9,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from stm_lab.designs import Design, unified
 from stm_lab.mixers import get_mixer, list_mixers
 from stm_lab.mixers.plugins import MODULE_PREFIX, load_plugins
 from stm_lab.tasks.definitions import TASKS, get_task
@@ -32,6 +34,7 @@ Rate = Annotated[float, Field(gt=0)]
 Names = Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
 Folder = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 MIXERS = ("identity", "pooling", "convnext", "dcn_v3", "swin", "halo", "pvt", "pvt_v2")
+_HEAD_DIM = 16
 
 
 class Settings(BaseModel):
@@ -56,6 +59,19 @@ class Settings(BaseModel):
         return max(1, self.steps // 10)
 
 
+def design_of(mixer: str, settings: Settings) -> Design:
+    """The mixer's unified design at the size of the tasks: nano's windows, no reduction, no position embedding.
+
+    `settings.model_options` are on top. Raises UserError for an unknown mixer or option.
+    """
+    alike = {"layer_scale": 1.0, "mlp_ratios": (4, 4, 4, 4), "position_embedding": False}
+    design = unified(mixer, "nano")
+    alike |= {"dims": (settings.dim,) * 4, "depths": (settings.depth,) * 4}
+    heads = settings.dim // _HEAD_DIM if settings.dim % _HEAD_DIM == 0 else 1
+    design = replace(design, **alike, stage_options={"heads": (heads,) * 4, "reduction": (1,) * 4})
+    return design.override(**settings.model_options)
+
+
 class TableConfig(Settings):
     """A table: its settings, which cells it has, and where they are computed."""
 
@@ -72,7 +88,7 @@ class TableConfig(Settings):
         return Settings(**{name: getattr(self, name) for name in Settings.model_fields})
 
     def check(self) -> None:
-        """Load the plugins. Raises UserError for an unknown task or mixer, and a map that is too small for a task."""
+        """Load the plugins. Raises UserError for an unknown task, mixer or option, and a map that is too small."""
         load_plugins(self.plugins)
         for mixer in self.mixers:
             check_known("mixer", mixer, list_mixers(), "tasks: ")
@@ -83,6 +99,8 @@ class TableConfig(Settings):
             trained, tested = task.sizes(self.height, self.width)
             for size in (trained, *tested):
                 task.check_size(*size)
+        for mixer in self.mixers:
+            design_of(mixer, self.settings())
 
 
 def table(config: TableConfig) -> list[dict[str, Any]]:

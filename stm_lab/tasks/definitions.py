@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stm_lab.data.rng import below, words
+from stm_lab.util import yaml12
 from stm_lab.util.errors import UserError, check_known
 
 IGNORE = -100  # the label of a token that is not asked; cross-entropy leaves it out
@@ -112,14 +115,19 @@ def verdict(accuracy: float, chance: float) -> str:
     return "solves" if share >= 0.9 else "fails" if share < 0.15 else "partly"
 
 
-def _predicted(*lines: tuple[str, str, str]) -> dict[str, tuple[str, str]]:
-    """{mixer: (word, reason)} from lines (word, mixers, reason)."""
-    return {mixer: (word, reason) for word, mixers, reason in lines for mixer in mixers.split()}
+_THEORY = yaml12.read_mapping(Path(__file__).with_name("predictions.yaml"))
 
 
-_ALONE = ("fails", "identity", "no token hears of another")
-_NO_PLACE = "attends to content alone and has no place: it is the same for any order of the tokens"
-_NO_SIDE = "symmetric: it cannot tell left from right"
+def _ours(*of_task: Any, is_resized: bool = False) -> None:
+    """Register a task of the package, with its predictions."""
+    said = {
+        mixer: (word, reason)
+        for word, reasons in _THEORY[of_task[0]].items()
+        for mixers, reason in reasons.items()
+        for mixer in mixers.split()
+    }
+    register_task(Task(*of_task, is_resized=is_resized, predictions=said))
+
 
 # ---- place: copy what stands somewhere else --------------------------------------------------------------------------
 
@@ -137,52 +145,11 @@ def _copied(distance: int) -> Callable[[np.ndarray], np.ndarray]:
     return answer
 
 
-_COPIES = {
-    2: _predicted(
-        ("solves", "convnext dcn_v3", "two tokens are within its kernel, or a second block's"),
-        ("solves", "halo swin", "the bias by relative position picks the token; what one window lacks the next has"),
-        ("solves", "pvt_v2", "two 3x3 convolutions in the MLPs carry it"),
-        ("partly", "pooling", f"{_NO_SIDE}: one guess among four colours"),
-        ("fails", "pvt", _NO_PLACE),
-        _ALONE,
-    ),
-    4: _predicted(
-        ("solves", "convnext", "two 7x7 kernels reach six tokens"),
-        ("solves", "halo", "two blocks with their borders reach four tokens from any place"),
-        ("partly", "swin", "two hops through alternate windows, which depend on where in the window a token stands"),
-        ("partly", "dcn_v3 pvt_v2", "four blocks reach four tokens, with a single path and nothing to spare"),
-        ("fails", "pooling", f"{_NO_SIDE}, and an average of 81 tokens"),
-        ("fails", "pvt", _NO_PLACE),
-        _ALONE,
-    ),
-    6: _predicted(
-        ("solves", "convnext", "two 7x7 kernels reach six tokens"),
-        ("solves", "halo", "two or three blocks with their borders reach six tokens"),
-        ("partly", "swin", "three hops through alternate windows"),
-        ("fails", "dcn_v3", "four blocks reach four tokens until offsets grow, which no gradient tells them to"),
-        ("fails", "pvt_v2 pooling", "four 3x3 neighbourhoods reach four tokens"),
-        ("fails", "pvt", _NO_PLACE),
-        _ALONE,
-    ),
-}
-for _distance, _of_distance in _COPIES.items():
-    _question = f"Which colour has the token {_distance} places to the left?"
-    _copy = (f"copy-{_distance}", _question, (COLOURS,), COLOURS, _colours, _copied(_distance), (1, _distance + 1))
-    register_task(Task(*_copy, predictions=_of_distance))
-
-register_task(
-    Task(
-        "copy-resized",
-        "Copy from 2 places to the left, on maps of other sizes than those trained on.",
-        (COLOURS,),
-        COLOURS,
-        _colours,
-        _copied(2),
-        (1, 3),
-        is_resized=True,
-        predictions=_COPIES[2],
-    )
-)
+for _far in (2, 4, 6):
+    _question = f"Which colour has the token {_far} places to the left?"
+    _ours(f"copy-{_far}", _question, (COLOURS,), COLOURS, _colours, _copied(_far), (1, _far + 1))
+_question = "Copy from 2 places to the left, on maps of other sizes than those trained on."
+_ours("copy-resized", _question, (COLOURS,), COLOURS, _colours, _copied(2), (1, 3), is_resized=True)
 
 
 def _sparse(draws: Draws, height: int, width: int) -> np.ndarray:
@@ -198,25 +165,8 @@ def _next_colour(tokens: np.ndarray) -> np.ndarray:
     return labels
 
 
-register_task(
-    Task(
-        "copy-distractors",
-        "Half of the tokens are grey: which is the next colour to the left?",
-        (COLOURS + 1,),
-        COLOURS,
-        _sparse,
-        _next_colour,
-        (1, 2),
-        predictions=_predicted(
-            ("solves", "halo", "content hides the grey ones, the relative bias prefers the nearest"),
-            ("partly", "swin", "the next colour may stand in another window"),
-            ("partly", "convnext dcn_v3 pvt_v2", "a kernel takes what stands at one place, whatever stands between"),
-            ("partly", "pooling", f"{_NO_SIDE}: one guess among the colours around"),
-            ("fails", "pvt", _NO_PLACE),
-            _ALONE,
-        ),
-    )
-)
+_question = "Half of the tokens are grey: which is the next colour to the left?"
+_ours("copy-distractors", _question, (COLOURS + 1,), COLOURS, _sparse, _next_colour, (1, 2))
 
 
 def _mirrored(tokens: np.ndarray) -> np.ndarray:
@@ -226,23 +176,8 @@ def _mirrored(tokens: np.ndarray) -> np.ndarray:
     return labels
 
 
-register_task(
-    Task(
-        "mirror",
-        "Which colour has the token at the mirrored place, left and right exchanged?",
-        (COLOURS,),
-        COLOURS,
-        _colours,
-        _mirrored,
-        predictions=_predicted(
-            ("partly", "convnext", "how far to copy from differs by column; only the padding tells the column"),
-            ("partly", "halo swin dcn_v3 pvt_v2", "reaches only those columns that stand near the axis"),
-            ("fails", "pooling", _NO_SIDE),
-            ("fails", "pvt", _NO_PLACE),
-            _ALONE,
-        ),
-    )
-)
+_question = "Which colour has the token at the mirrored place, left and right exchanged?"
+_ours("mirror", _question, (COLOURS,), COLOURS, _colours, _mirrored)
 
 # ---- content: recall what belongs to a key ---------------------------------------------------------------------------
 
@@ -277,42 +212,10 @@ def _recalled(tokens: np.ndarray) -> np.ndarray:
 
 
 _PAIR = (COLOURS + 1, COLOURS + 1)
-_STATIC = "weighs tokens by their place, and what is wanted depends on their content"
-register_task(
-    Task(
-        "recall",
-        "Which value goes with this key in this image? About nine tokens tell.",
-        _PAIR,
-        COLOURS,
-        _pairs,
-        _recalled,
-        (4, 4),
-        predictions=_predicted(
-            ("solves", "pvt pvt_v2", "the key looks for its like in the whole map"),
-            ("solves", "halo", "an 8x8 window holds each key about four times"),
-            ("partly", "swin", "a 4x4 window holds a given key in six cases of ten; shifted windows add some"),
-            ("fails", "convnext dcn_v3 pooling", _STATIC),
-            _ALONE,
-        ),
-    )
-)
-register_task(
-    Task(
-        "recall-far",
-        "The same, but one token alone tells, at the other side of the map.",
-        _PAIR,
-        COLOURS,
-        _far_pairs,
-        _recalled,
-        (4, 8),
-        predictions=_predicted(
-            ("solves", "pvt pvt_v2", "distance does not count"),
-            ("fails", "halo swin", "all eight pairs would have to be handed on from window to window"),
-            ("fails", "convnext dcn_v3 pooling", f"{_STATIC}; and it is far"),
-            _ALONE,
-        ),
-    )
-)
+_question = "Which value goes with this key in this image? About nine tokens tell."
+_ours("recall", _question, _PAIR, COLOURS, _pairs, _recalled, (4, 4))
+_question = "The same, but one token alone tells, at the other side of the map."
+_ours("recall-far", _question, _PAIR, COLOURS, _far_pairs, _recalled, (4, 8))
 
 # ---- both: nearest, and where the other one stands -------------------------------------------------------------------
 
@@ -337,25 +240,8 @@ def _nearest(tokens: np.ndarray) -> np.ndarray:
     return np.where((first < second) & (first > 0), labels, IGNORE)
 
 
-register_task(
-    Task(
-        "nearest",
-        "Which colour has the nearest of six seeds?",
-        (COLOURS + 1,),
-        COLOURS,
-        _seeds,
-        _nearest,
-        (3, 3),
-        predictions=_predicted(
-            ("solves", "convnext", "sums over kernels that fall off with distance are largest for the nearest"),
-            ("solves", "halo", "content hides empty tokens, the relative bias prefers the nearest"),
-            ("partly", "swin", "the nearest may stand in another window"),
-            ("partly", "dcn_v3 pooling pvt_v2", "colours spread one token a block: four, and some seeds are farther"),
-            ("fails", "pvt", "hears which colours there are, and not where: one guess in six"),
-            _ALONE,
-        ),
-    )
-)
+_question = "Which colour has the nearest of six seeds?"
+_ours("nearest", _question, (COLOURS + 1,), COLOURS, _seeds, _nearest, (3, 3))
 
 
 def _two_marks(draws: Draws, height: int, width: int) -> np.ndarray:
@@ -371,23 +257,8 @@ def _relation(tokens: np.ndarray) -> np.ndarray:
     return labels
 
 
-register_task(
-    Task(
-        "relation",
-        "Two tokens are marked: where does the other one stand, above or below, left or right?",
-        (2,),
-        4,
-        _two_marks,
-        _relation,
-        predictions=_predicted(
-            ("solves", "convnext", "kernels for either side reach the whole map in four blocks"),
-            ("partly", "halo swin dcn_v3 pvt_v2", "hears the other mark if it is near"),
-            ("fails", "pooling", _NO_SIDE),
-            ("fails", "pvt", _NO_PLACE),
-            _ALONE,
-        ),
-    )
-)
+_question = "Two tokens are marked: where does the other one stand, above or below, left or right?"
+_ours("relation", _question, (2,), 4, _two_marks, _relation)
 
 # ---- number: count over the map --------------------------------------------------------------------------------------
 
@@ -407,23 +278,8 @@ def _majority(tokens: np.ndarray) -> np.ndarray:
     return np.where(tokens[..., 0] == _ASKED, labels[:, None, None], IGNORE)
 
 
-register_task(
-    Task(
-        "majority",
-        "Which colour is the most frequent of the image?",
-        (COLOURS + 1,),
-        COLOURS,
-        _crowd,
-        _majority,
-        (3, 3),
-        predictions=_predicted(
-            ("solves", "pvt pvt_v2", "attention that prefers nothing is the mean over the map"),
-            ("solves", "convnext", "a kernel of ones counts; four blocks reach the whole map"),
-            ("partly", "halo swin dcn_v3 pooling", "counts a part of the map"),
-            _ALONE,
-        ),
-    )
-)
+_question = "Which colour is the most frequent of the image?"
+_ours("majority", _question, (COLOURS + 1,), COLOURS, _crowd, _majority, (3, 3))
 MODULUS, _MARKED = 3, 1
 
 
@@ -442,20 +298,5 @@ def _counted(tokens: np.ndarray) -> np.ndarray:
     return np.where(tokens[..., 0] == 2, number % MODULUS, IGNORE)
 
 
-register_task(
-    Task(
-        "count",
-        "How many tokens of the image are marked, modulo 3?",
-        (3,),
-        MODULUS,
-        _marks,
-        _counted,
-        (4, 5),
-        predictions=_predicted(
-            ("partly", "pvt pvt_v2", "attention averages: the number comes as a share, in steps that are small"),
-            ("partly", "convnext", "sums do count, but few tokens hear of the whole map"),
-            ("fails", "halo swin dcn_v3 pooling", "one mark that is not heard makes any answer as likely"),
-            _ALONE,
-        ),
-    )
-)
+_question = "How many tokens of the image are marked, modulo 3?"
+_ours("count", _question, (3,), MODULUS, _marks, _counted, (4, 5))

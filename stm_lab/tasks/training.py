@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,12 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from stm_lab.backbone import Stage
-from stm_lab.designs import Design, unified
-from stm_lab.tasks.cells import Settings
+from stm_lab.tasks.cells import Settings, design_of
 from stm_lab.tasks.definitions import IGNORE, Task, get_task
 
 _TRAINED, _VALIDATED, _TESTED = range(3)  # whose draws are different ones
-_HEAD_DIM = 16
 _SOLVED = 99.5  # percent
 
 
@@ -44,19 +41,6 @@ class TokenNetwork(nn.Module):
         x = self.embedding(tokens + self.first).sum(-2)  # (B, H, W, F, C) -> (B, H, W, C)
         x = self.stage(x.permute(0, 3, 1, 2))  # -> (B, C, H, W)
         return self.read_out(x.permute(0, 2, 3, 1))
-
-
-def design_of(mixer: str, settings: Settings) -> Design:
-    """The mixer's unified design at the size of the tasks: nano's windows, no reduction, no position embedding.
-
-    `settings.model_options` are on top. Raises UserError for an unknown mixer or option.
-    """
-    alike = {"layer_scale": 1.0, "mlp_ratios": (4, 4, 4, 4), "position_embedding": False}
-    design = unified(mixer, "nano")
-    alike |= {"dims": (settings.dim,) * 4, "depths": (settings.depth,) * 4}
-    heads = settings.dim // _HEAD_DIM if settings.dim % _HEAD_DIM == 0 else 1
-    design = replace(design, **alike, stage_options={"heads": (heads,) * 4, "reduction": (1,) * 4})
-    return design.override(**settings.model_options)
 
 
 def _fan_in(module: nn.Module) -> None:
