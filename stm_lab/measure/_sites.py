@@ -236,16 +236,12 @@ def _as_site(model: nn.Module, name: str, call: Call, layout: str | None) -> Sit
         prefix = getattr(model, "num_prefix_tokens", 0)
         return Site(function, args, kwargs, "NLC", _sides(name, tokens.shape[1] - prefix, args, kwargs), prefix)
     if layout is None:
+        first, second, third = tokens.shape[1:]
         is_ours = type(model).__module__.startswith("stm_lab.") or inspect.ismethod(function)
-        layout = "NHWC" if is_ours else _guess_layout(name, tokens)
+        if not is_ours and (first == second) == (second == third):
+            raise UserError(f"{name}: tokens {tuple(tokens.shape)} may be NHWC or NCHW; say so by `layout`")
+        layout = "NHWC" if is_ours or first == second else "NCHW"
     return Site(function, args, kwargs, layout)
-
-
-def _guess_layout(name: str, tokens: Tensor) -> str:
-    first, second, third = tokens.shape[1:]
-    if (first == second) == (second == third):
-        raise UserError(f"{name}: tokens {tuple(tokens.shape)} may be NHWC or NCHW; say so by `layout`")
-    return "NHWC" if first == second else "NCHW"
 
 
 def _sides(name: str, positions: int, args: tuple, kwargs: dict) -> tuple[int, int]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ ATTACKS = ("fgsm", "pgd", "noise")
 NORMS = ("linf", "l2")
 LOSSES = ("cross_entropy", "margin")
 PIXEL_RANGE = (0.0, 1.0)  # epsilons are parts of it, and attacked images stay in it
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # see `under_attack`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,37 +65,26 @@ class Budget:
         return cls(attack=attack, norm=norm, loss=loss, **how)
 
 
-class Seen(NamedTuple):
-    """A batch under attack: the images' `places` in the data, (B,), `pixels`, (B, 3, H, W), `labels`, (B,), else the
-    model's own answers, and `logits`, (B, K)."""
-
-    places: Tensor
-    pixels: Tensor
-    labels: Tensor
-    logits: Tensor
-
-
 @contextmanager
 def under_attack(
     model: nn.Module, images: Images, device: str | torch.device | None, batch_size: int, seed: int, told: str = ""
-) -> Iterator[tuple[See, Iterator[Seen]]]:
+) -> Iterator[tuple[See, Iterator[Batch]]]:
     """The model as it sees pixels, with gradients, and its batches; see `evaluating`. told: for progress.
 
-    The batches raise UserError for a model without classifier and for labels that are none of its classes.
+    A batch: the images' places in the data, (B,), pixels, (B, 3, H, W), labels, (B,), else the model's own answers, and
+    logits, (B, K). Raises UserError for a model without classifier and for labels that are none of its classes.
     """
+
+    def batches() -> Iterator[Batch]:
+        for places, pixels, labels in images.parts(on, batch_size, told and f"{told} on {model_name(model)}"):
+            with torch.no_grad():
+                logits = sees(pixels)
+            check_classes(model, logits, labels, "to attack its own answers")
+            yield places, pixels, logits.argmax(1) if labels is None else labels, logits
+
     with evaluating(model, device, seed) as on, torch.enable_grad():
         sees = sight(model, on)
-        yield sees, _seen(model, sees, images, on, batch_size, told)
-
-
-def _seen(
-    model: nn.Module, sees: See, images: Images, device: torch.device, batch_size: int, told: str
-) -> Iterator[Seen]:
-    for places, pixels, labels in images.parts(device, batch_size, told and f"{told} on {model_name(model)}"):
-        with torch.no_grad():
-            logits = sees(pixels)
-        check_classes(model, logits, labels, "to attack its own answers")
-        yield Seen(places, pixels, logits.argmax(1) if labels is None else labels, logits)
+        yield sees, batches()
 
 
 def step(sees: See, x: Tensor, pixels: Tensor, labels: Tensor, epsilon: float, budget: Budget) -> tuple[Tensor, Tensor]:

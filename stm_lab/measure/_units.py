@@ -104,6 +104,16 @@ def rows_with_total(facts: dict, parts: Iterable[Mapping[str, Any]], by: str, wh
 # ---- a model, or one unit of it, at work: for time and memory --------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Setting:
+    """A model and its batch, of images of `image_size` (height, width in pixels), on a device."""
+
+    model: str
+    device: str
+    batch_size: int
+    image_size: tuple[int, int]
+
+
 def prepared(
     model: nn.Module,
     data: Data | None,
@@ -164,16 +174,13 @@ def step_of(module: nn.Module, args: tuple, training: bool, loss: Callable | Non
         if loss is not None:
             out = loss(called(args))
         else:
-            outputs = tree_leaves(called(tree_map_only(Tensor, _leaf, args)))
+            leaves = tree_map_only(Tensor, lambda x: x.detach().requires_grad_(x.is_floating_point()), args)
+            outputs = tree_leaves(called(leaves))
             out = next(part for part in outputs if isinstance(part, Tensor))
         if out.requires_grad:  # otherwise there is nothing to learn
             out.backward(torch.ones_like(out))
 
     return forward_backward if training else forward
-
-
-def _leaf(tensor: Tensor) -> Tensor:
-    return tensor.detach().requires_grad_(tensor.is_floating_point())
 
 
 def whole_step(model: nn.Module, images: Tensor, training: bool) -> Callable[[], None]:

@@ -75,10 +75,10 @@ def attack_checks(
 ) -> AttackChecks:
     """Attack in ways whose order is known beforehand, and check that the numbers come in that order.
 
-    A model that hides its gradient looks robust to an attack that follows it (Athalye et al. 2018, arXiv 1802.00420).
-    The checks are those that they and Carlini et al. 2019 (arXiv 1902.06705, section 5) recommend. Each attack is made
-    anew, without using what another has found. Passing proves nothing; failing says that the accuracy under this attack
-    is not that of the model. Shares of images are compared with one image's tolerance.
+    A model that hides its gradient looks robust to an attack that follows it. The checks are those that Athalye et al.
+    2018 (arXiv 1802.00420) and Carlini et al. 2019 (arXiv 1902.06705, section 5) recommend; shares of images are
+    compared with one image's tolerance. Passing proves nothing; failing says that the accuracy under this attack is not
+    that of the model.
 
     Accuracy under attack must not depend on a positive factor of the logits. Cross-entropy does: with large logits the
     softmax rounds to 1, where the gradient is lost. So PGD is compared with an attack of the margin, the best wrong
@@ -148,13 +148,9 @@ def _loss_grows(losses: np.ndarray) -> Check:
 
 
 def _falls_to_zero(unbounded: float, reach: float) -> Check:
-    return Check(
-        "accuracy falls to zero",
-        f"no answer stands when any image is allowed (epsilon {reach:.0f}/255)",
-        unbounded == 0,
-        f"{unbounded:.1f}% stand",
-        {"accuracy_unbounded": unbounded},
-    )
+    expected = f"no answer stands when any image is allowed (epsilon {reach:.0f}/255)"
+    found, numbers = f"{unbounded:.1f}% stand", {"accuracy_unbounded": unbounded}
+    return Check("accuracy falls to zero", expected, unbounded == 0, found, numbers)
 
 
 def _larger_is_stronger(by_epsilon: dict[float, float], one: float) -> Check:

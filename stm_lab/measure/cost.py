@@ -23,7 +23,6 @@ from stm_lab.measure._units import OUTSIDE, REST, gathered, units
 from stm_lab.util.errors import check_known
 
 OWN = "(own)"  # what belongs to the model itself and to none of its parts: a class token, a product in its forward
-UNIT = "1 MAC = one multiplication and one addition"
 COUNTS = ("parameters", "macs", "macs_fvcore", "macs_formula")
 
 
@@ -70,22 +69,15 @@ class Cost:
         mixers, MLPs, downsampling, head and rest; "stage", each role of each stage. Raises UserError for another."""
         check_known("by", by, ("part", "layer", "role", "stage"), "Cost.rows: ")
         if by in ("role", "stage"):
-            layers = [{name: getattr(layer, name) for name in ("stage", "role", *COUNTS)} for layer in self.layers]
-            grouped = gathered(layers, by)
-            rows = [{"part": " ".join(filter(None, (row.get("stage"), row["role"]))), **row} for row in grouped]
+            layers = ({"stage": layer.stage, "role": layer.role, **_counts(layer)} for layer in self.layers)
+            rows = [{"part": f"{row.get('stage', '')} {row['role']}".strip(), **row} for row in gathered(layers, by)]
         else:
-            parts = self.parts if by == "part" else self.layers
-            rows = [{"part": part.name, **{name: getattr(part, name) for name in COUNTS}} for part in parts]
-        rows.append({"part": "total", **{name: getattr(self, name) for name in COUNTS}})
-        return [{"model": self.model, **row} for row in rows]
+            rows = [{"part": part.name, **_counts(part)} for part in (self.parts if by == "part" else self.layers)]
+        return [{"model": self.model, **row} for row in (*rows, {"part": "total", **_counts(self)})]
 
-    def __str__(self) -> str:
-        height, width = self.image_size
-        return (
-            f"{self.model}, one image of {height}x{width}: {self.parameters:,} parameters, {self.macs:,} MACs of "
-            f"convolutions and matrix products ({UNIT}); {self.macs_fvcore:,} with fvcore's charge for norms, pooling "
-            "and sampling"
-        )
+
+def _counts(of: PartCost | Cost) -> dict[str, int | None]:
+    return {name: getattr(of, name) for name in COUNTS}
 
 
 def cost(model: nn.Module, data: Data | None = None, *, image_size: int | tuple[int, int] | None = None) -> Cost:
@@ -113,7 +105,7 @@ def cost(model: nn.Module, data: Data | None = None, *, image_size: int | tuple[
         parts.insert(0, PartCost(OWN, *own, macs_formula=None if own[1] else 0))
     layers = [layer for layer in counts.layers() if layer.parameters or layer.macs_fvcore]
     return Cost(
-        **{name: getattr(whole, name) for name in COUNTS},
+        **_counts(whole),
         model=model_name(model),
         image_size=(height, width),
         parts=tuple(parts),

@@ -106,14 +106,14 @@ def invariance(
     * rotation_after_crop: of the cropped picture; its corners show its mirror image only.
     * scale: the content becomes larger by this factor.
 
-    protocol="published": the code path of the published curves with its faults, on the published axes; image sizes
-    other than 224 in proportion. What comes in is black.
+    protocol="published": the published curves' code path with its faults, on their axes; image sizes other than 224 in
+    proportion. What comes in is black.
 
     * translation: in one direction, drawn for each picture and strength out of seven (the eighth never comes). Beyond
       the margin of the crop the content moves by half of what the axis says, with black bars on both sides.
     * rotations: counter-clockwise.
-    * scale: the crop ratio, .2, .325 .. 1.95, in which the training's .875 does not appear; above 1 a black frame. The
-      published code enlarges the file itself; here the picture decoded at int(image_size / crop_pct), bicubically.
+    * scale: the crop ratio, .2, .325 .. 1.95; above 1 a black frame. The published code enlarges the file itself; here
+      the picture decoded at int(image_size / crop_pct), bicubically.
 
     Args:
         data: images (N, 3, H, W), (images, labels), or a Dataset, which is decoded once for all models that see it.
@@ -123,8 +123,7 @@ def invariance(
         image_size: side of the view; default: the model's own for a Dataset, the shorter side of images.
         crop_pct: share of the picture's shorter side in the view; default: the model's own for a Dataset, and .875 for
             the published protocol.
-        device: default the model's own.
-        seed: of the published directions, and for models that draw random numbers in eval mode.
+        device: default the model's own. seed: of the published directions, and for models that draw random numbers.
 
     Raises:
         UserError: an unknown kind, protocol or device, impossible strengths, data that are no images, a view larger
@@ -133,8 +132,8 @@ def invariance(
     check_known("kind of invariance", kind, KINDS)
     check_known("protocol", protocol, PROTOCOLS)
     stock = _stock(data, model, protocol, image_size, crop_pct)
-    values = _strengths(kind, protocol, strengths, stock.size)
     is_published, number = protocol == "published", len(stock.images.pixels)
+    values = _strengths(kind, is_published, strengths, min(stock.size))
     directions = _directions(kind, is_published)
     modes = torch.from_numpy(np.random.default_rng(seed).integers(7, size=(number, len(values))))  # as published
     unchanged = 0 if kind != "scale" else None if is_published else 1  # the strength of no change
@@ -275,28 +274,21 @@ def _decoded(dataset: object, fingerprint: str, view: EvaluationView) -> Stock:
 # ---- strengths -------------------------------------------------------------------------------------------------------
 
 
-def _strengths(kind: str, protocol: str, strengths: Sequence[float] | None, size: tuple[int, int]) -> list[float]:
-    side, is_published = min(size), protocol == "published"
-    values = _default_strengths(kind, is_published, side) if strengths is None else list(strengths)
-    if kind == "translation":
-        low, high, what = 0, side - 1, "whole pixels"
+def _strengths(kind: str, is_published: bool, strengths: Sequence[float] | None, side: int) -> list[float]:
+    """Those asked for, or the usual ones, of views whose shorter side is `side`."""
+    if kind == "translation":  # usually up to 64 of 224 pixels
+        low, high, what = 0, side - 1, f"whole pixels in images of side {side}"
+        usual = np.unique(np.linspace(0, side * 2 / 7, 17 if is_published else 9).round()).tolist()
     elif kind == "scale":
         low, high, what = 0.1, 10.0, "crop ratios" if is_published else "factors"
+        usual = [(200 + 125 * i) / 1000 for i in range(15)] if is_published else [2 ** (i / 4) for i in range(-4, 5)]
     else:
-        low, high, what = 0, 180, "degrees"
+        low, high, what, usual = 0, 180, "degrees", list(range(0, 91, 5 if is_published else 15))
+    values = usual if strengths is None else list(strengths)
     is_whole = kind == "translation"
     if not values or any(not low <= s <= high or (is_whole and s != int(s)) for s in values):
-        where = f" in images of side {side}" if is_whole else ""
-        raise UserError(f"strengths {values}: expected {what}, {low:g} to {high:g}{where}")
+        raise UserError(f"strengths {values}: expected {what}, {low:g} to {high:g}")
     return [int(s) if is_whole else float(s) for s in values]
-
-
-def _default_strengths(kind: str, is_published: bool, side: int) -> list[float]:
-    if kind == "translation":  # up to 64 of 224 pixels
-        return np.unique(np.linspace(0, side * 2 / 7, 17 if is_published else 9).round()).tolist()
-    if kind == "scale":
-        return [(200 + 125 * i) / 1000 for i in range(15)] if is_published else [2 ** (i / 4) for i in range(-4, 5)]
-    return list(range(0, 91, 5 if is_published else 15))
 
 
 def _true(kind: str, protocol: str, strength: float, stock: Stock) -> float:

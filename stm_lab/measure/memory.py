@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from stm_lab.measure._batches import Data, rows_of
-from stm_lab.measure._units import OUTSIDE, REST, Unit, prepared, rows_with_total, step_of, units, whole_step
+from stm_lab.measure._units import OUTSIDE, REST, Setting, Unit, prepared, rows_with_total, step_of, units, whole_step
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes, for a batch of `batch_size` images of `image_size` (height, width in pixels).
+class Memory(Setting):
+    """Bytes, for a batch.
 
     weights: of parameters and buffers. activations: what autograd keeps for the backward pass besides weights, each
     storage once; `parts`, a row a module, add up to it, and what several modules keep counts for the first.
@@ -28,10 +28,6 @@ class Memory:
     method: how the peaks were measured, in words.
     """
 
-    model: str
-    device: str
-    batch_size: int
-    image_size: tuple[int, int]
     weights: int
     activations: int
     forward_peak: int | None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -237,9 +236,12 @@ def effective_receptive_field(
     checkpointing = is_large if checkpointing is None else checkpointing
     total, used = torch.zeros(size, dtype=torch.float64), 0
     told = f"receptive field of {model_name(model)}" if is_large else ""
-    with evaluating(model, device, seed) as device, _frugal(model, checkpointing), torch.enable_grad():
+    with evaluating(model, device, seed) as device, torch.enable_grad():
+        network = copy.deepcopy(model).requires_grad_(False)  # so less is kept for the backward pass
+        if checkpointing and hasattr(network, "set_grad_checkpointing"):
+            network.set_grad_checkpointing(True)
         for batch, _ in images.batches(model, device, batch_size, told):
-            gradient, at, map_size = _gradient(model, batch, stage, cell)
+            gradient, at, map_size = _gradient(network, batch, stage, cell)
             contribution = PROTOCOLS[protocol](gradient).sum(1)  # (B, H, W)
             if protocol == "replknet":
                 contribution = contribution[~contribution.isnan().flatten(1).any(1)]
@@ -287,25 +289,6 @@ def _seen_pixel(
         min(i * (stride or -(-size // cells)), size - 1)
         for i, cells, size in zip(cell, map_size, image_size, strict=True)
     )
-
-
-@contextmanager
-def _frugal(model: nn.Module, checkpointing: bool) -> Iterator[None]:
-    """Within, weights need no gradient, so that less is kept for the backward pass, and blocks may be computed twice.
-    Afterwards all is as it was."""
-    needed = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    flags = [(m, m.grad_checkpointing) for m in model.modules() if "grad_checkpointing" in vars(m)]
-    try:
-        for parameter in needed:
-            parameter.requires_grad_(False)
-        if checkpointing and flags and hasattr(model, "set_grad_checkpointing"):
-            model.set_grad_checkpointing(True)
-        yield
-    finally:
-        for parameter in needed:
-            parameter.requires_grad_(True)
-        for module, flag in flags:
-            module.grad_checkpointing = flag
 
 
 def stage_index(model: nn.Module, stage: int) -> int:

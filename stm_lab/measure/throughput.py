@@ -13,17 +13,22 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from stm_lab.measure._batches import Data, rows_of
-from stm_lab.measure._units import OUTSIDE, REST, inputs_of_units, prepared, rows_with_total, step_of, whole_step
+from stm_lab.measure._units import (
+    OUTSIDE,
+    REST,
+    Setting,
+    inputs_of_units,
+    prepared,
+    rows_with_total,
+    step_of,
+    whole_step,
+)
 
 
 @dataclass(frozen=True, eq=False)
-class Throughput:
+class Throughput(Setting):
     """Images a second: `images_per_second` is the median of `repeats`; `quartiles` (25%, 75%) are their spread."""
 
-    model: str
-    device: str
-    batch_size: int
-    image_size: tuple[int, int]
     training: bool
     images_per_second: float
     quartiles: tuple[float, float]
@@ -36,17 +41,13 @@ class Throughput:
 
 
 @dataclass(frozen=True)
-class PartTimes:
+class PartTimes(Setting):
     """Milliseconds for one image (on the CPU of processor time), of the whole model and of `parts`: a row a module.
 
     Each module was timed alone, on the inputs that it has in the model; `rest` is the remainder of the whole: norms,
     layer scale, residuals. A module that runs alone may find more of its data in the cache, so the rest grows.
     """
 
-    model: str
-    device: str
-    batch_size: int
-    image_size: tuple[int, int]
     training: bool
     milliseconds: float
     parts: tuple[dict[str, Any], ...]

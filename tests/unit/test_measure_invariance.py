@@ -200,7 +200,7 @@ def test_every_kind_of_mixer_at_an_odd_size_is_left_as_it_was(mixer):
         (numbers(2), {"image_size": 48}, "image_size is 48, but the images' side 32"),
         (numbers(2), {"crop_pct": 1.5}, "crop_pct is 1.5"),
         (numbers(2), {"batch_size": 0}, "at least one image"),
-        (numbers(2), {"strengths": [0, 32]}, "0 to 31"),
+        (numbers(2), {"strengths": [0, 32]}, "whole pixels in images of side 32, 0 to 31"),
         (numbers(2), {"strengths": [-1]}, "whole pixels"),
         (numbers(2), {"strengths": [1.5]}, "whole pixels"),
         (numbers(2), {"strengths": []}, "whole pixels"),
