@@ -1,4 +1,5 @@
-"""Notebook 14's own: the loss on a plane through images, and one image that is attacked, asked of all networks."""
+"""Notebook 14's own: the epsilon that half of the answers withstand, the loss on a plane through images, and one image
+that is attacked, asked of all networks."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from stm_lab.figures.scores import NAMES
 from stm_lab.figures.style import colours, described, drawing
 from stm_lab.measure._batches import Data, See, as_images
 from stm_lab.measure._steps import NORMS, direction, losses_of, random_points, under_attack, uphill
-from stm_lab.measure.attack import DEFAULT_EPSILONS, AdversarialExamples
+from stm_lab.measure.attack import DEFAULT_EPSILONS, AdversarialAccuracy, AdversarialExamples
 from stm_lab.util.errors import UserError, check_known
 
 
@@ -94,6 +95,25 @@ def _before_and_after(
 def _pixels(image: Tensor) -> np.ndarray:
     """(3, H, W) in [0, 1] -> (H, W, 3) bytes."""
     return (255 * image).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+# ---- one number for a curve ------------------------------------------------------------------------------------------
+
+
+def half_epsilon(result: AdversarialAccuracy) -> float | None:
+    """The epsilon that half of the clean right answers withstand, in 1/255: one number for a curve.
+
+    Between two measured epsilons the curve is a straight line. None where more than half withstand the largest, or
+    where no answer was right. Being relative, it compares networks of unequal clean accuracy.
+    """
+    half = result.clean_accuracy / 2
+    if not half or result.accuracy[-1] > half:
+        return None
+    epsilons = np.concatenate([[0.0], result.epsilons])
+    accuracy = np.concatenate([[result.clean_accuracy], result.accuracy])
+    last = int(np.argmax(accuracy <= half))  # the first at or below; the one before is above
+    way = (accuracy[last - 1] - half) / (accuracy[last - 1] - accuracy[last])
+    return float(epsilons[last - 1] + way * (epsilons[last] - epsilons[last - 1]))
 
 
 # ---- the loss round images -------------------------------------------------------------------------------------------

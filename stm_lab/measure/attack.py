@@ -39,22 +39,6 @@ class AdversarialAccuracy:
     forward_passes: np.ndarray
     backward_passes: np.ndarray
 
-    @property
-    def half_epsilon(self) -> float | None:
-        """The epsilon that half of the clean right answers withstand, in 1/255: one number for a curve.
-
-        Between two measured epsilons the curve is a straight line. None where more than half withstand the largest, or
-        where no answer was right. Being relative, it compares networks of unequal clean accuracy.
-        """
-        half = self.clean_accuracy / 2
-        if not half or self.accuracy[-1] > half:
-            return None
-        epsilons = np.concatenate([[0.0], self.epsilons])
-        accuracy = np.concatenate([[self.clean_accuracy], self.accuracy])
-        last = int(np.argmax(accuracy <= half))  # the first at or below; the one before is above
-        way = (accuracy[last - 1] - half) / (accuracy[last - 1] - accuracy[last])
-        return float(epsilons[last - 1] + way * (epsilons[last] - epsilons[last - 1]))
-
     def rows(self) -> list[dict]:
         """One row an epsilon, each with the whole budget."""
         unit = {"epsilon_unit": "1/255 of the pixel range", "pixel_range": PIXEL_RANGE}
@@ -86,8 +70,8 @@ def adversarial_accuracy(
     along the sign of the gradient ("l2": along the gradient), each projected back into the ball and into [0, 1]. The
     gradient is that with respect to the pixels: the model's own normalisation is inside. An image counts as lost if any
     point on the attack's way gets a wrong answer ("fgsm" and attacks by `source`: the last point), the image itself
-    included. A lost image is not attacked again, because larger balls hold the smaller ones: accuracy falls with
-    epsilon and restarts by construction. The accuracy is an upper bound of the true one, as good as the attack.
+    included. A lost image is not attacked again: accuracy falls with epsilon and restarts by construction. It is an
+    upper bound of the true one, as good as the attack.
 
     Args:
         data: images (N, 3, H, W), (images, labels), or a Dataset, which is decoded at `image_size` (default: the

@@ -80,11 +80,10 @@ def attack_checks(
     compared with one image's tolerance. Passing proves nothing; failing says that the accuracy under this attack is not
     that of the model.
 
-    Accuracy under attack must not depend on a positive factor of the logits. Cross-entropy does: with large logits the
-    softmax rounds to 1, where the gradient is lost. So PGD is compared with an attack of the margin, the best wrong
-    logit minus the right one, whose direction does not depend on the scale (the reason for AutoAttack's DLR loss: Croce
-    and Hein 2020, arXiv 2003.01690), and no right answer may have a softmax of exactly 1. For outputs that are
-    probabilities the margin is that of their logarithms.
+    Cross-entropy depends on the logits' scale: where the softmax rounds to 1, its gradient is lost. So PGD is compared
+    with an attack of the margin, whose direction does not depend on it (as AutoAttack's DLR loss: Croce and Hein 2020,
+    arXiv 2003.01690), and no right answer may have a softmax of exactly 1. For outputs that are probabilities the
+    margin is that of their logarithms.
 
     Args:
         epsilon: above 0, in 1/255 of the pixel range. steps, restarts: of the PGD that is checked.

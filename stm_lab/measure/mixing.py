@@ -37,17 +37,16 @@ class MixingMatrix:
         pixels of the image, None for tokens alone. uniform_distance: that of a mixer in which every position
         contributes equally to every other. reach: distance / uniform_distance; None for a map of one position.
     own: share of an output position that comes from the position itself, on average.
-    lean: (H, W, 2), from each position to the weighted centre of its inputs, in tokens (down, right), mean over images;
-        zero where it looks to all sides alike. lean_border, lean_inside: its mean length at the outermost positions and
-        at the others, None if there are none.
-    border_strength: the mean sum of a row at the outermost positions over that inside: 1 if a border makes no
-        difference, less where zeros come in. None without an inside.
+    lean: (H, W, 2), from each position to the weighted centre of its inputs, in tokens (down, right), mean over images.
+        lean_border, lean_inside: its mean length at the outermost positions and at the others, None if there are none.
+    border_strength: the mean sum of a row at the outermost positions over that inside, less than 1 where zeros come in;
+        None without an inside.
     shared, positional, dynamic: the Jacobian's squared norm in three parts that add up to 1, by estimates without bias
         (which may miss 0 and 1 by chance). shared: what one kernel does at every position and for every input, as a
         convolution. positional: what differs between positions but not between inputs. dynamic: what changes with the
         input. None for a single input.
-    over_positions: the share of the squared norm, at one input, that no single kernel at all positions explains.
-        0 for a convolution: its Jacobian is constant along diagonals.
+    over_positions: the share of the squared norm, at one input, that no single kernel at all positions explains; 0 for
+        a convolution.
     """
 
     model: str
@@ -148,6 +147,7 @@ def mixing_matrix(
 
 
 def _shares(matrix: np.ndarray) -> np.ndarray:
+    """Each row of (N, P, P) over its sum; a row of zeros stays."""
     total = matrix.sum(2, keepdims=True)
     return np.divide(matrix, total, out=np.zeros_like(matrix), where=total > 0)
 

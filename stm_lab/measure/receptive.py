@@ -51,11 +51,10 @@ def high_contribution_area(contribution: np.ndarray, threshold: float, centre: t
 def replknet_rectangle(contribution: np.ndarray, threshold: float) -> tuple[int, float] | None:
     """Side in pixels and share of the image, as RepLKNet's published `analyze_erf.py` finds them for an averaged map.
 
-    Of log10(1 + map), divided by its maximum: the smallest square of side 3, 5, 7 ... round pixel (H // 2, W // 2) with
-    strictly more than `threshold` of the sum; None where the script, which stops before the whole image, finds none.
-    The logarithm makes the result depend on the gradient's scale: for small gradients it is that of the map itself, for
-    large ones much wider. A longer side, where the script's slices would run backwards, is cut at the border here.
-    Errors as for `high_contribution_side`.
+    Of log10(1 + map), divided by its maximum, which depends on the gradient's scale: the smallest square of side 3, 5,
+    7 ... round pixel (H // 2, W // 2) with strictly more than `threshold` of the sum; None where the script, which
+    stops before the whole image, finds none. A side beyond the border, where the script's slices would run backwards,
+    is cut. Errors as for `high_contribution_side`.
     """
     logged = replknet_scores(contribution)
     _check(logged.sum(), threshold)
