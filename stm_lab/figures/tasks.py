@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stm_lab.figures.draw import board, colour_bar, draw_lines, framed, numbers, picture
-from stm_lab.figures.style import CHANCE, colours, described, drawing, grouped, legend, styles
+from stm_lab.figures.style import CHANCE, by_name, colours, described, drawing, legend, styles
 from stm_lab.tasks import verdict
 
 _SIGNS = {"solves": "●", "partly": "◐", "fails": "○", None: ""}
@@ -24,7 +24,7 @@ def task_table(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
     rows: dictionaries with task, mixer, seed, accuracy and chance (percent), and predicted unless there is none.
     """
-    cells = grouped(rows, ("task", "mixer", "seed", "accuracy", "chance"), by=("task", "mixer"))
+    cells = by_name(rows, ("task", "mixer"), "seed", "accuracy", "chance")
     tasks, mixers = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     share = np.full((len(tasks), len(mixers)), np.nan)
     texts, wrong, said = [""] * share.size, [], []
@@ -58,10 +58,10 @@ def task_curves(rows: Sequence[Mapping[str, Any]], *, columns: int = 4) -> Figur
 
     A training that ended early, since it was right, keeps its last accuracy. rows: as `tasks.table` gives them.
     """
-    by_task = grouped(rows, ("task", "mixer", "seed", "chance", "lr", "curves"), by=("task",))
+    by_task = by_name(rows, "task", "mixer", "seed", "chance", "lr", "curves")
     figure, panels = board(len(by_task), columns, (2.6, 2.3), room=(1.6, 0), sharey=True)
     drawn = styles(colours(row["mixer"] for row in rows))
-    for axes, ((task,), some) in zip(panels, by_task.items(), strict=True):
+    for axes, (task, some) in zip(panels, by_task.items(), strict=True):
         curves = [(row["mixer"], dict(map(tuple, row["curves"][f"{row['lr']:g}"]))) for row in some]
         every = sorted({step for _, curve in curves for step in curve})
         points: dict[str, dict[int, list[float]]] = {}
