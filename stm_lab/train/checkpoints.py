@@ -43,9 +43,7 @@ class Checkpoint:
     def part(self, prefix: str) -> dict[str, torch.Tensor]:
         """The tensors whose names begin with `prefix.`, without it."""
         start = f"{prefix}."
-        return {
-            name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)
-        }
+        return {name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)}
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
