@@ -20,6 +20,7 @@ ROLE_COLOURS = {  # of Okabe and Ito's palette; the parts that all mixers share 
     "head": "#009E73",
     "rest": "#F0E442",
 }
+
 # ---- shares and speed ------------------------------------------------------------------------------------------------
 
 
