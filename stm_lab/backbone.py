@@ -189,8 +189,8 @@ class UnifiedBackbone(nn.Module):
     ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
         """The stages' maps, (B, C, H, W) each, with the last one before them unless `intermediates_only`.
 
-        The arguments are timm's: `indices` (the last n if an int, all if None); `norm` changes nothing, since every map
-        has passed its stage's norm; `stop_early` runs no stage after the last one wanted.
+        The arguments are timm's: `indices` (the last n if an int, all if None); `norm` changes nothing: a map has
+        passed its stage's norm if the design has one there; `stop_early` runs no stage after the last one wanted.
         """
         check_known("output_fmt", output_fmt, ("NCHW",))
         take, last = feature_take_indices(len(self.stages), indices)

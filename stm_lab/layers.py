@@ -7,6 +7,9 @@ unified backbone and of the networks that the mixers come from, by the words of 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, create_classifier
@@ -101,6 +104,24 @@ def biased_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: to
     bias = bias.expand(-1, *q.shape[1:3], -1, -1).flatten(1, 2).to(q.dtype)
     out = F.scaled_dot_product_attention(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), attn_mask=bias)
     return out.unflatten(1, q.shape[1:3])
+
+
+def kept_by_size(make: Callable) -> Callable:
+    """Decorate a function of numbers and a device that makes index tensors: they are made once for each, and kept.
+
+    A mixer needs the same ones at each forward, and on a GPU launching their many small kernels takes longer than the
+    kernels. They are made anew where they would belong to one trace, export or fake mode.
+    """
+    kept = functools.lru_cache(maxsize=128)(make)
+
+    @functools.wraps(make)
+    def made(*sizes: int | torch.device) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(torch.empty(0)) is not torch.Tensor:
+            return make(*sizes)
+        with torch.inference_mode(False):  # tensors of that mode could not be used in training later
+            return kept(*sizes)
+
+    return made
 
 
 @torch.fx.wrap

@@ -19,7 +19,7 @@ from .util.errors import UserError, check_known
 
 _CFG_ARGS = ("pretrained_cfg", "pretrained_cfg_overlay")
 _SOURCES = ("file", "url", "state_dict", "hf_hub_id", "hf_hub_filename")  # of weights, in a pretrained cfg
-_FEATURES = ("getter", "list", "dict", "hook")  # timm's "fx" cannot follow sizes that are computed
+_FEATURES = ("getter", "list", "dict", "hook", "fx")
 
 
 def build_model(

@@ -247,7 +247,7 @@ def kind_of(path: str | Path) -> Kind:
 
 
 def _kind(found: Mapping[str, torch.Tensor], named: str | None = None) -> Kind:
-    classes = len(found[_CLASSIFIER]) if _CLASSIFIER in found else None
+    classes = _length(found.get(_CLASSIFIER))
     mixer, sizes = _mixer_of(found), _sizes(found)
     if mixer is None or sizes is None:
         return Kind(named, classes, "weights of none of the published mixers")
@@ -268,9 +268,15 @@ def _sizes(found: Mapping[str, torch.Tensor]) -> tuple[tuple[int, ...], tuple[in
     places = [re.match(r"stages\.(\d)\.blocks\.(\d+)\.", name) for name in found]
     blocks = Counter(int(stage) for stage, _ in {place.groups() for place in places if place})
     firsts = [found.get(f"stages.{stage}.blocks.0.norm1.weight") for stage in sorted(blocks)]
-    if len(firsts) != 4 or any(first is None for first in firsts):
+    widths = tuple(map(_length, firsts))
+    if len(widths) != 4 or None in widths:
         return None
-    return tuple(map(len, firsts)), tuple(blocks[stage] for stage in sorted(blocks))
+    return widths, tuple(blocks[stage] for stage in sorted(blocks))
+
+
+def _length(tensor: torch.Tensor | None) -> int | None:
+    """The first side; None if there is none, or nothing in it."""
+    return len(tensor) if tensor is not None and tensor.ndim and tensor.numel() else None
 
 
 def _sizes_at(mixer: str, scale: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -341,11 +347,11 @@ def _resemblance(found: Mapping[str, torch.Tensor], model: UnifiedBackbone) -> s
 def _adapted(found: Mapping[str, torch.Tensor], model: UnifiedBackbone) -> dict[str, torch.Tensor]:
     """Weights with the model's own classifier if the classes differ, and the stem for its channels, as timm does."""
     found = dict(found)
-    if _CLASSIFIER in found and len(found[_CLASSIFIER]) != model.num_classes:
+    if _length(found.get(_CLASSIFIER)) not in (None, model.num_classes):
         found = {name: tensor for name, tensor in found.items() if not name.startswith("head.fc.")}
         found |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("head.fc.")}
     stem = found.get(_STEM)
-    if stem is not None and stem.ndim == 4:  # another is misshapen
+    if stem is not None and stem.ndim == 4 and stem.numel():  # another is misshapen
         found[_STEM] = adapt_input_conv(model.in_chans, stem, base_chans=stem.shape[1])
     return found
 
@@ -354,6 +360,8 @@ def _fit(name: str, tensor: torch.Tensor, target: torch.Tensor) -> torch.Tensor 
     """The tensor in the shape that the model wants, or None if that is more than a change of size."""
     if tensor.shape == target.shape:
         return tensor
+    if not tensor.numel():
+        return None
     if name.endswith(_EMBEDDING) and tensor.ndim == 4 and tensor.shape[3] == target.shape[3]:
         return resize_embedding(tensor, *target.shape[1:3])  # (1, H, W, C) -> (1, H', W', C)
     if name.endswith(("height_rel", "width_rel")) and tensor.shape[1:] == target.shape[1:]:

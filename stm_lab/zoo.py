@@ -125,6 +125,9 @@ def check_models(names: Iterable[str], where: str = "") -> None:
     for name in names:
         architecture, _, tag = name.partition(".")
         check_known("model", architecture, known, where)
+        if tag and architecture in list_mixers():
+            model = f"unified_{architecture}_tiny.{tag}"
+            raise UserError(f"{where}{name!r}: only names of timm's models take a tag, such as {model!r}")
         if tag:
             tags = [pretrained.partition(".")[2] for pretrained in timm.list_pretrained(architecture)]
             check_known("weights", tag, tags, f"{where}{architecture}: ")

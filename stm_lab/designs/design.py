@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field
 from ..mixers import option_names
 from ..mixers.registry import option_types
 from ..util.errors import UserError, check_known
-from ..util.validation import Count, checked
+from ..util.validation import Count, checked, fits
 
 SHARED_OPTIONS = ("heads", "window", "block", "halo", "reduction", "shift")  # of mixers; a design may have them for any
 
@@ -119,16 +119,17 @@ class Design:
         """A design that differs in `changes`: its own fields, or options of its mixer.
 
         An option is given as one value for all blocks or as a list: one value a stage or, if the design has it vary by
-        block (swin's shift), a cycle of blocks. Raises UserError, naming the nearest, for an unknown name.
+        block (swin's shift), a cycle of blocks. A list that is a value of the option's own type is one value. Raises
+        UserError, naming the nearest, for an unknown name.
         """
-        of_mixer = option_names(self.mixer)
+        of_mixer = option_types(self.mixer)
         options, by_stage, by_block = dict(self.options), dict(self.stage_options), dict(self.block_options)
         direct: dict[str, object] = {}
         for name, value in changes.items():
             check_known("option", name, self.overridable(), where=f"{self.mixer}: ")
             if name not in of_mixer:
                 direct[name] = value
-            elif not isinstance(value, list | tuple):
+            elif _is_one(value, of_mixer[name], name in by_block):
                 by_stage.pop(name, None), by_block.pop(name, None)
                 options[name] = value
             elif name in by_block and value:
@@ -139,6 +140,14 @@ class Design:
             else:
                 raise UserError(f"option {name!r} takes one value, or four (one a stage), not {value!r}")
         return replace(self, options=options, stage_options=by_stage, block_options=by_block, **direct)
+
+
+def _is_one(value: object, kind: Any, varies_by_block: bool) -> bool:
+    """Whether a value is one of an option's type, such as a tuple, and not a list of them."""
+    if not isinstance(value, list | tuple):
+        return True
+    is_list = (len(value) == 4 or varies_by_block) and all(fits(kind, each) for each in value)
+    return fits(kind, value) and not is_list
 
 
 _OF_MIXER = ("options", "stage_options", "block_options")

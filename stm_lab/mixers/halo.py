@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from ..layers import biased_attention, check_static, num_heads
+from ..layers import biased_attention, check_static, kept_by_size, num_heads
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -48,74 +48,73 @@ class HaloAttention(nn.Module):
         for table in (self.height_rel, self.width_rel):
             table.normal_().mul_(table.shape[1] ** -0.5)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        return self.proj(_attend(self, self.q(x), self.kv(x)))
-
-    def _blocks(self, H: int, W: int) -> tuple[int, int, int, int]:
-        """Height and width of a block, and how many there are down and across."""
-        a, b = min(self.block, H), min(self.block, W)
-        return a, b, -(-H // a), -(-W // b)
-
-    def _places(self, blocks: int, side: int, device: torch.device) -> torch.Tensor:
-        """(blocks, side + 2 halo): along one axis, the places of each block's keys; some lie outside the map."""
-        key = torch.arange(-self.halo, side + self.halo, device=device)
-        return torch.arange(blocks, device=device)[:, None] * side + key
-
-    def _relative_logits(self, q: torch.Tensor, outside: torch.Tensor | None = None) -> torch.Tensor:
-        """(..., a, b, d) -> (..., a*b, v*w): each query times the rows of the two tables for its keys.
-
-        Keys whose row or column of the window is `outside`, (..., 1, v+w), get -inf.
-        """
-        a, b, v, w = *q.shape[-3:-1], q.shape[-3] + 2 * self.halo, q.shape[-2] + 2 * self.halo
-        # all rows of the tables are multiplied, as the published MACs count, and each query takes those of its keys
-        logits = q.flatten(-3, -2) @ torch.cat([self.height_rel, self.width_rel]).mT  # (..., a*b, 2 tables)
-        height, width = self._offsets(a, q.device)[:, None], self._offsets(b, q.device)[None] + len(self.height_rel)
-        rows = torch.cat([height.expand(a, b, v), width.expand(a, b, w)], -1).flatten(0, 1)  # (a*b, v+w)
-        logits = logits.gather(-1, rows.expand(*logits.shape[:-1], v + w))
-        if outside is not None:
-            logits = logits.masked_fill(outside, float("-inf"))
-        height, width = logits.split((v, w), -1)
-        return (height[..., :, None] + width[..., None, :]).flatten(-2)
-
-    def _offsets(self, side: int, device: torch.device) -> torch.Tensor:
-        """(queries, keys) of one axis of a block: the table's row for key j of the window, query i of the block. Tables
-        have 2 window - 1 rows, so row window - 1 stands for j = i."""
-        i, j = torch.arange(side, device=device), torch.arange(side + 2 * self.halo, device=device)
-        return self.window - 1 + j - i[:, None]
+        tables = torch.cat([self.height_rel, self.width_rel])
+        return self.proj(_attend(self.q(x), self.kv(x), tables, self.heads, self.block, self.halo))
 
     def macs(self, H: int, W: int) -> int:
         """Projections, q.k, weights.v, and q times every row of both tables."""
         C = self.proj.in_features
-        a, b, rows, cols = self._blocks(H, W)
+        a, b, rows, cols = _blocks(H, W, self.block)
         keys = (a + 2 * self.halo) * (b + 2 * self.halo)
         attention = rows * a * cols * b * C * (2 * keys + 2 * (2 * self.window - 1))
         return 4 * H * W * C * C + attention
 
 
 @torch.fx.wrap  # a trace of the network calls it and does not follow its branches
-def _attend(mixer: HaloAttention, q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
+def _attend(q: Tensor, kv: Tensor, tables: Tensor, h: int, block: int, halo: int) -> Tensor:
     """Projected tokens, (B, H, W, C) and (B, H, W, 2C) -> attention inside blocks, (B, H, W, C)."""
     B, H, W, C = q.shape
-    h, d = mixer.heads, C // mixer.heads
     check_static("halo", H, W)
-    a, b, rows, cols = mixer._blocks(H, W)
-    N, bottom, right = rows * cols, rows * a - H, cols * b - W
-
+    a, b, rows, cols = _blocks(H, W, block)
+    d, N, bottom, right = C // h, rows * cols, rows * a - H, cols * b - W
     q = F.pad(q, (0, 0, 0, right, 0, bottom)) if bottom or right else q  # padding by 0 would copy
     q = q.reshape(B, rows, a, cols, b, h, d).permute(0, 5, 1, 3, 2, 4, 6).reshape(B, h, N, a, b, d)
 
-    # one gather for the keys of all blocks; a place outside the map is that of its edge, and masked
-    down, across = mixer._places(rows, a, kv.device), mixer._places(cols, b, kv.device)  # (rows, v), (cols, w)
-    place = down.clamp(0, H - 1)[:, None, :, None] * W + across.clamp(0, W - 1)[:, None]  # (rows, cols, v, w)
+    places, outside, rows_of = _keys(H, W, block, halo, kv.device)
     kv = kv.reshape(B, H * W, h, 2, d).permute(3, 0, 2, 1, 4).contiguous()  # (2, B, h, H*W, d)
-    kv = kv.index_select(3, place.flatten())
-    keys, values = kv.view(2, B, h, N, place[0, 0].numel(), d)  # sizes in full: B may be 0
+    keys, values = kv.index_select(3, places).view(2, B, h, N, len(places) // N, d)  # sizes in full: B may be 0
 
-    inside = [(place >= 0) & (place < size) for place, size in ((down, H), (across, W))]
-    inside = torch.cat([inside[0][:, None].expand(-1, cols, -1), inside[1].expand(rows, -1, -1)], -1)  # (.., v+w)
-    bias = mixer._relative_logits(q, ~inside.flatten(0, 1)[:, None])  # (B, h, N, a*b, v*w)
+    bias = _relative_logits(q, tables, rows_of, a + 2 * halo, outside)  # (B, h, N, a*b, v*w)
     out = biased_attention(q.flatten(3, 4), keys, values, bias)
-
     out = out.view(B, h, rows, cols, a, b, d).permute(0, 2, 4, 3, 5, 1, 6)  # (B, rows, a, cols, b, h, d)
     return out.reshape(B, rows * a, cols * b, C)[:, :H, :W]
+
+
+def _relative_logits(q: Tensor, tables: Tensor, rows_of: Tensor, v: int, outside: Tensor | None = None) -> Tensor:
+    """(..., a, b, d) -> (..., a*b, v*w): each query times the rows of both tables for its keys, `rows_of` (a*b, v+w).
+
+    Keys whose row or column of the window is `outside`, (..., 1, v+w), get -inf.
+    """
+    # all rows of the tables are multiplied, as the published MACs count, and each query takes those of its keys
+    logits = q.flatten(-3, -2) @ tables.mT  # (..., a*b, both tables)
+    logits = logits.gather(-1, rows_of.expand(*logits.shape[:-1], -1))  # (..., a*b, v+w)
+    if outside is not None:
+        logits = logits.masked_fill(outside, float("-inf"))
+    height, width = logits.tensor_split((v,), -1)
+    return (height[..., :, None] + width[..., None, :]).flatten(-2)
+
+
+def _blocks(H: int, W: int, block: int) -> tuple[int, int, int, int]:
+    """Height and width of a block, and how many there are down and across."""
+    a, b = min(block, H), min(block, W)
+    return a, b, -(-H // a), -(-W // b)
+
+
+@kept_by_size
+def _keys(H: int, W: int, block: int, halo: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """What the keys of blocks are: their tokens, (N*v*w,), an edge's outside the map; whether a row or column of a
+    window is outside, (N, 1, v+w); and the rows of both tables for them, by query, (a*b, v+w)."""
+    a, b, rows, cols = _blocks(H, W, block)
+    v, w = (torch.arange(side + 2 * halo, device=device) for side in (a, b))
+    y = torch.arange(rows, device=device)[:, None, None, None] * a + v - halo  # (rows, 1, 1, v)
+    x = torch.arange(cols, device=device)[:, None, None] * b + w - halo  # (cols, 1, w)
+    tokens = y.clamp(0, H - 1).mT * W + x.clamp(0, W - 1)  # (rows, cols, v, w)
+    outside = [((place < 0) | (place >= side)).expand(rows, cols, 1, -1) for place, side in ((y, H), (x, W))]
+    # a table has one row for each v - i from 1 - window to window - 1, and the width's follows the height's
+    middle = block + 2 * halo - 1
+    height = middle + v - torch.arange(a, device=device)[:, None, None]  # (a, 1, v)
+    width = 3 * middle + 1 + w - torch.arange(b, device=device)[:, None]  # (b, w)
+    rows_of = torch.cat([height.expand(-1, b, -1), width.expand(a, -1, -1)], -1)
+    return tokens.flatten(), torch.cat(outside, -1).flatten(0, 1), rows_of.flatten(0, 1)

@@ -65,6 +65,15 @@ def checked(types: Mapping[str, Any], values: Mapping[str, Any], where: str) -> 
     return found
 
 
+def fits(annotation: Any, value: Any) -> bool:
+    """Whether `checked` takes a value as one of this type."""
+    try:
+        _adapter(annotation).validate_python(_plain(value))
+    except ValidationError:
+        return False
+    return True
+
+
 def can_check(annotation: Any) -> bool:
     """Whether `checked` takes an annotation as a type; Python allows any expression as one."""
     try:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from stm_lab.mixers import get_mixer
+from stm_lab.mixers.halo import _keys, _relative_logits
 
 hand = exercises.by_hand("05")
 SIZES = [  # shape, heads, block, halo
@@ -55,7 +56,9 @@ def test_relative_term_is_the_packages(shape, heads, block, halo):
     mixer = randomised(shape[-1], heads, block, halo)
     q = torch.randn(3, heads, block * block, shape[-1] // heads, dtype=torch.float64)
     found = hand.relative(q, mixer.height_rel, mixer.width_rel, block, halo)
-    torch.testing.assert_close(found, mixer._relative_logits(q.unflatten(2, (block, block))))
+    rows_of = _keys(block, block, block, halo, q.device)[-1]
+    tables = torch.cat([mixer.height_rel, mixer.width_rel])
+    torch.testing.assert_close(found, _relative_logits(q.unflatten(2, (block, block)), tables, rows_of, mixer.window))
 
 
 @each_size

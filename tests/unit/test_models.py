@@ -97,7 +97,7 @@ def test_features_only(name):
     assert len(timm.create_model(name, features_only=True)(images(1, 3, 64, 64))) == 4
 
 
-@pytest.mark.parametrize("feature_cls", ["list", "dict", "hook", timm.models.FeatureListNet], ids=str)
+@pytest.mark.parametrize("feature_cls", ["list", "dict", "hook", "fx", timm.models.FeatureListNet], ids=str)
 @pytest.mark.parametrize("name", SOME)
 def test_every_feature_class_of_timm_gives_the_same_maps(name, feature_cls):
     nets = []
@@ -471,7 +471,7 @@ def test_overrides():
         (lambda: build_model("swin", "nano", device="gpu"), "device='gpu' is not available"),
         (lambda: build_model("swin", "nano", dtype="bfloat16"), "dtype must be a floating point type .* 'bfloat16'"),
         (lambda: build_model("swin", "nano", dtype=torch.int8), "dtype must be a floating point type .* torch.int8"),
-        (lambda: build_model("swin", "nano", features_only=True, feature_cls="fx"), "unknown feature_cls 'fx'; known"),
+        (lambda: build_model("swin", "nano", features_only=True, feature_cls="hok"), "did you mean 'hook'"),
         (lambda: build_model("swin", "nano")(torch.zeros(1, 3, 0, 64)), r"at least 1, not \(1, 3, 0, 64\)"),
         (lambda: build_model("swin", "nano")(torch.zeros(1, 1, 64, 64)), r"images must be \(B, 3, H, W\)"),
         (lambda: build_model("swin", "nano")(torch.zeros(3, 64, 64)), r"images must be \(B, 3, H, W\)"),
@@ -536,6 +536,34 @@ def test_options_of_ones_own_mixer_are_checked(scratch_mixer):
             build_model(scratch_mixer, "nano", **wrong)
     Own.__init__.__annotations__["why"] = "not.to.be.found"  # by their defaults again
     build_model(scratch_mixer, "nano", factor=0.5, why="anything")
+
+
+def test_an_option_of_ones_own_mixer_may_be_a_tuple(scratch_mixer):
+    """By its annotation or its default; four of them are one a stage."""
+
+    @stm_lab.register_mixer(scratch_mixer)
+    class Own(torch.nn.Module):
+        def __init__(self, dim, *, kernel: tuple[int, int] = (3, 3), rates: tuple[float, ...] = (1.0,), size=(1, 1)):
+            super().__init__()
+            self.kernel, self.rates, self.size = kernel, rates, size
+
+        def forward(self, x):
+            return x
+
+    def built(**options):
+        return [stage.blocks[0].mixer for stage in build_model(scratch_mixer, "nano", **options).stages]
+
+    assert {mixer.kernel for mixer in built(kernel=[5, 7])} == {(5, 7)}
+    assert {mixer.rates for mixer in built(rates=[0.5, 1.0, 2.0, 4.0])} == {(0.5, 1.0, 2.0, 4.0)}
+    assert {mixer.size for mixer in built(size=(1, 2, 3, 4))} == {(1, 2, 3, 4)}
+    sides = [(1, 1), (3, 3), (5, 5), (7, 7)]
+    assert [mixer.kernel for mixer in built(kernel=sides)] == sides
+    assert [mixer.size for mixer in built(size=sides)] == sides
+    for wrong, says in [((5, 7, 9), "takes one value, or four"), (sides[:3], "takes one value, or four")]:
+        with pytest.raises(UserError, match=says):
+            built(kernel=wrong)
+    with pytest.raises(UserError, match="stage_options: kernel"):
+        built(kernel=(1, 3, 5, 7))
 
 
 @pytest.mark.parametrize("grad_checkpointing", [False, True])

@@ -1,7 +1,11 @@
 """Networks that other tools take apart: torch.fx, torchvision's feature extractor, torch.jit and torch.export."""
 
+import copy
+import pickle
+
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.export import Dim, export
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -39,6 +43,15 @@ def test_torchvision_extracts_the_maps_that_the_network_computes(mixer, design):
     assert trained == {name for name, _ in model.named_parameters() if not name.startswith("head.")}
 
 
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_a_mixer_alone_is_traced(mixer):
+    module = get_mixer(mixer)(16).eval()
+    traced = torch.fx.symbolic_trace(module)
+    for size in ((9, 11), (14, 14), (1, 4)):
+        x = torch.randn(2, *size, 16)
+        assert torch.equal(traced(x), module(x))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mixer", ["dcn_v3", "convnext"])
 def test_a_network_is_exported_for_images_between_two_sizes(mixer):
@@ -74,6 +87,24 @@ def test_an_export_gives_the_networks_logits_at_other_sizes():
     made = export(model, (x,), dynamic_shapes=(dynamic,)).module()
     for other in (x[:1], images(65, 130)):
         torch.testing.assert_close(made(other), model(other), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mixer", ["halo", "swin", "dcn_v3"])
+def test_index_tensors_are_kept_but_not_those_of_a_mode(mixer, monkeypatch):
+    """A first pass without storage, with fake tensors or in inference mode leaves nothing that breaks a later one."""
+    module, size = get_mixer(mixer)(16), (2, 10, 13, 16)  # a size of this test alone
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        module(fake.from_tensor(torch.randn(size)))
+    copy.deepcopy(module).to("meta")(torch.empty(size, device="meta"))
+    with torch.inference_mode():
+        module(torch.randn(size))
+    export(module, (torch.randn(size),))
+    for one in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        one(torch.randn(size)).sum().backward()
+    made = []
+    monkeypatch.setattr(torch, "arange", lambda *sizes, **options: made.append(sizes))
+    module.eval()(torch.randn(size))
+    assert not made
 
 
 @pytest.mark.slow

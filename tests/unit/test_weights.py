@@ -17,7 +17,7 @@ from stm_lab import UserError, build_model, load_published, zoo
 from stm_lab.designs import unified
 from stm_lab.entrypoints import WEIGHTS
 from stm_lab.predict import predict
-from stm_lab.published import CheckpointMismatch, read_weights
+from stm_lab.published import CheckpointMismatch, kind_of, load_pretrained, read_weights
 from stm_lab.train import fit, load_run
 
 FEW = (32, 20)
@@ -363,6 +363,23 @@ def test_a_table_of_no_square_length_is_a_mismatch():
     weights[name] = torch.zeros(len(weights[name]) + 1, weights[name].shape[1])
     with pytest.raises(CheckpointMismatch):
         load_published(model, weights)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 4), (1, 0, 1, 8)], ids=str)
+@pytest.mark.parametrize("mixer", ["halo", "pvt", "swin"])  # whose tables and embeddings are resized
+def test_an_entry_without_sides_or_numbers_is_a_mismatch(mixer, shape, tmp_path):
+    """Whichever it is, by every way in."""
+    model, path = build_model(mixer, "nano"), tmp_path / "odd.safetensors"
+    own = {name: tensor for name, tensor in model.state_dict().items() if tensor.ndim}
+    for name in [name for name in own if not name.startswith(("stages.1", "stages.2", "stages.3.blocks.1"))]:
+        odd = model.state_dict() | {name: torch.zeros(shape)}
+        with pytest.raises(CheckpointMismatch, match="1 misshapen") as error:
+            load_published(model, odd)
+        assert error.value.misshapen == [f"{name}: {shape} for {tuple(own[name].shape)}"]
+        safetensors.torch.save_file(odd, path)
+        kind_of(path)
+        with pytest.raises(CheckpointMismatch, match="misshapen"):
+            load_pretrained(model, path)
 
 
 def test_keys_that_are_no_names_are_refused():

@@ -182,6 +182,7 @@ def test_a_file_for_a_timm_model(tmp_path):
         (["swinn"], "pretrained", "unknown model 'swinn'; did you mean 'swin"),
         (["resnet_18"], "none", "unknown model 'resnet_18'; did you mean 'resnet"),
         (["resnet18.a9"], "none", "resnet18: unknown weights 'a9'; known: a1_in1k"),
+        (["swin.in1k"], "pretrained", "'swin.in1k': only names of timm's models take a tag, such as 'unified_swin"),
         (["swin"], "pretraned", "weights = 'pretraned': no such file or folder; did you mean 'pretrained'"),
         (["swin"], "nowhere/run", "weights = 'nowhere/run': no such file or folder; 'pretrained', 'none', or the path"),
         (["swin"], "{trainings}", "no training of 'swin'; found: identity, pooling"),
