@@ -165,7 +165,7 @@ def test_however_it_is_done_the_leaderboard_is_the_same(small, one_by_one, how):
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.soak  # its two halves, the worker's and ours, are tested in test_course_cluster.py
 def test_on_ray_without_a_shared_folder_it_is_the_same(small, ray, tmp_path, monkeypatch):
     """Its workers look for a file that is nowhere, and so send back what they do."""
     nowhere = contextlib.nullcontext(types.SimpleNamespace(name="/nowhere"))
