@@ -37,17 +37,17 @@ def heard_by(height, width, block, halo):
     return _heard(height, width, block, halo, halo)
 
 
-@heard_by.mistake("only its own block is counted; the halos of its neighbours reach in, too")
+@heard_by.mistake("only its own block is counted; windows of neighbouring blocks contain the token too, by their halos")
 def own_block(height, width, block, halo):
     return _heard(height, width, block, 0, 0)
 
 
-@heard_by.mistake("the halo stands above and left of the blocks only; it goes all round")
+@heard_by.mistake("your halo lies above and left of the blocks only; it must surround them")
 def only_before(height, width, block, halo):
     return _heard(height, width, block, halo, 0)
 
 
-@heard_by.mistake("the halo stands below and right of the blocks only; it goes all round")
+@heard_by.mistake("your halo lies below and right of the blocks only; it must surround them")
 def only_after(height, width, block, halo):
     return _heard(height, width, block, 0, halo)
 
@@ -57,12 +57,14 @@ def one_too_long(height, width, block, halo):
     return _heard(height, width, block, halo, halo + 1)
 
 
-@heard_by.mistake("blocks in the rows and in the columns are added; every pair of them is a block, so multiply")
+@heard_by.mistake("you add the counts of rows and columns; every pair is a block, so multiply them")
 def added(height, width, block, halo):
     return _counts(height, block, halo, halo)[:, None] + _counts(width, block, halo, halo)
 
 
-@heard_by.mistake("the last blocks are missing: where the sides do not divide, blocks that are cut off count, too")
+@heard_by.mistake(
+    "the last blocks are missing: if a side is no multiple of the block, the block that is cut off counts too"
+)
 def whole_blocks(height, width, block, halo):
     down, across = (
         _counts(size, block, halo, halo, torch.arange(0, size - block + 1, block)) for size in (height, width)
@@ -70,7 +72,7 @@ def whole_blocks(height, width, block, halo):
     return down[:, None] * across
 
 
-@heard_by.mistake("a window stands at every token; it stands at every block, `block` tokens apart")
+@heard_by.mistake("you use one window per token; there is one per block, `block` tokens apart")
 def sliding(height, width, block, halo):
     down, across = (_counts(size, block, halo, halo, torch.arange(size)) for size in (height, width))
     return down[:, None] * across
@@ -123,7 +125,7 @@ def _masked(draw: Draw) -> dict:
     inside = draw.normal(3, keys) > 0
     inside[:, 0], inside[0, 1] = True, False  # each block has a key, and one has something to mask
     q, k, v = draw.normal(3, queries, d), draw.normal(3, keys, d), draw.normal(3, keys, d)
-    if draw.choice([True, False]):  # loud outside, very quiet inside: no number stands for -inf
+    if draw.choice([True, False]):  # large logits outside, very low ones inside: no finite number replaces -inf
         q[..., -1], k[..., -1] = 1, torch.where(inside, -1e5, 1e5)
     return {"q": q, "k": k, "v": v, "inside": inside}
 
@@ -135,11 +137,11 @@ def _attention(q, k, v, inside, *, scale=None, axis=-1):
 
 @exercise(_NOTEBOOK, 2, inputs=_masked, what="output")
 def masked_attention(q, k, v, inside):
-    "(N, n, d), (N, m, d), (N, m, d), (N, m) bool -> (N, n, d): softmax over the keys that are inside, weight 0 else."
+    "(N, n, d), (N, m, d), (N, m, d), (N, m) bool -> (N, n, d): softmax over the keys inside, weight 0 outside."
     return _attention(q, k, v, inside)
 
 
-@masked_attention.mistake("the mask is not used: keys outside still take their share")
+@masked_attention.mistake("the mask is not used: keys outside still take a share")
 def unmasked(q, k, v, inside):
     return _attention(q, k, v, torch.ones_like(inside))
 
@@ -156,12 +158,12 @@ def mask_after_softmax(q, k, v, inside):
     return ((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) * inside[:, None]) @ v
 
 
-@masked_attention.mistake("the mask is turned round: it says who is *inside*, and you leave those out")
+@masked_attention.mistake("the mask is inverted: True means *inside*, and you mask those keys")
 def mask_turned(q, k, v, inside):
     return _attention(q, k, v, ~inside)
 
 
-@masked_attention.mistake("the scale is forgotten: the logits are divided by the root of d")
+@masked_attention.mistake("the scale is missing: divide the logits by the root of d")
 def unscaled(q, k, v, inside):
     return _attention(q, k, v, inside, scale=1)
 
@@ -181,36 +183,30 @@ def over_queries(q, k, v, inside):
     return (q @ k.mT * q.shape[-1] ** -0.5).softmax(1).masked_fill(~inside[:, None], 0) @ v
 
 
-@masked_attention.mistake("there is no softmax: the logits themselves are the weights")
+@masked_attention.mistake("the softmax is missing: you use the logits themselves as weights")
 def no_softmax(q, k, v, inside):
     return (q @ k.mT * q.shape[-1] ** -0.5 * inside[:, None]) @ v
 
 
-@masked_attention.mistake(
-    "0 times -inf is NaN: do not multiply the mask with -inf; `masked_fill` puts it where it belongs"
-)
+@masked_attention.mistake("0 times -inf is NaN: do not multiply the mask by -inf; use `masked_fill`")
 def nothing_times_infinity(q, k, v, inside):
     return (q @ k.mT * q.shape[-1] ** -0.5 + ~inside[:, None] * -math.inf).softmax(-1) @ v
 
 
 @masked_attention.mistake(
-    "the number for masked logits is not low enough: where the logits of the keys inside are lower yet, those outside "
-    "win; it must be -inf"
+    "masked logits are not low enough: if the logits inside are even lower, the keys outside win; use -inf"
 )
 def finite_mask(q, k, v, inside):
     return (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(~inside[:, None], -100.0).softmax(-1) @ v
 
 
-@masked_attention.mistake(
-    "a number is taken off the masked logits: where they are large, what is left still wins; put -inf in their place"
-)
+@masked_attention.mistake("you subtract a number from the masked logits: large ones still win; set them to -inf")
 def taken_off(q, k, v, inside):
     return (q @ k.mT * q.shape[-1] ** -0.5 - 100.0 * ~inside[:, None]).softmax(-1) @ v
 
 
 @masked_attention.mistake(
-    "keys and values outside are set to 0: then their logits are 0, and exp(0) is 1, a share that is lost; mask the "
-    "logits"
+    "you set keys and values outside to 0: their logits are then 0, and exp(0) is 1, a lost share; mask the logits"
 )
 def zeroed(q, k, v, inside):
     k, v = k * inside[..., None], v * inside[..., None]
@@ -222,12 +218,12 @@ def not_normalised(q, k, v, inside):
     return ((q @ k.mT * q.shape[-1] ** -0.5).exp() * inside[:, None]) @ v
 
 
-@masked_attention.mistake("the scale comes too late: it belongs to the logits, before the softmax")
+@masked_attention.mistake("the scale comes too late: apply it to the logits, before the softmax")
 def scaled_output(q, k, v, inside):
     return _attention(q, k, v, inside, scale=1) * q.shape[-1] ** -0.5
 
 
-@masked_attention.mistake("you blend the keys; the weights belong to the values")
+@masked_attention.mistake("you average the keys; the weights apply to the values")
 def keys_for_values(q, k, v, inside):
     return _attention(q, k, k, inside)
 
@@ -253,31 +249,31 @@ def relative_term(q, table, halo):
     return _relative(q, table, halo, lambda i, j: w - 1 + j - i)
 
 
-@relative_term.mistake("the displacement is turned round: key minus query, j - i")
+@relative_term.mistake("the step has the wrong sign: it is key minus query, j - i")
 def query_minus_key(q, table, halo):
     w = len(q) + 2 * halo
     return _relative(q, table, halo, lambda i, j: w - 1 + i - j)
 
 
-@relative_term.mistake("w - 1 is missing in the row's number: negative numbers count from the table's end, silently")
+@relative_term.mistake("w - 1 is missing in the row number: negative indices silently count from the end of the table")
 def negative_rows(q, table, halo):
     return _relative(q, table, halo, lambda i, j: j - i)
 
 
 @relative_term.mistake(
-    "the key's place is counted from the block; count it from the window's first row, so that no halo is in it"
+    "you count the key's place from the block; count it from the window's first row, so do not subtract the halo"
 )
 def from_the_block(q, table, halo):
     w = len(q) + 2 * halo
     return _relative(q, table, halo, lambda i, j: w - 1 + j - halo - i)
 
 
-@relative_term.mistake("the row counts from b - 1, as if the table held only what occurs; it is w - 1")
+@relative_term.mistake("your rows start from b - 1, as if the table held only the rows that are read; start from w - 1")
 def from_b(q, table, halo):
     return _relative(q, table, halo, lambda i, j: len(q) - 1 + j - i)
 
 
-@relative_term.mistake("the row depends on the key alone: take the query's place off it")
+@relative_term.mistake("your row depends on the key only; subtract the query's place")
 def absolute(q, table, halo):
     w = len(q) + 2 * halo
     return _relative(q, table, halo, lambda i, j: w - 1 + j)
@@ -294,18 +290,18 @@ def scaled_query(q, table, halo):
     return relative_term.truth(q * q.shape[-1] ** -0.5, table, halo)
 
 
-@relative_term.mistake("the table's rows are summed up as they are; each is multiplied with the query")
+@relative_term.mistake("you sum each row of the table as it is; take its dot product with the query")
 def without_query(q, table, halo):
     return relative_term.truth(torch.ones_like(q), table, halo)
 
 
-@relative_term.mistake("your rows are one too low: the step 0 has row w - 1")
+@relative_term.mistake("your rows are one too low: step 0 has row w - 1")
 def one_too_low(q, table, halo):
     w = len(q) + 2 * halo
     return _relative(q, table, halo, lambda i, j: w - 2 + j - i)
 
 
-@relative_term.mistake("your row is i + j; it depends on the step from query to key, j - i, and begins at w - 1")
+@relative_term.mistake("your row is i + j; it must be w - 1 plus the step from query to key, j - i")
 def sum_of_places(q, table, halo):
     return _relative(q, table, halo, lambda i, j: j + i)
 
@@ -317,13 +313,13 @@ def first_rows(q, table, halo):
     return _relative(q, table, halo, lambda i, j: j)
 
 
-@relative_term.mistake("your window has a halo at one side only: w is b + 2 halo")
+@relative_term.mistake("your window has a halo on one side only: w is b + 2 halo")
 def halo_once(q, table, halo):
     b, w = len(q), len(q) + halo
     return torch.einsum("id,ijd->ij", q, table[w - 1 + torch.arange(w) - torch.arange(b)[:, None]])
 
 
-@relative_term.mistake("that is the query times the whole table; choose the rows: for key j, row w - 1 + j - i")
+@relative_term.mistake("you return products with the whole table; select the rows: for key j, row w - 1 + j - i")
 def whole_table(q, table, halo):
     return q @ table.T
 
@@ -338,7 +334,7 @@ def _stacks(draw: Draw) -> dict:
         "place": draw.choice([draw.integer(0, size - 1), draw.integer(size - 9, size - 1)]),  # often near the end
         "size": size,
         "block": block,
-        "halo": draw.integer(1, block + 3),  # wider than a block, too
+        "halo": draw.integer(1, block + 3),  # may be wider than a block
         "layers": layers,
     }
 
@@ -361,29 +357,29 @@ def heard_after(place, size, block, halo, layers):
     return _span(place, size, block, halo, layers)
 
 
-@heard_after.mistake("you grow by the halo round the token, as a convolution would; a token sees its block's *window*")
+@heard_after.mistake(
+    "you extend the span by the halo around the token, as in a convolution; a token sees its block's *window*"
+)
 def round_the_token(place, size, block, halo, layers):
     return _cut(place - layers * halo, place + layers * halo, size)
 
 
 @heard_after.mistake(
-    "you grow by the halo round the first block; a token in the halo belongs to another block, and sees all of "
-    "*its* window"
+    "you extend the span by the halo around the first block; a token in the halo belongs to another block, and sees "
+    "the whole window of *that* block"
 )
 def round_the_block(place, size, block, halo, layers):
     start = place // block * block
     return _cut(start - layers * halo, start + block - 1 + layers * halo, size)
 
 
-@heard_after.mistake(
-    "you grow by block + halo with every layer; the first one only adds the halo, see where its ends stand"
-)
+@heard_after.mistake("you add block + halo in every layer; the first layer adds only the halo: follow both ends")
 def whole_windows(place, size, block, halo, layers):
     start, step = place // block * block, layers * (block + halo)
     return _cut(start - step, start + block - 1 + step, size)
 
 
-@heard_after.mistake("your span leaves the map: what lies outside is masked, in every layer")
+@heard_after.mistake("your span leaves the map: tokens outside are masked, in every layer")
 def outside(place, size, block, halo, layers):
     first = last = place
     for _ in range(layers):
@@ -405,12 +401,12 @@ def one_after(place, size, block, halo, layers):
     return first, last
 
 
-@heard_after.mistake("that is one layer; the stack has `layers`")
+@heard_after.mistake("your span is that of one layer; the stack has `layers`")
 def one_layer(place, size, block, halo, layers):
     return _span(place, size, block, halo, 1)
 
 
-@heard_after.mistake("that is a layer too many")
+@heard_after.mistake("your span is that of one layer too many")
 def layer_too_many(place, size, block, halo, layers):
     return _span(place, size, block, halo, layers + 1)
 
@@ -435,7 +431,7 @@ def end_after(place, size, block, halo, layers):
     return first, last + 1
 
 
-@heard_after.mistake("there is no halo in it: blocks would never see each other")
+@heard_after.mistake("the halo is missing: blocks would never see each other")
 def blocks_alone(place, size, block, halo, layers):
     return _span(place, size, block, 0, layers)
 
@@ -451,9 +447,9 @@ def _tokens(draw: Draw) -> dict:
 
 
 def _attend(q, k, v, block, halo, *, shift=0, scale=None, inside="all", turned=False):
-    """Block by block on a padded map; `shift` moves the windows, `inside` says which keys count as such."""
+    """Block by block on a padded map; `shift` moves the windows, `inside` says which keys count as inside."""
     H, W, d = q.shape
-    wide = 2 * (halo + block)  # of the border of zeros, more than any window needs
+    wide = 2 * (halo + block)  # width of the border of zeros: more than any window needs
     border = (0, 0, wide, wide, wide, wide)
     q, k, v = (F.pad(each, border) for each in (q, k, v))
     known = torch.zeros(q.shape[:2], dtype=torch.bool)
@@ -482,21 +478,21 @@ def halo_attention(q, k, v, block, halo):
 halo_attention.mistakes_of(
     _attend,
     {
-        "nothing is masked: the zeros outside the map have the logit 0, and take their share": {"inside": "none"},
-        "only padding above and left is masked; that at the bottom and right is no key either": {"inside": "after"},
+        "nothing is masked: zeros outside the map have the logit 0, and take a share": {"inside": "none"},
+        "only the padding above and left is masked; mask that below and right too": {"inside": "after"},
         "your windows begin a token too late: at block * row - halo": {"shift": 1},
-        "the scale is forgotten: the logits are divided by the root of d": {"scale": 1},
-        "the tokens of a block are laid back column by column; they were taken row by row": {"turned": True},
+        "the scale is missing: divide the logits by the root of d": {"scale": 1},
+        "you write the tokens of a block column by column; they were read row by row": {"turned": True},
     },
 )
 
 
-@halo_attention.mistake("the halo stands below and right of the blocks only, twice as wide; it goes all round")
+@halo_attention.mistake("your halo lies below and right of the blocks only, twice as wide; it must surround them")
 def halo_below(q, k, v, block, halo):
     return _attend(q, k, v, block, halo, shift=halo)
 
 
-@halo_attention.mistake("there is no halo: your blocks see only themselves")
+@halo_attention.mistake("the halo is missing: your blocks see only themselves")
 def no_halo(q, k, v, block, halo):
     return _attend(q, k, v, block, 0)
 
@@ -507,13 +503,13 @@ def scale_by_d(q, k, v, block, halo):
 
 
 @halo_attention.mistake(
-    "every token has a window of its own, `halo` round it (neighbourhood attention); a block shares one window"
+    "each of your tokens has its own window, `halo` around it (neighbourhood attention); a block shares one window"
 )
 def neighbourhood(q, k, v, block, halo):
     return _attend(q, k, v, 1, halo)
 
 
-@halo_attention.mistake("keys are blended alike: there is no softmax of q k")
+@halo_attention.mistake("you average all keys equally: the softmax of q k is missing")
 def averaged(q, k, v, block, halo):
     return _attend(torch.zeros_like(q), k, v, block, halo)
 
@@ -540,7 +536,7 @@ def slices_from_the_end(q, k, v, block, halo):
     return _by_slices(q, k, v, block, lambda start, size: slice(start - halo, start + block + halo))
 
 
-@halo_attention.mistake("at the edges your windows are moved into the map; they keep their place, and are cut off")
+@halo_attention.mistake("you move windows at the edges into the map; they must keep their place and be cut off")
 def moved_windows(q, k, v, block, halo):
     def keys(start, size):
         first = max(start - halo, 0)
@@ -549,12 +545,12 @@ def moved_windows(q, k, v, block, halo):
     return _by_slices(q, k, v, block, keys)
 
 
-@halo_attention.mistake("the halo stands above and left of the blocks only; it goes all round")
+@halo_attention.mistake("your halo lies above and left of the blocks only; it must surround them")
 def halo_before(q, k, v, block, halo):
     return _by_slices(q, k, v, block, lambda start, size: slice(max(start - halo, 0), start + block))
 
 
-@halo_attention.mistake("the halo stands below and right of the blocks only; it goes all round")
+@halo_attention.mistake("your halo lies below and right of the blocks only; it must surround them")
 def halo_after(q, k, v, block, halo):
     return _by_slices(q, k, v, block, lambda start, size: slice(start, start + block + halo))
 
@@ -575,15 +571,15 @@ def over_the_queries(q, k, v, block, halo):
 
 
 @halo_attention.mistake(
-    "the last blocks are missing: where the sides do not divide, they are cut off, but they count, too"
+    "the last blocks are missing: if a side is no multiple of the block, they are cut off, but they still count"
 )
 def without_the_last(q, k, v, block, halo):
     return _by_slices(q, k, v, block, _window(block, halo), whole=True)
 
 
 @halo_attention.mistake(
-    "the blocks are laid back one after the other: bring (rows, columns, b, b, d) to (rows, b, columns, b, d) before "
-    "you reshape"
+    "you join the blocks one after the other: bring (rows, columns, b, b, d) to (rows, b, columns, b, d) before you "
+    "reshape"
 )
 def laid_back_in_line(q, k, v, block, halo):
     H, W, _ = q.shape
@@ -593,13 +589,13 @@ def laid_back_in_line(q, k, v, block, halo):
     return blocks.reshape(padded.shape)[:H, :W]
 
 
-@halo_attention.mistake("your output is the padded map; cut the padding off")
+@halo_attention.mistake("your output is the padded map; remove the padding")
 def still_padded(q, k, v, block, halo):
     H, W, _ = q.shape
     padded = F.pad(q, (0, 0, 0, -W % block, 0, -H % block))
     return _by_slices(padded, k, v, block, _window(block, halo))
 
 
-@halo_attention.mistake("you blend the keys; the weights belong to the values")
+@halo_attention.mistake("you average the keys; the weights apply to the values")
 def blended_keys(q, k, v, block, halo):
     return _attend(q, k, k, block, halo)

@@ -75,9 +75,9 @@ def blocks():
     return OWN_05.halo_painter()
 
 
-def test_first_picture_frames_the_corner_that_four_blocks_hear(blocks):
-    assert "the token in row 6, column 6, of block (0, 0), hears 100 tokens" in blocks.figure().get_label()
-    assert "4 blocks hear it" in blocks.figure().get_label()
+def test_first_picture_frames_the_corner_that_four_blocks_attend_to(blocks):
+    assert "the token in row 6, column 6, of block (0, 0), attends to 100 tokens" in blocks.figure().get_label()
+    assert "4 blocks attend to it" in blocks.figure().get_label()
 
 
 def test_controls_change_the_map(blocks):

@@ -46,7 +46,7 @@ def test_colours_and_counts_are_those_of_the_loops(height, width, block, halo):
         assert np.array_equal(coloured(first, ONE_WAY), heard & ~hears_it)
         assert np.array_equal(third.images[0].get_array(), hears[::block, ::block].sum((0, 1)))
         window = (min(block, height) + 2 * halo) * (min(block, width) + 2 * halo)
-        told = [int(number) for number in re.findall(r"\d+", figure.get_label().split("), hears")[1])]
+        told = [int(number) for number in re.findall(r"\d+", figure.get_label().split("), attends to")[1])]
         assert told[:3] == [heard.sum(), window - heard.sum(), window]
         assert told[4:6] == [hears_it.sum(), (hears_it & ~heard).sum()]
 
@@ -106,19 +106,19 @@ def test_window_and_fences_of_a_map_that_is_smaller_than_a_block(height, width, 
 
 def test_what_is_told():
     assert OWN_05.halo_blocks(14, 14).get_label() == (
-        "14x14 tokens, blocks of 7, halo 3: the token in row 6, column 6, of block (0, 0), hears 100 tokens; 69 of the "
-        "169 keys of its window are masked. 4 blocks hear it: 196 tokens, 96 of which it does not hear. A token is "
-        "heard by 1 to 4 blocks."
+        "14x14 tokens, blocks of 7, halo 3: the token in row 6, column 6, of block (0, 0), attends to 100 tokens; 69 "
+        "of the 169 keys of its window are masked. 4 blocks attend to it: 196 tokens, 96 of which it does not attend "
+        "to. 1 to 4 blocks attend to a token."
     )
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"height": 0}, "expected at least 1"),
+        ({"height": 0}, "at least 1"),
         ({"block": 0}, "block=0"),
         ({"halo": -1}, "halo=-1"),
-        ({"place": (5, 0)}, r"place=\(5, 0\) lies outside of 5x5"),
+        ({"place": (5, 0)}, r"place=\(5, 0\) lies outside 5x5"),
         ({"place": (0, -1)}, "lies outside"),
     ],
 )
