@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lab test test-fast test-slow test-browser screenshots lint clean
+.PHONY: help install demo lab bench test test-fast test-slow test-browser screenshots lint clean
 
 help:
 	@echo "make demo       five mixers and a control, trained and compared on drawn shapes"
@@ -23,6 +23,7 @@ help:
 	@echo "make test       style, unit, golden and notebook tests; test-fast: under two minutes; test-slow: the slow ones,"
 	@echo "                and those that \`make test\` leaves out: twenty kills of one training, seconds of an idle core"
 	@echo "make test-browser   the explorers in a real JupyterLab, by Chromium; screenshots: and keep how they look"
+	@echo "make bench      the networks' speed beside timm's, with its bounds (ARGS=--repeats 2: sooner)"
 	@echo "make install    the environment alone"
 
 install: $(INSTALLED)
@@ -39,6 +40,9 @@ demo: $(INSTALLED)
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks
+
+bench: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/stm-lab bench models $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

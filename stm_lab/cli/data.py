@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from stm_lab.cli.console import DataRoot, RecipeName, print_table
+from stm_lab.util.errors import check_known
 
 app = typer.Typer(help="Data recipes.")
 bench = typer.Typer(help="Measure speed on this machine.")
@@ -103,6 +104,23 @@ def bench_data(
         lines.append((setting.image_size, setting.what, views, spread, trained, views / trained))
     columns = ("pixels", "views with", "views/s a core", "lowest .. highest", "trained/s a core", "ratio")
     print_table("training views, on one core", columns, lines)
+
+
+@bench.command("models")
+def bench_models(
+    scales: Annotated[list[str], typer.Option("--scale", help="May be repeated.")] = ["tiny", "micro"],  # noqa: B006
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the fastest counts.")] = 5,
+) -> None:
+    """Compare the speed of the unified networks with timm's, and with the bounds set for it; ten minutes at most."""
+    from stm_lab.cli.speed import COLUMNS, TABLE, machine, model_speeds  # here, as above
+
+    for scale in scales:
+        check_known("scale", scale, TABLE)
+    print(machine())
+    for scale in scales:
+        speeds = model_speeds(scale, repeats)
+        lines = [(name.partition("_patch")[0], *forward.cells(), *both.cells()) for name, (forward, both) in speeds]
+        print_table(f"{scale}: ratios to timm's {TABLE[scale][0]}", COLUMNS, lines)
 
 
 @bench.command("train")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..layers import TokenConv2d
+from ..layers import Linear, TokenConv2d
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -26,9 +26,9 @@ class DepthwiseConv(nn.Module):
         super().__init__()
         if kernel < 1 or kernel % 2 == 0:
             raise UserError(f"kernel={kernel} must be odd, so that it has a middle")
-        self.proj_in = nn.Linear(dim, dim) if projections else nn.Identity()
+        self.proj_in = Linear(dim, dim) if projections else nn.Identity()
         self.dwconv = TokenConv2d(dim, dim, kernel, padding=kernel // 2, groups=dim)
-        self.proj_out = nn.Linear(dim, dim) if projections else nn.Identity()
+        self.proj_out = Linear(dim, dim) if projections else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.proj_out(self.dwconv(self.proj_in(x)))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import TokenConv2d, kept_by_size, num_heads
+from ..layers import Linear, TokenConv2d, kept_by_size, num_heads
 from .registry import register_mixer
 
 
@@ -44,10 +44,10 @@ class DeformableConvV3(nn.Module):
         self.heads = num_heads(dim, heads, head_dim=16)
         self.dwconv = TokenConv2d(dim, dim, 3, padding=1, groups=dim)
         self.norm = nn.LayerNorm(dim, eps=1e-5)
-        self.offsets = nn.Linear(dim, self.heads * POINTS * 2)  # channels (head, point, [x, y]), pixels of the map
-        self.weights = nn.Linear(dim, self.heads * POINTS)  # channels (head, point)
-        self.value = nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
+        self.offsets = Linear(dim, self.heads * POINTS * 2)  # channels (head, point, [x, y]), pixels of the map
+        self.weights = Linear(dim, self.heads * POINTS)  # channels (head, point)
+        self.value = Linear(dim, dim)
+        self.proj = Linear(dim, dim)
 
     def sampling(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Where tokens (B, H, W, C) look: offsets (B, H, W, h, P, [x, y]) in pixels of the map, weights (B, H, W, h, P)

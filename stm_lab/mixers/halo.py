@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import biased_attention, check_static, kept_by_size, num_heads
+from ..layers import Linear, biased_attention, check_static, kept_by_size, num_heads
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -34,9 +34,9 @@ class HaloAttention(nn.Module):
             raise UserError(f"block={block} must be at least 1 and halo={halo} at least 0")
         self.heads = num_heads(dim, heads, head_dim=32)
         self.block, self.window, self.halo = block, block + 2 * halo, halo
-        self.q = nn.Linear(dim, dim, bias=False)
-        self.kv = nn.Linear(dim, 2 * dim, bias=False)  # channels (head, [k, v], d), as published
-        self.proj = nn.Linear(dim, dim)
+        self.q = Linear(dim, dim, bias=False)
+        self.kv = Linear(dim, 2 * dim, bias=False)  # channels (head, [k, v], d), as published
+        self.proj = Linear(dim, dim)
         head_dim = dim // self.heads
         self.height_rel = nn.Parameter(torch.empty(2 * self.window - 1, head_dim))
         self.width_rel = nn.Parameter(torch.empty(2 * self.window - 1, head_dim))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..layers import TokenConv2d, num_heads
+from ..layers import Linear, TokenConv2d, num_heads
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -34,9 +34,9 @@ class SpatialReductionAttention(nn.Module):
         if reduction < 1:
             raise UserError(f"reduction={reduction} must be at least 1")
         self.heads, self.reduction = num_heads(dim, heads, head_dim=32), reduction
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)  # channels ([k, v], head, d)
-        self.proj = nn.Linear(dim, dim)
+        self.q = Linear(dim, dim)
+        self.kv = Linear(dim, 2 * dim)  # channels ([k, v], head, d)
+        self.proj = Linear(dim, dim)
         if reduction > 1:
             self.reduce = TokenConv2d(dim, dim, reduction, stride=reduction)
             self.norm = nn.LayerNorm(dim, eps=1e-5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..layers import biased_attention, check_static, kept_by_size, num_heads, trunc_normal_init
+from ..layers import Linear, biased_attention, check_static, kept_by_size, num_heads, trunc_normal_init
 from ..util.errors import UserError
 from .registry import register_mixer
 
@@ -33,8 +33,8 @@ class ShiftedWindowAttention(nn.Module):
             raise UserError(f"shift={shift} must be at least 0 and less than window={window}")
         self.heads = num_heads(dim, heads, head_dim=32)
         self.window, self.shift = window, shift
-        self.qkv = nn.Linear(dim, 3 * dim)  # channels ([q, k, v], head, d)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)  # channels ([q, k, v], head, d)
+        self.proj = Linear(dim, dim)
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, self.heads))
         self.reset_parameters()
 

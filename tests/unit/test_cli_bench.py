@@ -7,6 +7,7 @@ import pytest
 
 from stm_lab import cli
 from stm_lab.cli.bench import SETTINGS, synthetic_photographs, trained_rate, view_rates
+from stm_lab.cli.speed import model_speeds
 from stm_lab.data.sources import stored_images
 
 
@@ -52,3 +53,17 @@ def test_a_step_is_compared_with_the_bare_loop(capsys):
     bare, trained, ratio = map(float, row.groups())
     assert ratio == pytest.approx(trained / bare, rel=0.3)
     assert ratio < 1.4
+
+
+def test_models_are_compared_with_timms(capsys, monkeypatch):
+    """Every model of the table is measured, and one that misses its bound says so."""
+    table = {"nano": ("test_resnet", (), {"convnext": (0.0, 1e9)})}
+    monkeypatch.setattr("stm_lab.cli.speed.TABLE", table)
+    ((_, own), (name, (forward, both))) = list(model_speeds("nano", 2, batch=2, side=32))
+    assert [speed.ratio for speed in own] == [1.0, 1.0]
+    assert name == "unified_convnext_nano"
+    assert min(forward.rounds) <= max(forward.rounds) > 0
+    assert forward.cells()[-1] == "0.0 met"
+    assert both.cells()[-1] == "1000000000.0 NOT met"
+    assert cli.main(["bench", "models", "--scale", "tny"]) == 2
+    assert "unknown scale 'tny'" in capsys.readouterr().err
