@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stm_lab import build_model
 from stm_lab.layers import LinearByConvolution
+from stm_lab.mixers import get_mixer, list_mixers
 
 
 def operators(work) -> dict[str, int]:
@@ -71,3 +72,45 @@ def test_a_network_by_convolutions_has_the_same_logits_and_multiply_adds():
             found.append((each(x), counter.get_total_flops()))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-3, atol=1e-4)
     assert found[0][1] == found[1][1]
+
+
+# mixer: recorded operators, copies and allocated bytes (in maps of tokens), forward without gradients | with backward
+RECORDED = {
+    "halo": ((152, 5, 24.5), (419, 15, 86.6)),
+    "pvt": ((70, 3, 6.4), (228, 6, 22.2)),
+    "swin": ((105, 5, 11.9), (288, 10, 36.9)),
+    "convnext": ((34, 2, 3.0), (126, 5, 16.2)),
+    "dcn_v3": ((239, 20, 24.4), (432, 29, 76.2)),
+    "identity": ((0, 0, 0.0), (10, 1, 1.0)),
+    "pooling": ((6, 0, 2.0), (36, 3, 6.0)),
+}
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_a_pass_launches_copies_and_allocates(name, backward):
+    """No more than was recorded, with room for another version of torch; no clock is needed to see what got slower."""
+    module, x = get_mixer(name)(64), torch.randn(2, 28, 28, 64, requires_grad=backward)
+
+    def work():
+        with torch.set_grad_enabled(backward):
+            out = module(x)
+            if backward:
+                out.sum().backward()
+
+    work()  # index tensors are kept from here on
+    with profile(profile_memory=True) as made:
+        work()
+    events = made.key_averages()
+    launched = sum(event.count for event in events if event.key.startswith("aten::"))
+    copied = sum(event.count for event in events if event.key == "aten::copy_")
+    memory = (event.nbytes() for event in made.profiler.kineto_results.events() if event.name() == "[memory]")
+    allocated = sum(size for size in memory if size > 0) / x.nbytes
+    number, copies, maps = RECORDED[name][backward]
+    assert launched <= 1.15 * number + 5
+    assert copied <= copies + 1
+    assert allocated <= 1.1 * maps + 0.1
+
+
+def test_every_operator_of_ours_has_a_record():
+    assert set(list_mixers()[:8]) - {"pvt_v2"} == set(RECORDED)  # pvt's operator
