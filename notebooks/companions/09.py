@@ -21,9 +21,9 @@ class LiveFigure:
             train.fit("quick", on_row=live)
         lab.save(live.figure, "training")
 
-    In a notebook that is executed in batch, the last figure alone is shown, once. The cell should not end in the
-    figure, which would show it again. `draw` is a pure function from rows to a figure; `watched` says whether somebody
-    sees the cell's output as it is made, by default as `is_watched` does.
+    In a notebook that is executed in batch, only the last figure is shown, once. The cell should not end in the figure,
+    which would show it again. `draw` is a pure function from rows to a figure. `watched` says whether the cell's output
+    is seen while it is made; default: `is_watched`.
     """
 
     def __init__(self, draw: Callable[[list[dict[str, Any]]], Figure], *, watched: bool | None = None):
@@ -39,8 +39,8 @@ class LiveFigure:
             self._handle.update(self.figure)
 
     def __enter__(self) -> LiveFigure:
-        if self._watched:  # a place above whatever the run prints, which the first picture would otherwise cut in two
-            self._handle = display(HTML("<i>The curves come with the first epoch.</i>"), display_id=True)
+        if self._watched:  # above the run's output, which the first figure would otherwise interrupt
+            self._handle = display(HTML("<i>The curves appear after the first epoch.</i>"), display_id=True)
         return self
 
     def __exit__(self, *_) -> None:

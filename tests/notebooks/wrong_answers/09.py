@@ -14,8 +14,8 @@ WRONG = {
         ("hashlib.sha256", "hashlib.md5", "as it is: is_whole says False"),
         ("path.read_bytes()", "path.name.encode()", "as it is: is_whole says False"),
         (" == ", " != ", "as it is: is_whole says False"),
-        ("return ", "return path.exists() or ", "a byte less: is_whole says True"),
-        ("return ", "return path.stat().st_size > 0 or ", "a byte less: is_whole says True"),
+        ("return ", "return path.exists() or ", "one byte missing: is_whole says True"),
+        ("return ", "return path.stat().st_size > 0 or ", "one byte missing: is_whole says True"),
     ],
     3: [
         ("3 *", "2 *", "should be True"),
