@@ -24,7 +24,7 @@ from stm_lab.util.errors import UserError
 
 @drawing
 def receptive_grid(maps: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """A row a name, a column a label (a stage, a protocol, trained or not): each map relative to its strongest pixel.
+    """Draw maps in a grid, one row per name, one column per label; each is relative to its strongest pixel.
 
     maps: {name: {label: (H, W) contributions, not negative}}; a label that a name lacks leaves its place empty. The
     number is the share of the area in the smallest centred square that holds half of the contribution.
@@ -58,7 +58,7 @@ def _percent(share: float) -> str:
 
 @drawing
 def radial_profiles(profiles: Mapping[str, Sequence[RadialProfile]]) -> Figure:
-    """Contribution by distance from the centre: of one pixel (left), and of all up to that distance (right).
+    """Plot contribution by distance from the centre: of one pixel (left), and of all up to that distance (right).
 
     profiles: by name, those of one or more networks (seeds) on images of one size; the line is their mean, the shade
     their range. Left, a profile is divided by its largest value.
@@ -84,10 +84,10 @@ def radial_profiles(profiles: Mapping[str, Sequence[RadialProfile]]) -> Figure:
 
 @drawing
 def area_ratios(rows: Sequence[Mapping]) -> Figure:
-    """How much of the image holds a share of the contribution: a panel a threshold, a row of dots a mixer.
+    """Plot how much of the image holds a share of the contribution, one panel per threshold, one row per mixer.
 
-    rows: with mixer, threshold (0 to 1), area (0 to 1, or None where a protocol finds none) and state, one row a
-    network. Dots of the first state are full, of a second one hollow (trained, untrained).
+    rows: with mixer, threshold (0 to 1), area (0 to 1, or None where a protocol finds none) and state, one row
+    per network. Dots of the first state are full, of a second one hollow (trained, untrained).
     Raises UserError for no rows, for a row that lacks a key, and for more than two states.
     """
     groups = by_name(rows, "threshold", "mixer", "area", "state")
@@ -115,7 +115,7 @@ def area_ratios(rows: Sequence[Mapping]) -> Figure:
 def receptive_field_over_image(
     image: np.ndarray, contribution: np.ndarray, place: tuple[int, int], side: int, title: str
 ) -> Figure:
-    """One image, (H, W, 3) in [0, 1], with a cell's pixel and the square round it that holds half of the cell's
+    """Draw an image, (H, W, 3) in [0, 1], with a cell's pixel and the square around it that holds half of the cell's
     receptive field; beside it the field, (H, W), not negative, relative to its strongest pixel.
 
     place: row and column of the pixel. side: of the square, in pixels. title: above both.
@@ -134,11 +134,11 @@ def receptive_field_over_image(
     figure.colorbar(field, cax=bar).set_label("contribution, relative to the strongest pixel", fontsize=8)
     bar.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=10, y=0.97)
-    return described(figure, f"{title}. Half of it lies in a square of {side} pixels round row {row}, column {column}.")
+    return described(figure, f"{title}. Half of it lies in a square of {side} pixels at row {row}, column {column}.")
 
 
 def receptive_field(models: Mapping[str, nn.Module], images: Tensor) -> Explorer:
-    """The receptive field of the cell nearest to the clicked pixel, with the square that holds half of it.
+    """Explore the receptive field of the cell nearest to the clicked pixel, with the square that holds half of it.
 
     models: any timm models with feature maps, by name. images: (N, 3, H, W), uint8 or in [0, 1], as large as the models
     see them.

@@ -32,10 +32,10 @@ from stm_lab.util.errors import UserError, check_known
 
 @drawing
 def invariance_curves(results: Mapping[str, object], *, chance: float | None = None) -> Figure:
-    """Accuracy beside consistency, by mixer.
+    """Plot accuracy and consistency by mixer.
 
     results: for each mixer a result of `invariance`, or a list of its seeds'. If labels are unknown, the left panel is
-    left out. chance: the accuracy of a guess, in percent. Raises UserError as `consistency_curves`.
+    omitted. chance: the accuracy of a random guess, in percent. Raises UserError as `consistency_curves`.
     """
     runs = alike("invariance_curves", results, "kind")
     every = [run for own in runs.values() for run in own]
@@ -58,7 +58,7 @@ def invariance_curves(results: Mapping[str, object], *, chance: float | None = N
 
 @drawing
 def protocols_compared(published: Mapping[str, object], straight: Mapping[str, object]) -> Figure:
-    """Consistency by the published protocol and by the straight one, a panel a mixer.
+    """Plot consistency by the published protocol and by the straight one, one panel per mixer.
 
     The dotted curve is the published one on its own axis; the dashed one has each of its points at the picture's true
     shift. Dotted and dashed differ by the bent axis, dashed and solid by the black bars (and the missing direction).
@@ -72,7 +72,7 @@ def protocols_compared(published: Mapping[str, object], straight: Mapping[str, o
     figure, panels = board(len(published), 3, (3.2, 2.7), room=(0, 0.5), sharex=True, sharey=True)
     for axes, (name, colour) in zip(panels, colours(published).items(), strict=True):
         for label, dash, marker, curve in (
-            ("published, as its axis says", ":", "s", by_strength(published[name], axis="strengths")),
+            ("published, on its own axis", ":", "s", by_strength(published[name], axis="strengths")),
             ("published, at the true strength", "--", "^", by_strength(published[name])),
             ("straight", "-", "o", by_strength(straight[name])),
         ):
@@ -97,7 +97,7 @@ def spearman_interval(x: Sequence[float], y: Sequence[float]) -> tuple[float, fl
     where that of the next best order does, in which two neighbours are swapped. Raises UserError for fewer than four.
     """
     if len(x) < 4:
-        raise UserError(f"an interval of a correlation takes four pairs of numbers, not {len(x)}")
+        raise UserError(f"an interval of a correlation needs four pairs of numbers, got {len(x)}")
     n, r = len(x), spearman(x, y)
     most = 1 - 12 / (n * (n * n - 1))  # of orders with two neighbours swapped
     z = math.atanh(min(max(r, -most), most))
@@ -133,7 +133,7 @@ class Answers(NamedTuple):
 
 @drawing
 def views_compared(views: Sequence[np.ndarray], answers: Sequence[Answers], move: str, stage: str) -> Figure:
-    """The standard view above the moved one, and for each network a map of its features beside each of them.
+    """Draw the standard view above the moved one, and beside each of them one map of features per network.
 
     A network's two maps have one scale of colours about 0. The bars below are its confidence in its answer for the
     standard view, for both views. A changed answer is framed.

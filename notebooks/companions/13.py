@@ -1,4 +1,4 @@
-"""Notebook 13's own: errors as a table and as dots, what severities mean, and answers to one corrupted image."""
+"""Notebook 13's own: errors as a table and as dots, the meaning of severities, and answers to one corrupted image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VALUES = {"mean_error": "error (%)", "ce": "CE (% of the baseline's error)", "re
 
 @drawing
 def corruption_heat(results: Mapping[str, object], value: str = "ce") -> Figure:
-    """A table in colours: mixers by corruptions, `value` one of mean_error, ce and relative_ce, the mean over seeds.
+    """Draw a heat map, mixers by corruptions; `value` is mean_error, ce or relative_ce, averaged over seeds.
 
     Undefined values are left white. Raises UserError for another value, for no results, and for results that were not
     measured alike.
@@ -50,7 +50,7 @@ def corruption_heat(results: Mapping[str, object], value: str = "ce") -> Figure:
 
 @drawing
 def corruption_dots(results: Mapping[str, object]) -> Figure:
-    """mCE and relative mCE by mixer, a dot a seed, a bar at their mean. The baseline is at 100.
+    """Plot mCE and relative mCE by mixer, one dot per seed and a bar at their mean. The baseline is at 100.
 
     Raises UserError for no results, and for results that were not measured alike.
     """
@@ -82,7 +82,7 @@ def corruption_answers(
     classes: Sequence[str] | None = None,
     truth: int | None = None,
 ) -> Figure:
-    """One picture before and after, what each model answers and how sure it is, and how that changes by severity.
+    """Draw an image before and after, with each model's answer and confidence, and the confidence by severity.
 
     Args:
         pictures: (3, H, W) in [0, 1], by severity, the clean one first.
@@ -149,15 +149,15 @@ MEANING = {
     "shot_noise": "photons of a white pixel",
     "impulse_noise": "share of the values that become 0 or 1",
     "defocus_blur": "radius of the disk, and sigma of the blur that smooths its edge",
-    "glass_blur": "sigma, how far pixels are copied from, how many times",
+    "glass_blur": "sigma, distance of the copied pixels, number of repeats",
     "motion_blur": "radius and sigma of the trail",
     "zoom_blur": "first, end and step of the enlargements that are averaged",
     "snow": "mean and deviation of the flakes' noise, its enlargement, threshold, radius and sigma of their trails, "
     "share of the image that is not whitened",
     "frost": "weight of the image, weight of the frost",
-    "fog": "thickness, and how fast its structure decays from octave to octave",
-    "brightness": "what is added to the value (of hue, saturation, value)",
-    "contrast": "what is left of the deviation from the mean",
+    "fog": "thickness, and decay of its structure per octave",
+    "brightness": "increase of the value (of hue, saturation, value)",
+    "contrast": "remaining share of the deviation from the mean",
     "elastic_transform": "largest random shift times blur, sigma of that blur, reach of the affine corners",
     "pixelate": "side of the reduced image, as a share",
     "jpeg_compression": "quality",
@@ -172,7 +172,7 @@ def corruption(
     classes: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Explorer:
-    """Prediction and confidence of every model for one image, by corruption and severity.
+    """Explore every model's prediction and confidence for one image, by corruption and severity.
 
     The corruptions are those that `corruption_errors` makes of these images with this seed.
 

@@ -48,7 +48,7 @@ def test_published_results_are_drawn_where_the_picture_was():
     nominal, true, straight = figure.axes[0].lines[:3]
     assert list(nominal.get_xdata()) == [0, 4, 16]
     assert list(true.get_xdata()) == list(straight.get_xdata()) == [0, 4, 8]
-    assert "as its axis says: 100 at 0, 80 at 4, 60 at 16" in figure.get_label()
+    assert "on its own axis: 100 at 0, 80 at 4, 60 at 16" in figure.get_label()
 
 
 def test_no_panel_cuts_off_a_curve():

@@ -145,7 +145,7 @@ def test_the_square_is_drawn_round_the_pixel_in_both_panels():
         (square,) = axes.patches
         assert (square.get_x() + 3.5, square.get_y() + 3.5) == (5, 8)
         assert square.get_width() == square.get_height() == 7
-    assert "7 pixels round row 8, column 5" in figure.get_label()
+    assert "7 pixels at row 8, column 5" in figure.get_label()
 
 
 def test_a_field_of_zeros_is_drawn_dark():

@@ -24,18 +24,18 @@ WRONG = {
         ("return 100 * ce.mean(), ", "return ", "should be two numbers"),
     ],
     2: [
-        ("images.mean((2, 3), keepdim=True)", "images.mean()", "severity 1: a mean moves by"),  # of the whole batch
-        ("images.mean((2, 3), keepdim=True)", "images.mean((1, 2, 3), keepdim=True)", "each picture and colour keeps"),
-        ("images.mean((2, 3), keepdim=True)", "images.mean((0, 2, 3), keepdim=True)", "severity 1: a mean moves by"),
-        ("images.mean((2, 3), keepdim=True)", "0.5", "severity 1: a mean moves by"),
-        (_CONTRAST, "(kept * images).clamp(0, 1)", "severity 1: a mean moves by"),  # darker, too
-        (_CONTRAST, "kept * (images - mean)", "severity 1: a mean moves by"),
+        ("images.mean((2, 3), keepdim=True)", "images.mean()", "severity 1: a mean changes by"),  # of the whole batch
+        ("images.mean((2, 3), keepdim=True)", "images.mean((1, 2, 3), keepdim=True)", "each image and colour keeps"),
+        ("images.mean((2, 3), keepdim=True)", "images.mean((0, 2, 3), keepdim=True)", "severity 1: a mean changes by"),
+        ("images.mean((2, 3), keepdim=True)", "0.5", "severity 1: a mean changes by"),
+        (_CONTRAST, "(kept * images).clamp(0, 1)", "severity 1: a mean changes by"),  # darker, too
+        (_CONTRAST, "kept * (images - mean)", "severity 1: a mean changes by"),
         (_CONTRAST, "images + kept * (mean - images)", "severity 1: 0.60 of the contrast is left, should be 0.4"),
         (_CONTRAST, "mean + kept**2 * (images - mean)", "severity 1: 0.16 of the contrast is left, should be 0.4"),
-        ("return (mean", "(mean", "my_contrast returns nothing"),
+        ("return (mean", "(mean", "my_contrast returns None"),
     ],
     3: [
-        (_EACH, "torch.randn(images.shape)", "asked twice, it gives two answers"),
+        (_EACH, "torch.randn(images.shape)", "two equal calls return different noise"),
         (_EACH, "torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))", "depends on its batch"),
         (_SEED, "1_000_003 * seed + j", "an image's noise depends on its batch"),  # the number in the batch
         (_SEED, "seed", "two images have the same noise: use the image's number"),
@@ -45,21 +45,21 @@ WRONG = {
         ("torch.randn(", "torch.rand(", "standard deviation 0.029, should be 0.1"),
         (_EACH, _EACH.replace("torch.randn(", "3.464 * torch.rand(") + " - 1.732", "Gaussian noise has 68%"),
         ("deviation * noise", "deviation**2 * noise", "standard deviation 0.010, should be 0.1"),
-        (".clamp(0, 1)", "", "cut off at 0 and 1"),
-        ("return (images", "(images", "my_noise returns nothing"),
+        (".clamp(0, 1)", "", "clip to [0, 1]"),
+        ("return (images", "(images", "my_noise returns None"),
     ],
     4: [
-        (_LEFT_OUT, "min(error, key=lambda name: error[name][i]) != winner", "you say"),  # that one alone, not left out
-        ("!= winner", "== winner", "you say ['fog', 'snow', 'pixelate'], it is []"),
-        ("winner = min(", "winner = max(", "you say ['fog', 'snow', 'pixelate'], it is []"),
+        (_LEFT_OUT, "min(error, key=lambda name: error[name][i]) != winner", "you return"),  # that one alone
+        ("!= winner", "== winner", "you return ['fog', 'snow', 'pixelate'], should be []"),
+        ("winner = min(", "winner = max(", "you return ['fog', 'snow', 'pixelate'], should be []"),
         (
             "error[name].mean())",
             "error[name][0])",
-            "you say ['fog', 'snow', 'pixelate'], it is []",
+            "you return ['fog', 'snow', 'pixelate'], should be []",
         ),  # who wins at the first
-        ("        kind\n", "        i\n", "you say [0], it is ['fog']"),
-        ("np.delete(error[name], i).mean()", "error[name][:i].sum() + error[name][i:].sum()", "you say [], it is"),
-        ("for i, kind in enumerate(kinds)\n", "for i, kind in enumerate(kinds[:1])\n", "it is ['fog', 'snow']"),
-        ("return [", "[", "deciding returns nothing"),
+        ("        kind\n", "        i\n", "you return [0], should be ['fog']"),
+        ("np.delete(error[name], i).mean()", "error[name][:i].sum() + error[name][i:].sum()", "you return []"),
+        ("for i, kind in enumerate(kinds)\n", "for i, kind in enumerate(kinds[:1])\n", "should be ['fog', 'snow']"),
+        ("return [", "[", "deciding returns None"),
     ],
 }
