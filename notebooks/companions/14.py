@@ -1,5 +1,5 @@
-"""Notebook 14's own: the epsilon that half of the answers withstand, the loss on a plane through images, and one image
-that is attacked, asked of all networks."""
+"""For notebook 14: the epsilon that half of the answers withstand, the loss on a plane through images, and an attacked
+image classified by all networks."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def image_under_attack(
     label: str,
     title: str,
 ) -> Figure:
-    """One image, what an attack of one network adds to it, the sum, and what each network answers before and after.
+    """One image, the change that an attack on one network adds, the sum, and all networks' answers before and after.
 
-    image, adversarial: (3, H, W) in [0, 1]. answers: by network, before and after; shares: what the softmax gives
-    `label`, in percent, before and after. attacked: the network whose gradient was followed, marked by an arrow.
-    What is added is magnified until its largest change is black or white. Raises UserError for images of different
+    image, adversarial: (3, H, W) in [0, 1]. answers: by network, before and after; shares: the softmax of `label`,
+    in percent, before and after. attacked: the network whose gradient was followed, marked by an arrow.
+    The change is magnified until its largest value is black or white. Raises UserError for images of different
     shapes, and for networks that do not match.
     """
     if image.shape != adversarial.shape or attacked not in answers or answers.keys() != shares.keys():
@@ -57,7 +57,7 @@ def image_under_attack(
     shown = (0.5 + factor * added).clamp(0, 1)
     figure = Figure(figsize=(11.6, 3.0), dpi=120)  # placed by hand: a constrained layout takes as long as the drawing
     grid = figure.add_gridspec(1, 3, left=0.01, right=0.56, top=0.8, bottom=0.1, wspace=0.06)
-    change = f"added, {factor:.3g} times as strong" if largest else "nothing added"
+    change = f"added, magnified {factor:.3g} times" if largest else "nothing added"
     for place, name, part in zip(grid, ("image", change, "sum"), (image, shown, adversarial), strict=True):
         picture(figure.add_subplot(place), _pixels(part), name)
     _before_and_after(figure.add_axes((0.68, 0.2, 0.2, 0.6)), answers, shares, attacked, label)
@@ -66,7 +66,7 @@ def image_under_attack(
         f"{name} {first} ({before:.0f}%) becomes {then} ({after:.0f}%)"
         for (name, (first, then)), (before, after) in zip(answers.items(), shares.values(), strict=True)
     )
-    return described(figure, f"{title}. In brackets what the softmax gives {label}: {said}.")
+    return described(figure, f"{title}. In brackets the softmax of {label}: {said}.")
 
 
 def _before_and_after(
@@ -76,7 +76,7 @@ def _before_and_after(
     attacked: str,
     label: str,
 ) -> None:
-    """A row a network: a ring before, a dot after, and the answer afterwards at the right."""
+    """One row per network: a ring before, a dot after, and the answer after the attack at the right."""
     called = []
     for row, (name, colour) in enumerate(colours(shares).items()):
         (before, after), (first, then) = shares[name], answers[name]
@@ -84,12 +84,12 @@ def _before_and_after(
         axes.plot(before, row, "o", markersize=8, markerfacecolor="white", markeredgecolor=colour)
         axes.plot(after, row, "o", markersize=6, color=colour)
         axes.text(105, row, then, va="center", fontsize=8, fontweight="bold" if then != first else "normal")
-        short = name if len(name) <= 18 else f"{name[:17]}…"  # as there is room
+        short = name if len(name) <= 18 else f"{name[:17]}…"  # to fit
         called.append(f"→ {short}" if name == attacked else short)
     named_rows(axes, called, fontsize=8)
     axes.set(xlim=(-3, 103), xlabel=f"softmax of {label} (%)")
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_title("○ before, ● after; answer then", fontsize=9)
+    axes.set_title("○ before, ● after; answer after", fontsize=9)
 
 
 def _pixels(image: Tensor) -> np.ndarray:
@@ -97,14 +97,14 @@ def _pixels(image: Tensor) -> np.ndarray:
     return (255 * image).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
-# ---- one number for a curve ------------------------------------------------------------------------------------------
+# ---- one number per curve --------------------------------------------------------------------------------------------
 
 
 def half_epsilon(result: AdversarialAccuracy) -> float | None:
     """The epsilon that half of the clean right answers withstand, in 1/255: one number for a curve.
 
     Between two measured epsilons the curve is a straight line. None where more than half withstand the largest, or
-    where no answer was right. Being relative, it compares networks of unequal clean accuracy.
+    where no answer was right. It is relative, so it compares networks of unequal clean accuracy.
     """
     half = result.clean_accuracy / 2
     if not half or result.accuracy[-1] > half:
@@ -116,7 +116,7 @@ def half_epsilon(result: AdversarialAccuracy) -> float | None:
     return float(epsilons[last - 1] + way * (epsilons[last] - epsilons[last - 1]))
 
 
-# ---- the loss round images -------------------------------------------------------------------------------------------
+# ---- the loss around images -----------------------------------------------------------------------------------------
 
 
 class LossSurface(NamedTuple):
@@ -141,7 +141,7 @@ def loss_surface(
 ) -> LossSurface:
     """Sample the loss on the plane through each image that its gradient and a random direction span.
 
-    A masked gradient shows: the loss is flat along it, jagged, or rises no faster than along the random direction.
+    With a masked gradient the loss is flat or jagged along it, or rises no faster than along the random direction.
     Values are cut to [0, 1]. points: on each side of the square from -epsilon to epsilon, odd, so that the image itself
     is one. The other arguments and errors are those of `measure.attack_checks`.
     """
@@ -175,9 +175,9 @@ def _plane(sees: See, pixels: Tensor, labels: Tensor, along: Tensor, aside: Tens
 
 @drawing
 def loss_surfaces(surfaces: Mapping[str, LossSurface]) -> Figure:
-    """A panel for each result of `loss_surface`: the mean loss round the images (the dot), on one scale for all.
+    """A panel for each result of `loss_surface`: the mean loss around the images (the dot), on one scale for all.
 
-    To the right the images move along the gradient, upwards along a random direction, both by up to one epsilon.
+    Images move right along the gradient and up along a random direction, both by up to one epsilon.
     """
     figure, panels = board(len(surfaces), len(surfaces), (2.7, 3.0), room=(1.2, 0), sharey=True)
     low, high = (pick(pick(surface.loss.flat) for surface in surfaces.values()) for pick in (min, max))
@@ -197,12 +197,12 @@ def loss_surfaces(surfaces: Mapping[str, LossSurface]) -> Figure:
     panels[0].set_ylabel("along a random direction (ε)")
     colour_bar(figure, drawn, panels, "mean cross-entropy", shrink=0.9, ticks=MaxNLocator(6))
     epsilon = next(iter(surfaces.values())).epsilon
-    return described(figure, f"Loss round the images, epsilon {epsilon:g}/255. " + "; ".join(said) + ".")
+    return described(figure, f"Loss around the images, epsilon {epsilon:g}/255. " + "; ".join(said) + ".")
 
 
 # ---- the explorer ----------------------------------------------------------------------------------------------------
 
-_STEPS = 4  # of an attack, which should answer at once
+_STEPS = 4  # of an attack; few, so that it answers at once
 L2_FACTOR = 32  # L2 balls on the slider of epsilon: radii that take about as many answers at 64x64
 
 
@@ -214,10 +214,10 @@ def adversarial(
     *,
     seed: int = 0,
 ) -> Explorer:
-    """Attack one network on one image by PGD from the image itself, and ask all networks about the result.
+    """Attack one network on one image by PGD that starts at the image, and classify the result with all networks.
 
-    models: classifiers of the same classes, by name. images: (N, 3, H, W), uint8 or in [0, 1], as large as the models
-    see them. labels: (N,), what is attacked; default: the attacked network's own answers. classes: their names. seed:
+    models: classifiers of the same classes, by name. images: (N, 3, H, W), uint8 or in [0, 1], at the models'
+    size. labels: (N,), the answers to attack; default: the attacked network's own. classes: their names. seed:
     for models that draw random numbers in eval mode.
     Raises UserError for no models or images, models without a classifier or of different classes, and labels or names
     that do not fit them.

@@ -1,4 +1,4 @@
-"""Notebook 15's own: where mixers lean, and how far they mix by stage."""
+"""For notebook 15: where mixers lean, and how far they mix by stage."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stm_lab.figures.style import by_name, curves_of, described, drawing
 
 @drawing
 def leans(matrices: Mapping[str, object]) -> Figure:
-    """A panel a mixer: for every output position, an arrow from it to the centre of what it is made of, mean over
-    inputs. The colour is the arrow's length in tokens, one scale for all.
+    """A panel per mixer: for every output position, an arrow to the centre of the inputs that it depends on, mean over
+    images. The colour is the arrow's length in tokens, on one scale for all.
 
     matrices: by name, results of `mixing_matrix`. Raises UserError for none.
     """
@@ -39,16 +39,16 @@ def leans(matrices: Mapping[str, object]) -> Figure:
 
 @drawing
 def mixing_distances(rows: Sequence[Mapping], *, key: str = "reach") -> Figure:
-    """Locality by stage: a panel a state (trained, untrained), a line a mixer.
+    """Locality by stage: a panel per state (trained, untrained), a line per mixer.
 
-    rows: with mixer, stage (from 0), state and `key`, one for each mixer inside a network; all of one mixer and stage
-    are averaged, their range is shaded. key: "reach", the mean mixing distance over that of an even mixture, or
+    rows: with mixer, stage (from 0), state and `key`, one for each mixer inside a network; those of one mixer and stage
+    are averaged and their range is shaded. key: "reach", the mean mixing distance over that of uniform mixing, or
     "distance" (tokens), "distance_pixels".
     """
     by_state = by_name([{**row, "stage": row["stage"] + 1} for row in rows], "state", "mixer", key)
     panels = {state: curves_of(some, "mixer", "stage", key) for state, some in by_state.items()}
-    labels = {"reach": "mean mixing distance\n(1: all positions alike)", "distance": "mean mixing distance (tokens)"}
+    labels = {"reach": "mean mixing distance\n(1: uniform mixing)", "distance": "mean mixing distance (tokens)"}
     label = labels.get(key, "mean mixing distance (pixels)")
-    figure = line_panels(panels, "stage", label, level=(1, "all alike") if key == "reach" else None, markersize=5)
+    figure = line_panels(panels, "stage", label, level=(1, "uniform mixing") if key == "reach" else None, markersize=5)
     figure.axes[0].set(xticks=sorted({row["stage"] + 1 for row in rows}), ylim=(0, None))
     return figure

@@ -1,4 +1,4 @@
-"""Notebook 19's own: networks of equal cost, and one mixer on the bench, with its options on controls."""
+"""For notebook 19: networks of equal cost, and the bench, which shows a mixer with its options on controls."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ Dims = tuple[int, int, int, int]
 
 COSTS = ("parameters", "macs")
 _FINEST = 256  # the factor is a multiple of 1 / 256
-_LOW, _HIGH = 1 / 8, 4.0  # factors that are tried
-_STEPS = 3  # of a single width, to either side
+_LOW, _HIGH = 1 / 8, 4.0  # factors to try
+_STEPS = 3  # of one width, in each direction
 
 
 class EqualWidth(NamedTuple):
     """A network, `build_model(mixer, scale, dims=dims, img_size=image_size, num_classes=num_classes)`, and its cost.
 
     dims: channels of the four stages. parameters: of the whole network. macs: multiply-adds for one image of
-    `image_size` pixels. cost: the one of the two that should be equal. target: what it should be.
+    `image_size` pixels. cost: which of the two is matched. target: its wanted value.
     """
 
     mixer: str
@@ -65,13 +65,12 @@ def equal_width(
     """Find the widths at which the unified network of `mixer` comes nearest to `target`.
 
     All four widths are multiplied by one factor and rounded: to even numbers, and to multiples of the design's heads.
-    Then the third and the second are moved by at most three such steps to the nearest cost. Equal depth and width does
-    not mean equal cost; only the widths are adjusted here. The result is near, not equal: see `EqualWidth.off`.
-    Nothing is computed; models are made without storage.
+    Then the third and the second width move by at most three such steps to the nearest cost. Depth stays. The result is
+    near, not equal: see `EqualWidth.off`. Models are built without storage and nothing is computed.
 
     mixer, scale, num_classes: as `build_model` takes them. target: parameters or, with `cost="macs"`, multiply-adds for
     one image. image_size: side in pixels, for multiply-adds and for the size of position embeddings.
-    Raises UserError for an unknown mixer, scale or cost, and a target beyond an eighth to four times the widths.
+    Raises UserError for an unknown mixer, scale or cost, and a target that no factor from 1/8 to 4 reaches.
     """
     check_known("cost", cost, COSTS, "equal_width: ")
     check_known("mixer", mixer, list_mixers(), "equal_width: ")
@@ -105,7 +104,7 @@ def equal_width(
         )
     above = bisect_right(steps, target, hi=len(steps) - 1, key=lambda step: cost_of(scaled(step)))
     dims = nearest([scaled(steps[above - 1]), scaled(steps[above])])
-    for stage in (2, 1):  # by a step or two of the third width, then of the second, whose steps are smaller
+    for stage in (2, 1):  # third width first, then the second in smaller steps
         moves = (units[stage] * step for step in range(-_STEPS, _STEPS + 1))
         moved = [(*dims[:stage], dims[stage] + more, *dims[stage + 1 :]) for more in moves]
         dims = nearest([some for some in moved if dims[stage - 1] <= some[stage] <= dims[stage + 1]])
@@ -125,13 +124,13 @@ def bench_figure(
     side: int,
     facts: Mapping[str, str],
 ) -> Figure:
-    """A mixer with some options: who the framed token hears; its cost over the side of the map, beside others; facts.
+    """A mixer with some options: the inputs of the framed token; cost by side of the map, with others; facts.
 
     Args:
         name: the mixer's, one of those of `curves`.
         contributions: (H, W), to the token, not negative. place: its row and column.
-        curves: {mixer: {side of the map: multiply-adds}}; those of 0 are not drawn, the axes are logarithmic.
-        side: the one that is marked.
+        curves: {mixer: {side of the map: multiply-adds}}; zeros are not drawn, the axes are logarithmic.
+        side: the marked one.
         facts: {what: text}, to the right.
 
     Raises UserError if `curves` lacks the mixer.
@@ -140,7 +139,7 @@ def bench_figure(
         raise UserError(f"bench_figure: no curve of {name!r}")
     figure, (left, middle) = placed((10.4, 3.7), [(0.02, 0.06, 0.3, 0.84), (0.405, 0.15, 0.235, 0.75)])
     tokens = draw_heard(left, contributions, place)
-    left.set_title(f"{name}: heard by the framed token", fontsize=10)
+    left.set_title(f"{name}: inputs of the framed token", fontsize=10)
     _costs(middle, name, curves, side)
     for line, (what, text) in enumerate(facts.items()):
         figure.text(0.765, 0.88 - 0.128 * line, what, fontsize=8, color="0.35", va="top")
@@ -176,12 +175,12 @@ _BESIDE = ("halo", "swin", "pvt", "convnext", "dcn_v3")
 
 
 def mixer_bench(mixer: str, *, scale: str = "nano") -> Explorer:
-    """One mixer with its options on controls: which tokens the clicked one hears, and what it costs.
+    """One mixer with its options on controls: which tokens the clicked one depends on, and the cost.
 
-    Each option whose default is a whole number or a truth value is a control, except for `heads` and options called
-    like one of the other controls (`row`, `column`, `side`). The curves are the formulas `macs(H, W)`.
+    Each option whose default is an integer or a bool is a control, except `heads` and options with the name of another
+    control (`row`, `column`, `side`). The curves are the formulas `macs(H, W)`.
 
-    scale: of the network whose parameters are told: as designed, except for the options that were changed.
+    scale: of the network whose parameters are shown: as designed, except for changed options.
     Raises UserError for an unknown mixer or scale.
     """
     check_known("mixer", mixer, list_mixers(), "mixer_bench: ")
@@ -192,7 +191,7 @@ def mixer_bench(mixer: str, *, scale: str = "nano") -> Explorer:
     @lru_cache(maxsize=256)
     def in_network(**options: Any) -> int:
         """The parameters of the network."""
-        changed = {name: value for name, value in options.items() if value != first[name]}  # others are set by stage
+        changed = {name: value for name, value in options.items() if value != first[name]}  # the design sets the others
         return parameters(build_model(mixer, scale, device="meta", **changed))
 
     def draw(row: int, column: int, side: int, **options: Any) -> Figure:
@@ -200,8 +199,8 @@ def mixer_bench(mixer: str, *, scale: str = "nano") -> Explorer:
         curves = {mixer: curve(chosen), **others}
         near = heard(chosen, row, column)
         lines = {
-            "heard": f"{(near > 0).sum()} of {near.size} tokens",
-            "at most so far away": f"{farthest(near, row, column)} tokens",
+            "depends on": f"{(near > 0).sum()} of {near.size} tokens",
+            "farthest of them": f"{farthest(near, row, column)} tokens away",
             **facts(chosen, side),
             f"parameters of the network, {scale}": f"{in_network(**options):,}",
         }
@@ -212,7 +211,7 @@ def mixer_bench(mixer: str, *, scale: str = "nano") -> Explorer:
 
 
 def _option_controls(mixer: str) -> dict[str, widgets.Widget]:
-    """A control for each option that can have one, at first a small window or the default."""
+    """A control for each option that can have one, set to a small window or the default."""
     controls, signature = {}, inspect.signature(get_mixer(mixer))
     for name in option_names(mixer):
         if name in ("heads", "row", "column", "side"):

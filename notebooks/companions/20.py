@@ -1,4 +1,4 @@
-"""Notebook 20's own: differences as seeds are added, and the leads that chance alone gives."""
+"""For notebook 20: differences as seeds are added, and the leads that chance alone gives."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from stm_lab.util.errors import UserError, check_known
 
 @drawing
 def interval_by_seeds(differences: Sequence[float], label: str = "difference (points)") -> Figure:
-    """The mean difference after 1, 2, 3 ... seeds with its 95% interval (Student's t), and each seed's own.
+    """The mean difference after 1, 2, 3 ... seeds with its 95% interval (Student's t), and that of each seed.
 
-    differences: in the order of the seeds. The axis fits the dots and the interval of three seeds; that of two leaves
-    it. Raises UserError for fewer than two.
+    differences: in the order of the seeds. The axis fits the dots and the interval of three seeds; that of two may
+    extend beyond it. Raises UserError for fewer than two.
     """
     if len(differences) < 2:
         raise UserError(f"interval_by_seeds: {len(differences)} differences; an interval takes two")
@@ -44,7 +44,7 @@ def interval_by_seeds(differences: Sequence[float], label: str = "difference (po
 def _means_and_intervals(axes: Axes, differences: Sequence[float], shown: int, width: float) -> list[float]:
     """The 95% intervals of the means after 2 ... `shown` differences, red if 0 lies outside; returns these means.
 
-    The axis is that of all differences and of the intervals of three and more, so that it stays as `shown` grows.
+    The axis fits all differences and the intervals of three and more, so it does not change as `shown` grows.
     """
     means = [float(np.mean(differences[:n])) for n in range(1, len(differences) + 1)]
     halves = {n: half_interval(differences[:n]) for n in range(2, len(differences) + 1)}
@@ -72,11 +72,11 @@ def difference_so_far(
 ) -> Figure:
     """Two names after the first `count` of `seeds`: their values, and the mean difference with its 95% interval.
 
-    Left the values of both, a column a seed in the order of `seeds`, pale if not counted yet; right the mean difference
-    after 1, 2 ... `count` seeds (Student's t). The axes are those of all seeds, so that they stay as `count` grows; an
-    interval of two seeds leaves them. The title says who leads, and whether the interval holds 0. highest: whether the
-    higher value leads. Raises UserError for a count outside of 1 to the number of seeds, and for a seed that only one
-    of the two has.
+    Left: the values of both, one column per seed in the order of `seeds`, pale if not counted yet. Right: the mean
+    difference after 1, 2 ... `count` seeds (Student's t). The axes fit all seeds, so they do not change with `count`;
+    an interval of two seeds may extend beyond them. The title names the leader and says whether the interval holds 0.
+    highest: whether the higher value leads. Raises UserError for a count outside of 1 to the number of seeds, and for
+    a seed that only one of the two has.
     """
     if not 1 <= count <= len(seeds) or not all(seed in ours and seed in theirs for seed in seeds):
         raise UserError(f"difference_so_far: {count} of {len(seeds)} seeds that both have; expected 1 to {len(seeds)}")
@@ -110,7 +110,7 @@ def _lead(names: tuple[str, str], mean: float, half: float | None, count: int, h
 
 @drawing
 def lucky_leads(leads: Mapping[str, Sequence[float]], seen: Mapping[str, float], label: str) -> Figure:
-    """Histograms of the lead that chance alone gives, a panel each, and a line at the lead that was seen."""
+    """Histograms of the lead that chance alone gives, one panel each, and a line at the observed lead."""
     figure, panels = board(len(leads), len(leads), (9.5 / len(leads), 3.0), sharex=True)
     low = min(np.quantile(values, 0.001) for values in leads.values())
     high = max(*(np.quantile(values, 0.999) for values in leads.values()), *seen.values())
@@ -121,7 +121,7 @@ def lucky_leads(leads: Mapping[str, Sequence[float]], seen: Mapping[str, float],
         said.append(f"{name}: by chance {np.median(values):.1f} (median)")
         if name in seen:
             axes.axvline(seen[name], color=RED, linewidth=2)
-            axes.text(seen[name], 0.97, " seen", color="#A03F00", va="top", transform=axes.get_xaxis_transform())
+            axes.text(seen[name], 0.97, " observed", color="#A03F00", va="top", transform=axes.get_xaxis_transform())
             reached = 100 * np.mean(np.asarray(values) >= seen[name])
             said[-1] += f", seen {seen[name]:.1f}, reached in {reached:.0f}%"
         axes.margins(y=0.2)  # room for the word
@@ -140,10 +140,10 @@ def seeds(
     label: str = "top-1 accuracy (%)",
     highest: bool = True,
 ) -> Explorer:
-    """Two names, how many of the seeds that both have are counted, and with which the count begins.
+    """Compare two names; controls set how many of their shared seeds are counted, and which comes first.
 
-    scores: {seed: value} by name. first, second: the pair that is shown first; default: the two with the most seeds in
-    common. label: what the values are, with their unit. highest: whether the highest wins.
+    scores: {seed: value} by name. first, second: the pair shown first; default: the two with the most seeds in common.
+    label: what the values are, with their unit. highest: whether the highest wins.
     Raises UserError for scores of which no two have two seeds in common, and for an unknown name.
     """
     common = {

@@ -1,4 +1,4 @@
-"""Notebook 21's own: rows as experiments, values with their intervals, and the interval of Pearson's correlation."""
+"""For notebook 21: rows as experiments, values with their intervals, and the interval of Pearson's correlation."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from stm_lab.util.errors import UserError
 
 @dataclass(frozen=True)
 class Experiment:
-    """Networks that were trained alike, except for mixer and seed.
+    """Networks that differ only in mixer and seed.
 
     Attributes:
         title: recipe, image size, length of the training.
         recipe: its name.
         scores: {mixer: {seed: value}}, percent for top1.
-        notes: what a reader should know before comparing them.
+        notes: warnings for the comparison.
     """
 
     title: str
@@ -36,16 +36,16 @@ class Experiment:
     notes: tuple[str, ...] = ()
 
     def means(self) -> dict[str, float]:
-        """The mean over the seeds of each mixer."""
+        """Each mixer's mean over the seeds."""
         return {mixer: sum(by_seed.values()) / len(by_seed) for mixer, by_seed in self.scores.items()}
 
 
 def experiments(records: Sequence[Mapping[str, Any]], metric: str = "top1") -> list[Experiment]:
-    """Rows (as `course.results.records` gives them) by what they were trained on and how, in order of appearance.
+    """Rows (as `course.results.records` gives them), grouped by data and settings, in order of appearance.
 
-    Rows of one experiment were made alike (`made_with`), apart from plugins and code. Of two rows for one mixer
-    and seed the later counts; the notes say so, and whether the code differs. Raises UserError if no row has the metric
-    and a mixer.
+    Rows of one experiment were made alike (`made_with`), apart from plugins and code. If two rows have the same mixer
+    and seed, the later one counts; the notes say so, and whether the code differs. Raises UserError if no row has the
+    metric and a mixer.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in records:
@@ -59,12 +59,12 @@ def experiments(records: Sequence[Mapping[str, Any]], metric: str = "top1") -> l
 
 
 def _resolved(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe's own values where a configuration has none: one training may be written in both ways."""
+    """Fills values that a configuration leaves to its recipe, so that both ways of writing it are equal."""
     sizes = ("image_size", "train_size", "validation_size")
     given = {name: row.get(f"parameters.{name}") for name in sizes if "parameters.image_size" in row}
     try:
         known = data.load_recipe(row["parameters.recipe"])
-    except (KeyError, UserError):  # no recipe, or one that is not here
+    except (KeyError, UserError):  # no recipe, or an unknown one
         return {}
     own = dict(zip(sizes, (known.image_size, known.counts["train"], known.counts["validation"]), strict=True))
     found = {name: own[name] if value is None else value for name, value in given.items()}
@@ -92,11 +92,11 @@ def _experiment(made: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metr
 def intervals(
     rows: Sequence[Mapping], label: str, *, columns: int = 2, digits: int = 1, reach: float | None = None
 ) -> Figure:
-    """Values with their intervals, a panel a claim, a row a source.
+    """Values with their intervals: one panel per claim, one row per source.
 
     rows: dictionaries with claim, source, value, and low, high (None without an interval: a diamond). digits: after the
-    point. reach: where the axis ends to either side; by default it holds all, and is linear up to 1 to either side and
-    logarithmic beyond, since intervals of a few seeds may be a hundred times as wide as others.
+    point. reach: the end of the axis on both sides; by default it fits all, and is linear up to ±1 and logarithmic
+    beyond, since intervals of a few seeds may be a hundred times as wide as others.
     """
     groups = by_name(rows, "claim", "source", "value", "low", "high")
     sources = list(dict.fromkeys(row["source"] for row in rows))
@@ -136,6 +136,6 @@ def pearson_interval(x: Sequence[float], y: Sequence[float]) -> tuple[float, flo
     Raises UserError for fewer than four.
     """
     if len(x) < 4:
-        raise UserError(f"an interval of a correlation takes four pairs of numbers, not {len(x)}")
+        raise UserError(f"an interval of a correlation needs four pairs of numbers, not {len(x)}")
     low, high = stats.pearsonr(x, y).confidence_interval()
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Exercises of notebook 19: a mixer of your own. Tokens are (B, H, W, C)."""
+"""Exercises of notebook 19: your own mixer. Tokens are (B, H, W, C)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stm_lab.checks.core import Draw, exercise
 _NOTEBOOK = "19_design_your_own_mixer"
 
 
-# ---- 1: one's own row and column ------------------------------------------------------------------------------------
+# ---- 1: a token's own row and column --------------------------------------------------------------------------------
 
 
 def _tokens(draw: Draw) -> dict:
@@ -44,12 +44,12 @@ def columns_only(x):
     return x.mean(1, keepdim=True) - x
 
 
-@row_and_column.mistake("the two means are added in full; half of each, so that a flat map gives 0")
+@row_and_column.mistake("the two means are added in full; take half of each, so that a flat map gives 0")
 def not_halved(x):
     return x.mean(2, keepdim=True) + x.mean(1, keepdim=True) - x
 
 
-@row_and_column.mistake("the token itself is not taken off; the residual branch brings it back once more")
+@row_and_column.mistake("the token itself is not subtracted; the residual branch adds it again")
 def minus_forgotten(x):
     return (x.mean(2, keepdim=True) + x.mean(1, keepdim=True)) / 2
 
@@ -59,7 +59,7 @@ def over_the_batch(x):
     return (x.mean(0, keepdim=True) + x.mean(1, keepdim=True)) / 2 - x
 
 
-@row_and_column.mistake("channels are averaged: axis 3 is theirs; rows and columns are the axes 1 and 2")
+@row_and_column.mistake("channels (axis 3) are averaged; rows and columns are the axes 1 and 2")
 def over_channels(x):
     return (x.mean(2, keepdim=True) + x.mean(3, keepdim=True)) / 2 - x
 
@@ -96,12 +96,12 @@ def window_mean(x, side):
     return _window_means(x, side)
 
 
-@window_mean.mistake("padded zeros are counted: divide by the tokens that lie in the map, not by side * side")
+@window_mean.mistake("padded zeros are counted: divide by the number of tokens in the map, not by side * side")
 def padding_counted(x, side):
     return _window_means(x, side, counted=side * side)
 
 
-@window_mean.mistake("what you padded is still there; crop the map to its H rows and W columns at the end")
+@window_mean.mistake("the padding is still in the result; crop the map to its H rows and W columns at the end")
 def not_cropped(x, side):
     H, W = x.shape[1:3]
     means = _window_means(x, side)
@@ -109,18 +109,18 @@ def not_cropped(x, side):
     return means[:, rows][:, :, columns]
 
 
-@window_mean.mistake("what is left over at the bottom and right is dropped; pad to whole windows instead")
+@window_mean.mistake("partial windows at the bottom and right are dropped; pad to whole windows instead")
 def dropped(x, side):
     H, W = (s // side * side for s in x.shape[1:3])
     return _window_means(x[:, :H, :W], side)
 
 
-@window_mean.mistake("the mean is that of the whole map; it should stop at the window's edge")
+@window_mean.mistake("that is the mean of the whole map; take the mean of each window")
 def whole_map_mean(x, side):
     return x.mean((1, 2), keepdim=True).expand_as(x)
 
 
-@window_mean.mistake("the border is repeated into the padding, and counts more than once; only tokens of the map count")
+@window_mean.mistake("border tokens are repeated in the padding and counted twice; count each token of the map once")
 def repeated(x, side):
     H, W = x.shape[1:3]
     rows, columns = (torch.arange(s + -s % side).clamp(max=s - 1) for s in (H, W))
@@ -128,7 +128,7 @@ def repeated(x, side):
 
 
 @window_mean.mistake(
-    "you padded at the top and left; the first window begins at token (0, 0), pad at the bottom and right"
+    "you padded at the top and left; the first window begins at token (0, 0), so pad at the bottom and right"
 )
 def padded_at_the_top(x, side):
     H, W = x.shape[1:3]
@@ -136,7 +136,7 @@ def padded_at_the_top(x, side):
 
 
 @window_mean.mistake(
-    "that is a window round each token, as in pooling; here the map is cut, and all in a piece share a mean"
+    "that is a window around each token, as in pooling; here all tokens of a window share one mean"
 )
 def sliding(x, side):
     shifted = F.pad(x.permute(0, 3, 1, 2), ((side - 1) // 2, side // 2) * 2)
@@ -150,7 +150,7 @@ def strips(x, side):
     return means[:, :, :1].expand_as(x)
 
 
-# ---- 3: what the cross costs ----------------------------------------------------------------------------------------
+# ---- 3: the cost of the cross ---------------------------------------------------------------------------------------
 
 
 def _sizes(draw: Draw) -> dict:
@@ -185,7 +185,7 @@ cross_macs.mistakes_of(
 )
 
 
-@cross_macs.mistake("the biases are counted; additions alone are no multiply-adds")
+@cross_macs.mistake("the biases are counted; an addition alone is not a multiply-add")
 def with_biases(height, width, dim, kernel):
     return _cross(height, width, dim, kernel, bias=3 * dim)
 
@@ -196,14 +196,14 @@ def one_token(height, width, dim, kernel):
 
 
 @cross_macs.mistake(
-    "the strips are counted as full convolutions, dim * dim * K; depth-wise they have K weights a channel"
+    "the strips are counted as full convolutions, dim * dim * K; depth-wise strips have K weights a channel"
 )
 def dense(height, width, dim, kernel):
     return _cross(height, width, dim, kernel, taps=2 * kernel * dim)
 
 
 @cross_macs.mistake(
-    "products with the zeros outside of the map are left out; they are computed and counted like the others"
+    "products with the zeros outside the map are missing; they are computed and counted like the others"
 )
 def inside_only(height, width, dim, kernel):
     half = kernel // 2
@@ -216,12 +216,12 @@ def inside_only(height, width, dim, kernel):
     return height * width * 2 * dim * dim + taps * dim
 
 
-@cross_macs.mistake("the crossing is counted once, 2 K - 1; both strips have a weight in the middle")
+@cross_macs.mistake("the crossing is counted once, 2 K - 1; both strips have a weight at the centre")
 def crossing_once(height, width, dim, kernel):
     return _cross(height, width, dim, kernel, taps=2 * kernel - 1)
 
 
-# ---- 4: how far it sees ---------------------------------------------------------------------------------------------
+# ---- 4: the reach ---------------------------------------------------------------------------------------------------
 
 
 def _matrices(draw: Draw) -> dict:
@@ -252,7 +252,7 @@ def reach(weights, height, width):
     return int(torch.maximum(down, right)[_heard(weights)].max())
 
 
-@reach.mistake("you count the tokens between the two; the next row is 1 away, not 0")
+@reach.mistake("you count the tokens in between; the next row is 1 away, not 0")
 def between(weights, height, width):
     return reach.truth(weights, height, width) - 1
 
@@ -267,26 +267,26 @@ def columns_counted(weights, height, width):
     return int(_away(height, width)[1][_heard(weights)].max())
 
 
-@reach.mistake("rows and columns are added up; the larger of the two is asked for")
+@reach.mistake("rows and columns are added; take the larger of the two")
 def added(weights, height, width):
     down, right = _away(height, width)
     return int((down + right)[_heard(weights)].max())
 
 
-@reach.mistake("that is the distance along the diagonal; the larger of rows and columns is asked for")
+@reach.mistake("that is the Euclidean distance; take the larger of rows and columns")
 def euclidean(weights, height, width):
     down, right = _away(height, width)
     return float((down**2 + right**2)[_heard(weights)].max()) ** 0.5
 
 
-@reach.mistake("rounding counts in your version: weights below 1e-9 of the largest are 0 in truth")
+@reach.mistake("rounding counts in your version: treat weights below 1e-9 of the largest as 0")
 def rounding(weights, height, width):
     down, right = _away(height, width)
     return int(torch.maximum(down, right)[weights > 0].max())
 
 
 @reach.mistake(
-    "that is the difference of the places in the list, |p - q|; a token below is `width` places away, and 1 row"
+    "that is the difference of the indices, |p - q|; the token below has an index larger by `width`, and is 1 row away"
 )
 def along_the_list(weights, height, width):
     p = torch.arange(height * width)
@@ -299,7 +299,7 @@ def exchanged(weights, height, width):
     return int(torch.maximum(down, right)[_heard(weights)].max())
 
 
-@reach.mistake("that is the mean distance; the farthest is asked for")
+@reach.mistake("that is the mean distance; take the largest")
 def mean_reach(weights, height, width):
     down, right = _away(height, width)
     return float(torch.maximum(down, right)[_heard(weights)].double().mean())
@@ -318,7 +318,7 @@ def _targets(draw: Draw) -> dict:
     count = partial(_network, draw.integer(20, 60), draw.integer(100, 900), draw.integer(500, 5000))
     width = draw.integer(2, 12)
     step = count((width + 1) * unit) - count(width * unit)
-    share = draw.choice([0.2, 0.3, 0.7, 0.8])  # between two widths, nearer to one of them
+    share = draw.choice([0.2, 0.3, 0.7, 0.8])  # between two widths, nearer to one
     return {"count": count, "target": round(count(width * unit) + share * step), "unit": unit}
 
 
@@ -346,30 +346,30 @@ def above(count, target, unit):
     return _multiples(count, target, unit)[1]
 
 
-@fair_width.mistake("your width is no multiple of `unit`, which heads or the hardware ask for")
+@fair_width.mistake("your width is not a multiple of `unit`; the heads must divide it")
 def any_width(count, target, unit):
     return min(range(1, 200), key=lambda width: abs(count(width) - target))
 
 
 @fair_width.mistake(
-    "parameters do not grow with the width but nearly with its square: count, do not scale in proportion"
+    "parameters grow nearly with the square of the width, not in proportion: call count"
 )
 def proportional(count, target, unit):
     return max(unit, round(unit * target / count(unit) / unit) * unit)
 
 
 @fair_width.mistake(
-    "parameters are not the square of the width alone: biases, kernels and classifier are there too; count them"
+    "parameters do not grow with the square alone: biases, kernels and classifier grow otherwise; call count"
 )
 def square_root(count, target, unit):
     return max(unit, round(unit * math.sqrt(target / count(unit)) / unit) * unit)
 
 
-@fair_width.mistake("that is the number of units; the width is so many times `unit`")
+@fair_width.mistake("that is the number of units; the width is that number times `unit`")
 def units(count, target, unit):
     return fair_width.truth(count, target, unit) // unit
 
 
-@fair_width.mistake("that is how many parameters the network has; the width is asked for")
+@fair_width.mistake("that is the number of parameters of the network; return the width")
 def parameters(count, target, unit):
     return count(fair_width.truth(count, target, unit))

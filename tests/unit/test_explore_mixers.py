@@ -92,7 +92,7 @@ def test_options_are_controls_and_change_what_is_heard(registered):
     assert "shared / by position / by input: 100% / 0% / 0%" in first
     assert "multiply-adds, 14x14 tokens: no formula" in first
     assert "hears 9 of 196" in wide
-    assert "at most so far away: 4 tokens" in wide
+    assert "farthest of them: 4 tokens away" in wide
     assert "hears 5 of 196" in bench.figure(kernel=9, column=0).get_label()
 
 
