@@ -28,9 +28,10 @@ class LinearByConvolution(nn.Linear):
     """nn.Linear that is called as a 1x1 convolution: the same weights, numbers and gradients, to float32's rounding.
 
     On AMD's processors with AVX-512, MKL multiplies float32 matrices at half of their speed, and oneDNN, which torch's
-    convolutions call, does not: 100 and 215 GFLOP/s on an EPYC, one thread. What is gained is the library's, and says
-    nothing about an architecture. On an Intel Xeon (Sapphire Rapids, shared) it was 0.55 to 1.6 times as fast by the
-    shape, so it is not used there. Products of less than 2^23 multiplications lose by it.
+    convolutions call, does not: 100 and 215 GFLOP/s in a trial on an EPYC, one thread. What is gained is the library's,
+    and says nothing about an architecture. On an Intel Xeon (AVX-512, AMX) layers took 0.45 to 2.2 times as long by
+    their shapes, and whole tiny networks 0.9 to 1.1 times, so it is not used there. Products of less than 2^23
+    multiplications lose by it.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -68,7 +68,8 @@ def model_speeds(
     Models take turns, so that what slows the machine slows all of them; seconds are of the processor, on one thread.
     """
     reference, others, bounds = TABLE[scale]
-    names = [reference, *others, *(f"unified_{mixer}_{scale}" for mixer in bounds)]
+    of_ours = {f"unified_{mixer}_{scale}": bound for mixer, bound in bounds.items()}
+    names = [reference, *others, *of_ours]
     models = {name: timm.create_model(name, num_classes=1000) for name in names}
     images = torch.randn(batch, 3, side, side)
     threads = torch.get_num_threads()
@@ -78,7 +79,7 @@ def model_speeds(
     finally:
         torch.set_num_threads(threads)
     for name in names:
-        wanted = bounds.get(name.removeprefix("unified_").removesuffix(f"_{scale}"), (None, None))
+        wanted = of_ours.get(name, (None, None))
         speeds = []
         for place, at_least in enumerate(wanted):
             least, own = (min(each[model][place] for each in rounds) for model in (reference, name))

@@ -57,11 +57,12 @@ def test_a_step_is_compared_with_the_bare_loop(capsys):
 
 def test_models_are_compared_with_timms(capsys, monkeypatch):
     """Every model of the table is measured, and one that misses its bound says so."""
-    table = {"nano": ("test_resnet", (), {"convnext": (0.0, 1e9)})}
+    table = {"nano": ("test_resnet", ("convnext_nano",), {"convnext": (0.0, 1e9)})}
     monkeypatch.setattr("stm_lab.cli.speed.TABLE", table)
-    ((_, own), (name, (forward, both))) = list(model_speeds("nano", 2, batch=2, side=32))
+    ((_, own), (other, unbound), (name, (forward, both))) = list(model_speeds("nano", 2, batch=2, side=32))
     assert [speed.ratio for speed in own] == [1.0, 1.0]
-    assert name == "unified_convnext_nano"
+    assert (other, name) == ("convnext_nano", "unified_convnext_nano")
+    assert [speed.at_least for speed in unbound] == [None, None]
     assert min(forward.rounds) <= max(forward.rounds) > 0
     assert forward.cells()[-1] == "0.0 met"
     assert both.cells()[-1] == "1000000000.0 NOT met"
