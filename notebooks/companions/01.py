@@ -1,4 +1,4 @@
-"""Notebook 01's own: networks whose mixers are switched off."""
+"""Figure of notebook 01: networks whose mixers are switched off."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from stm_lab.figures.style import CHANCE, by_name, colours, dot, drawing, legend
 
 @drawing
 def switched_off(rows: Sequence[Mapping], *, chance: float | None = None) -> Figure:
-    """What is left of trained networks when their mixers are switched off: two dots a mixer, and a line between them.
+    """Draw the accuracy of trained networks with and without their mixers: two dots a mixer, joined by a line.
 
-    rows: with mixer, on and off (top-1 accuracy in percent); those of one mixer are averaged.
+    rows: with mixer, on and off (top-1 accuracy in percent); the rows of one mixer are averaged.
     """
     by_mixer = by_name(rows, "mixer", "on", "off")
     figure, (axes,) = board(1, 1, (7.5, 1.3 + 0.38 * len(by_mixer)), dpi=110)

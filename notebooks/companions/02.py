@@ -1,4 +1,4 @@
-"""Notebook 02's own: paint a kernel, and see what it makes of a photograph."""
+"""Explorer of notebook 02: paint a kernel, and see how it filters a photograph."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from stm_lab.util.errors import UserError
 def kernel_applied(
     image: np.ndarray, kernel: np.ndarray, filtered: np.ndarray, title: str = "", note: str = ""
 ) -> Figure:
-    """An image, a kernel with its numbers, and the image filtered with it.
+    """Draw an image, a kernel with its numbers, and the filtered image.
 
-    image, filtered: (H, W, 3), in [0, 1]; values outside are cut. kernel: (K, K). The panels are in this order.
-    title: above all; note: above the kernel.
+    image, filtered: (H, W, 3), in [0, 1]; values outside are clipped. kernel: (K, K).
+    title: of the figure; note: above the kernel.
     """
     figure, panels = placed((10.2, 3.75), [(x, 0.03, 0.31, 0.84) for x in (0.01, 0.345, 0.68)])
     picture(panels[0], image.clip(0, 1), "the image")
@@ -50,14 +50,14 @@ _LARGEST = 10.0  # of a kernel's numbers
 def kernel_painter(
     images: Mapping[str, Tensor], kernels: Mapping[str, Tensor] | None = None, *, side: int = 7
 ) -> Explorer:
-    """A photograph, a kernel of numbers, and the photograph filtered with it, each colour by itself.
+    """Explore a photograph, a kernel, and the photograph filtered with it, each colour separately.
 
-    A click on a cell of the kernel puts the number of the slider `paint` there, and makes it "my own"; so does typing
-    numbers into the field, row by row. The photograph is padded with 0, as in a network. The picture shows 0 to 1; a
-    kernel whose sum is about 0 is shown from a middle grey on.
+    A click on a cell of the kernel writes the number of the slider `paint` there and selects the kernel "my own"; so
+    does typing numbers into the field, row by row. The photograph is padded with 0, as in a network. The picture shows
+    0 to 1; if a kernel's sum is about 0, 0.5 is added.
 
-    images: by name, each (3, H, W) or (1, 3, H, W), uint8 or in [0, 1]. kernels: by name, beside the usual ones, each
-    (K, K), odd and at most `side`.
+    images: by name, each (3, H, W) or (1, 3, H, W), uint8 or in [0, 1]. kernels: by name, in addition to the usual
+    ones, each (K, K), odd and at most `side`.
     Raises UserError for no images, an even side, and a kernel that is too large or not square.
     """
     photographs = single_images(images, "kernel_painter")

@@ -1,4 +1,4 @@
-"""Notebook 03's own: keys made of patches, and what a query takes from them."""
+"""Figures and explorer of notebook 03: keys made of patches, and what a query takes from them."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ _SHARPNESS = 60.0
 
 @drawing
 def reduction_steps(image: np.ndarray, *, reduction: int, place: tuple[int, int]) -> Figure:
-    """One token's way through spatial-reduction attention, in four panels: the map cut into patches, the keys that are
-    made of them, the token's attention to each key, and the same laid over the patches.
+    """Draw one token's spatial-reduction attention in four panels: the map cut into patches, the keys made of them, the
+    token's attention to each key, and the same laid over the patches.
 
     Args:
         image: (H, W, 3) in [0, 1], one colour a token.
         reduction: R, the side of a patch; the rest at the bottom and at the right belongs to no patch.
         place: (row, column) of the query token; it is framed.
 
-    A key is drawn as its patch's mean colour, and the attention is by colours (softmax of minus sixty times the squared
-    distance), without learned weights. Raises UserError for an array that is no image, a reduction that is not 1 to the
-    map's shorter side, and a place outside of the map.
+    A key is drawn as its patch's mean colour. The attention compares colours (softmax of minus sixty times the squared
+    distance), without learned weights. Raises UserError for an array that is not an image, a reduction outside 1 to the
+    map's shorter side, and a place outside the map.
     """
     image = checked_image("reduction_steps", image)
     height, width = image.shape[:2]
@@ -104,17 +104,17 @@ def attention_over_image(
     reduction: int,
     title: str,
 ) -> Figure:
-    """One image and, laid over it, one query's attention to each of the reduced keys: a panel a head.
+    """Draw one query's attention to each of the reduced keys over an image, one panel for each head.
 
     Args:
         image: (H, W, 3) in [0, 1].
         maps: (rows, columns) attention weights by the head's name, each of the same number of keys.
-        place: row and column of the query, as fractions of the image. It is framed, one token large.
+        place: row and column of the query, as fractions of the image; its token is framed.
         tokens: (rows, columns) of the query's map; a key summarises a patch of `reduction` x `reduction` of them.
-        title: above all.
+        title: of the figure.
 
-    Each panel is relative to its own largest weight; its title tells that, and how many keys the weights amount to (the
-    exponential of their entropy).
+    Each panel is scaled to its own largest weight. Its title gives that weight and the number of keys in use (the
+    exponential of the weights' entropy).
     """
     if not maps:
         raise UserError("attention_over_image: no heads")
@@ -157,7 +157,7 @@ def _head_panels(count: int) -> tuple[Figure, list[Axes], float]:
 
 
 def _shares(weights: np.ndarray) -> str:
-    """The largest share, and how many keys the shares amount to."""
+    """The largest share, and the number of keys in use."""
     share = weights / weights.sum()
     keys = np.exp(-(share * np.log(np.maximum(share, 1e-12))).sum())
     most = 100 * share.max()
@@ -165,13 +165,13 @@ def _shares(weights: np.ndarray) -> str:
 
 
 def query_map(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1) -> Explorer:
-    """The attention of the clicked query over the reduced keys of spatial-reduction attention, laid over the image.
+    """Explore the attention of the clicked query to the reduced keys, laid over the image.
 
-    The ratio is the side, in tokens, of the patch behind a key: the trained one, or any other in that block alone (see
+    The ratio is the side, in tokens, of a key's patch: the trained one, or any other in that block alone (see
     `reduced_tokens`).
 
-    models: by name, with mixers of pvt or pvt_v2. images: (N, 3, H, W), uint8 or in [0, 1], as large as the models see
-    them. stage: the first one, from 1.
+    models: by name, with mixers of pvt or pvt_v2. images: (N, 3, H, W), uint8 or in [0, 1], at the models' input size.
+    stage: shown first, counted from 1.
     Raises UserError for no models or images, and a model with other mixers.
     """
     images = checked_pixels(models, images)
@@ -214,16 +214,16 @@ def query_map(models: Mapping[str, nn.Module], images: Tensor, *, stage: int = 1
         **layer_controls(layers, stage),
         "block": widgets.Dropdown(options=list(range(1, most_blocks(layers) + 1))),
         "head": widgets.Dropdown(options=heads, description="heads"),
-        "ratio": widgets.Dropdown(options=ratios, description="patch behind a key"),
+        "ratio": widgets.Dropdown(options=ratios, description="patch of a key"),
         **place_controls(len(images), size),
     }
     return Explorer(draw, controls, select=lambda panel, x, y, _: pixel(x, y, size))
 
 
 def key_attention(mixer: nn.Module, x: Tensor, reduction: int) -> Tensor:
-    """What every token takes from every reduced key: tokens (B, H, W, C) -> (B, heads, H, W, rows, columns).
+    """Attention of every token to every reduced key: tokens (B, H, W, C) -> (B, heads, H, W, rows, columns).
 
-    The last two axes add up to 1. mixer: that of pvt and pvt_v2. reduction: as in `reduced_tokens`.
+    The last two axes sum to 1. mixer: that of pvt and pvt_v2. reduction: as in `reduced_tokens`.
     """
     B, H, W, C = x.shape
     h, d = mixer.heads, C // mixer.heads
@@ -238,9 +238,9 @@ def reduced_tokens(mixer: nn.Module, x: Tensor, reduction: int) -> Tensor:
     """The tokens from which keys and values are made, (B, H, W, C) -> (B, H // r, W // r, C); r is `reduction`, at most
     the map's shorter side.
 
-    With the mixer's own reduction it is what the mixer computes. For another one the trained kernel is laid over r x r
-    tokens: each of its weights is spread over the tokens that its area covers, so that a map of one colour gives the
-    same as before. A mixer that was trained without a reduction takes the mean of each patch.
+    With its own reduction, this is what the mixer computes. For another one the trained kernel is stretched over r x r
+    tokens: each weight is spread over the tokens that its area covers, so that a map of one colour gives the same
+    result. A mixer trained without a reduction takes the mean of each patch.
     """
     r = min(reduction, *x.shape[1:3])
     own = mixer.reduction
@@ -255,7 +255,7 @@ def reduced_tokens(mixer: nn.Module, x: Tensor, reduction: int) -> Tensor:
 
 
 def _spread(own: int, wanted: int) -> Tensor:
-    """(wanted, own): which share of each of `own` cells of an axis lies in each of `wanted`; columns add up to 1."""
+    """(wanted, own): what share of each of `own` cells of an axis lies in each of `wanted`; columns sum to 1."""
     mine, theirs = torch.arange(wanted, dtype=torch.float64)[:, None], torch.arange(own, dtype=torch.float64)
     low = torch.maximum(mine / wanted, theirs / own)
     high = torch.minimum((mine + 1) / wanted, (theirs + 1) / own)
@@ -263,7 +263,7 @@ def _spread(own: int, wanted: int) -> Tensor:
 
 
 def _reducing(name: str, model: nn.Module) -> list[MixerLayer]:
-    """The mixers of a model. Raises UserError if they are others than pvt's."""
+    """The mixers of a model. Raises UserError if they are not pvt's."""
     layers = measure.mixer_layers(model)
     for layer in layers:
         mixer = model.get_submodule(layer.name)

@@ -1,4 +1,4 @@
-"""Notebook 04's own: which tokens of a shifted window attend to each other, the figure of it and the explorer."""
+"""Figure and explorer of notebook 04: which tokens of a shifted window attend to each other."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from stm_lab.util.errors import UserError
 class Windows(NamedTuple):
     """One token's shifted window, on a map padded to whole windows (h, w), h >= H, w >= W.
 
-    side, shift: as used on this map (the shorter side and 0 if the map is no larger than the window). size: (H, W) of
-    the true map, `padded`: (h, w). pieces: (h, w) numbers, equal where tokens lie in one window of the shifted grid.
+    side, shift: as used on this map (the shorter side and 0 if that fits in the window). size: (H, W) of the map
+    itself; padded: (h, w). pieces: (h, w) numbers, equal where tokens lie in one window of the shifted grid.
     rows, columns: (side, side) places, on the map, of the tokens in the window after the roll. inside: (side, side)
-    bool, whether they are of the true map. allowed: (L, L) bool, query by key, L = side * side, tokens row by row.
-    query: the token's own number, of L.
+    bool, False for padding. allowed: (L, L) bool, query by key, L = side * side, tokens row by row.
+    query: the token's own number, from 0 to L - 1.
     """
 
     side: int
@@ -70,10 +70,10 @@ def token_window(height: int, width: int, *, window: int, shift: int, place: tup
 
 
 def colour_weights(image: np.ndarray, found: Windows, *, masked: bool = True) -> np.ndarray:
-    """The token's attention weights in its window, (side, side), with the sum 1, by colours alone.
+    """The token's attention weights in its window, (side, side), with the sum 1, from colours alone.
 
     Softmax of minus ten times the squared distance of the colours, image (H, W, 3) in [0, 1]; padding is black.
-    masked: as it should be; without the mask every token of the window is a key.
+    masked: whether the mask is used; without it every token of the window is a key.
     """
     colours = np.zeros((*found.padded, 3))
     colours[: found.size[0], : found.size[1]] = image
@@ -96,18 +96,18 @@ _PADDING = (0.86, 0.86, 0.86)
 def window_steps(
     image: np.ndarray, *, window: int, shift: int, place: tuple[int, int], masked: bool = True, step: int = 6
 ) -> Figure:
-    """Attention in shifted windows in six panels: the map, the shifted grid on it, the roll, the mask, the attention of
-    one token in its window, and the same on the map again.
+    """Draw attention in shifted windows in six panels: the map, the shifted grid on it, the roll, the mask, the
+    attention of one token in its window, and the same back on the map.
 
     Args:
         image: (H, W, 3) in [0, 1], one colour a token.
         window, shift: of the mixer; if the map's shorter side fits in one window, the window shrinks to it, unshifted.
         place: (row, column) of the token that is followed; framed in every panel.
-        masked: whether the mask is used; without it the pieces that the roll brought together hear each other.
+        masked: whether the mask is used; without it the pieces that the roll brought together attend to each other.
         step: how many of the panels are drawn, 1 to 6.
 
-    The attention is by colours, see `colour_weights`. Raises UserError for an array that is no image, another step,
-    and what `token_window` refuses.
+    The attention compares colours, see `colour_weights`. Raises UserError for an array that is not an image, another
+    step, and as `token_window`.
     """
     image = checked_image("window_steps", image)
     if not 1 <= step <= len(_STEPS):
@@ -204,7 +204,7 @@ def _draw_back(axes: Axes, weights: np.ndarray, found: Windows) -> str:
     picture(axes, shown, cmap="cividis", vmin=0, vmax=weights.max())
     _lines(axes, found.pieces[: found.size[0], : found.size[1]], "0.75", 0.8)
     framed(axes, *_place(found))
-    return f": it hears {int((shown > 0).sum())} tokens"
+    return f": it attends to {int((shown > 0).sum())} tokens"
 
 
 def _place(found: Windows) -> tuple[int, int]:
@@ -219,12 +219,12 @@ def _windows_in_words(found: Windows, weights: np.ndarray, masked: bool, step: i
     if step > 1:
         said.append(f"windows of {found.side}x{found.side}, shifted by {found.shift}, on {padded} with the padding")
     if step > 3:
-        said.append(f"{100 * found.allowed.mean():.0f}% of the pairs in its window may hear each other")
+        said.append(f"{100 * found.allowed.mean():.0f}% of the pairs in its window may attend to each other")
     if step > 4:
         tokens = int(((weights > 0) & found.inside).sum())
         aside = 100 * float(weights[stranger].sum()), 100 * float(weights[~found.inside].sum())
         said.append(
-            f"{'masked' if masked else 'without the mask'} it hears {tokens} tokens, and takes {aside[0]:.0f}% from "
+            f"{'with' if masked else 'without'} the mask it attends to {tokens} tokens, and takes {aside[0]:.0f}% from "
             f"tokens of other pieces, {aside[1]:.0f}% from the padding"
         )
     return "; ".join(said) + "."
@@ -234,10 +234,10 @@ def _windows_in_words(found: Windows, weights: np.ndarray, masked: bool, step: i
 
 
 def shifted_windows(images: Mapping[str, Tensor]) -> Explorer:
-    """A photograph as a map of tokens, and the clicked token's way: the map, the shifted grid, the roll, the mask of
-    its window, its attention in there, and the same back on the map.
+    """Explore a photograph as a map of tokens and the clicked token's steps: the map, the shifted grid, the roll, the
+    mask of its window, its attention in the window, and the same back on the map.
 
-    The attention compares colours, without learned weights: `mixing_weights` shows those of a network.
+    The attention compares colours, without learned weights; `mixing_weights` shows that of a network.
 
     images: by name, each (3, H, W) or (1, 3, H, W), uint8 or in [0, 1]. Raises UserError for no images.
     """
@@ -277,7 +277,7 @@ def shifted_windows(images: Mapping[str, Tensor]) -> Explorer:
 
 
 def _token(panel: int, x: int, y: int, now: State) -> tuple[int, int] | None:
-    """Row and column of the token that is shown at a place of a panel; None in a panel that is not drawn yet."""
+    """Row and column of the token shown at a place of a panel; None in a panel that is not drawn yet."""
     if panel >= now["step"]:
         return None
     if panel in (0, 1, 5):
@@ -295,6 +295,6 @@ def _token(panel: int, x: int, y: int, now: State) -> tuple[int, int] | None:
 
 
 def _on_map(row: int, column: int, now: State) -> State:
-    """What a click on a token sets: nothing outside of the map, in its padding."""
+    """What a click on a token sets; nothing in the padding."""
     is_inside = 0 <= row < now["height"] and 0 <= column < now["width"]
     return {"row": row, "column": column} if is_inside else {}

@@ -15,7 +15,7 @@ def _maps(draw: Draw) -> dict:
     return {"x": draw.normal(draw.integer(1, 3), height, width, 4 * draw.integer(1, 3))}
 
 
-# ---- 1: the mixer that mixes all alike ------------------------------------------------------------------------------
+# ---- 1: the mixer that averages all tokens --------------------------------------------------------------------------
 
 
 @exercise(_NOTEBOOK, 1, inputs=_maps, what="mixed map")
@@ -29,17 +29,17 @@ def over_channels(x):
     return x.mean(dim=-1, keepdim=True) - x
 
 
-@global_average.mistake("your mean goes over the whole batch, so images are mixed with each other; leave axis 0 out")
+@global_average.mistake("your mean includes the batch axis, so images are mixed with each other; leave axis 0 out")
 def over_batch(x):
     return x.mean(dim=(0, 1, 2), keepdim=True) - x
 
 
-@global_average.mistake("your mean goes along the rows alone (axis 1); a token should receive all rows and columns")
+@global_average.mistake("your mean is over axis 1 alone; a token should receive all rows and columns")
 def over_rows(x):
     return x.mean(dim=1, keepdim=True) - x
 
 
-@global_average.mistake("your mean goes along the columns alone (axis 2); a token should receive all rows and columns")
+@global_average.mistake("your mean is over axis 2 alone; a token should receive all rows and columns")
 def over_columns(x):
     return x.mean(dim=2, keepdim=True) - x
 
@@ -54,12 +54,12 @@ def a_sum(x):
     return x.sum(dim=(1, 2), keepdim=True) - x
 
 
-@global_average.mistake("one token for each image came back; `keepdim=True`, and broadcasting fills the map")
+@global_average.mistake("you return one token for each image; use `keepdim=True`, so that the subtraction broadcasts")
 def collapsed(x):
     return x.mean(dim=(1, 2))
 
 
-@global_average.mistake("the sign is turned: it is the mean minus the token, not the token minus the mean")
+@global_average.mistake("the sign is reversed: return the mean minus the token, not the token minus the mean")
 def turned(x):
     return x - x.mean(dim=(1, 2), keepdim=True)
 
@@ -68,7 +68,7 @@ def turned(x):
 
 
 def _shift(x: torch.Tensor, down: int, right: int) -> torch.Tensor:
-    """What stands at (row, column) comes from (row - down, column - right); outside there is 0."""
+    """Output (row, column) is input (row - down, column - right); 0 outside the map."""
     H, W = x.shape[1:3]
     padded = F.pad(x, (0, 0, 1, 1, 1, 1))
     return padded[:, 1 - down : 1 - down + H, 1 - right : 1 - right + W]
@@ -81,11 +81,11 @@ def _shifted(x: torch.Tensor, moves: list[tuple[int, int]]) -> torch.Tensor:
 
 @exercise(_NOTEBOOK, 2, inputs=_maps, what="shifted map")
 def shift_mixer(x):
-    "(B, H, W, C) -> the same: a quarter of the channels each moves down, up, right, left by one token; 0 comes in."
+    "(B, H, W, C) -> the same: four quarters of the channels move down, up, right, left by one token; 0 moves in."
     return _shifted(x, [(1, 0), (-1, 0), (0, 1), (0, -1)])
 
 
-@shift_mixer.mistake("what leaves on one side comes in again on the other: torch.roll wraps round; put 0 there")
+@shift_mixer.mistake("tokens that leave on one side come back on the other: torch.roll wraps around; put 0 there")
 def wraps_round(x):
     down, up, right, left = x.chunk(4, dim=-1)
     return torch.cat([down.roll(1, 1), up.roll(-1, 1), right.roll(1, 2), left.roll(-1, 2)], dim=-1)
@@ -96,17 +96,17 @@ def opposite(x):
     return _shifted(x, [(-1, 0), (1, 0), (0, -1), (0, 1)])
 
 
-@shift_mixer.mistake("rows and columns are exchanged: axis 1 counts rows, moving along it is down and up")
+@shift_mixer.mistake("rows and columns are exchanged: axis 1 counts rows, so moving along it is down or up")
 def exchanged(x):
     return _shifted(x, [(0, 1), (0, -1), (1, 0), (-1, 0)])
 
 
-@shift_mixer.mistake("all channels move down; only the first quarter should, x.chunk(4, dim=-1) cuts them")
+@shift_mixer.mistake("all channels move down; only the first quarter should (x.chunk(4, dim=-1) splits them)")
 def all_down(x):
     return _shift(x, 1, 0)
 
 
-@shift_mixer.mistake("the border keeps its old values; what comes in from outside is 0")
+@shift_mixer.mistake("the border keeps its old values; it should become 0, because nothing moves in")
 def border_kept(x):
     out, quarter = x.clone(), x.shape[-1] // 4
     out[:, 1:, :, :quarter] = x[:, :-1, :, :quarter]
@@ -116,7 +116,7 @@ def border_kept(x):
     return out
 
 
-@shift_mixer.mistake("your quarters take turns channel by channel; the first C / 4 channels move down, and so on")
+@shift_mixer.mistake("your quarters are interleaved; the first C / 4 channels together should move down, and so on")
 def interleaved(x):
     moves = [(1, 0), (-1, 0), (0, 1), (0, -1)]
     return torch.stack([_shift(x[..., c : c + 1], *moves[c % 4])[..., 0] for c in range(x.shape[-1])], dim=-1)
@@ -153,13 +153,13 @@ def norm_after(x, norm, mixer, gamma):
     return x + gamma * norm(mixer(x))
 
 
-@mixing_step.mistake("the residual branch carries norm(x); it must carry x itself, or nothing passes unchanged")
+@mixing_step.mistake("the residual branch carries norm(x); it must carry x itself, unchanged")
 def residual_normed(x, norm, mixer, gamma):
     tokens = norm(x)
     return tokens + gamma * mixer(tokens)
 
 
-@mixing_step.mistake("gamma scales the residual branch as well; it belongs to the mixer's alone")
+@mixing_step.mistake("gamma scales the residual branch as well; it should scale the mixer's output alone")
 def gamma_on_all(x, norm, mixer, gamma):
     return gamma * (x + mixer(norm(x)))
 
@@ -174,7 +174,7 @@ def no_gamma(x, norm, mixer, gamma):
     return x + mixer(norm(x))
 
 
-@mixing_step.mistake("the sum is normalised as well (post-norm); here nothing stands on the residual branch")
+@mixing_step.mistake("the sum is normalised as well (post-norm); here the residual branch has no norm")
 def post_norm(x, norm, mixer, gamma):
     return norm(x + gamma * mixer(x))
 
@@ -194,7 +194,7 @@ def _mixers(draw: Draw) -> dict:
 
 
 def _impulses(height, width):
-    """(P, H, W, 1): a single 1 each, by rows."""
+    """(P, H, W, 1): maps with a single 1 each, in row order."""
     return torch.eye(height * width, dtype=torch.float64).view(-1, height, width, 1)
 
 
@@ -215,23 +215,23 @@ def by_columns(mixer, height, width):
     return mixer(eye).transpose(1, 2).flatten(1).T
 
 
-@matrix_of.mistake("the rows are normalised; the entries themselves are asked for")
+@matrix_of.mistake("the rows are normalised; return the entries themselves")
 def normalised(mixer, height, width):
     weights = mixer(_impulses(height, width)).flatten(1).T
     return weights / weights.sum(1, keepdim=True)
 
 
-@matrix_of.mistake("the absolute values are given; a mixer may subtract, keep the signs")
+@matrix_of.mistake("you return absolute values; keep the signs, because a mixer may subtract")
 def absolute(mixer, height, width):
     return mixer(_impulses(height, width)).flatten(1).T.abs()
 
 
-@matrix_of.mistake("the residual branch is in it: add nothing, the mixer alone is asked for")
+@matrix_of.mistake("the residual branch is included; return the matrix of the mixer alone")
 def with_residual(mixer, height, width):
     return mixer(_impulses(height, width)).flatten(1).T + torch.eye(height * width, dtype=torch.float64)
 
 
-@matrix_of.mistake("the diagonal alone came back: every output token answers every impulse")
+@matrix_of.mistake("you return the diagonal alone; any output token may respond to any impulse")
 def diagonal(mixer, height, width):
     return torch.diag(mixer(_impulses(height, width)).flatten(1).diagonal())
 
@@ -256,26 +256,26 @@ def _distance(weights, height, width, *, power=2, axis=1, columns=None, root=Tru
 
 @exercise(_NOTEBOOK, 5, inputs=_matrices, what="distance")
 def mean_distance(weights, height, width):
-    "How far, in tokens, what an output token is made of lies from it: Euclidean, weighted by shares, mean over tokens."
+    "Mean Euclidean distance, in tokens, from an output token to its inputs, weighted by their shares."
     return _distance(weights, height, width)
 
 
 mean_distance.mistakes_of(
     _distance,
     {
-        "the weights are not made shares: divide each row by its sum first": {"axis": None},
+        "the weights are not normalised: divide each row by its sum first": {"axis": None},
         "the columns are divided by their sums; a row is an output token, and its shares add up to 1": {"axis": 0},
         "the distances are squared: the root is missing": {"root": False},
-        "that is the city-block distance, |rows| + |columns|; the Euclidean one is asked for": {"power": 1},
+        "that is the city-block distance, |rows| + |columns|; use the Euclidean one": {"power": 1},
     },
 )
 
 
-@mean_distance.mistake("a row is `width` tokens long, you divide by the height: row = p // width, column = p % width")
+@mean_distance.mistake("you divide by the height, but a row has `width` tokens: row = p // width, column = p % width")
 def height_for_width(weights, height, width):
     return _distance(weights, height, width, columns=height)
 
 
-@mean_distance.mistake("that is the sum over all output tokens; the mean is asked for")
+@mean_distance.mistake("that is the sum over all output tokens; return the mean")
 def summed(weights, height, width):
     return _distance(weights, height, width) * height * width

@@ -44,7 +44,7 @@ def without_dilation(x, kernel, dilation):
     return _filtered(x, kernel)
 
 
-@dilated.mistake("the padding is K // 2, too little: the kernel reaches dilation * (K // 2) over the border")
+@dilated.mistake("the padding K // 2 is too small: the kernel reaches dilation * (K // 2) over the border")
 def little_padding(x, kernel, dilation):
     return _filtered(x, kernel, padding=kernel.shape[-1] // 2, dilation=dilation)
 
@@ -54,12 +54,12 @@ def no_padding(x, kernel, dilation):
     return _filtered(x, kernel, padding=0, dilation=dilation)
 
 
-@dilated.mistake("your kernel is turned by 180 degrees, as convolution is in mathematics; networks do not turn it")
+@dilated.mistake("your kernel is rotated by 180 degrees, as in mathematics; networks do not rotate it")
 def turned(x, kernel, dilation):
     return _filtered(x, kernel.flip(1, 2), dilation=dilation)
 
 
-@dilated.mistake("your kernel is transposed: its first axis goes with rows, its second with columns")
+@dilated.mistake("your kernel is transposed: its first axis counts rows, its second columns")
 def transposed(x, kernel, dilation):
     return _filtered(x, kernel.mT, dilation=dilation)
 
@@ -69,7 +69,7 @@ def one_kernel(x, kernel, dilation):
     return _filtered(x, kernel[:1].expand_as(kernel), dilation=dilation)
 
 
-@dilated.mistake("the map wraps round at the borders (torch.roll); outside there is 0")
+@dilated.mistake("the map wraps around at the borders (torch.roll); tokens outside the map are 0")
 def wraps_round(x, kernel, dilation):
     half = kernel.shape[-1] // 2
     return sum(
@@ -110,7 +110,7 @@ def original_block(height, width, channels, kernel):
 
 
 @original_block.mistake(
-    "the convolution is counted as a full one, C * C * K * K; depth-wise it has one kernel a channel"
+    "you count a full convolution, C * C * K * K; a depth-wise one has one kernel a channel"
 )
 def dense_cost(height, width, channels, kernel):
     return _block(height, width, channels, kernel, conv=channels**2 * kernel**2)
@@ -125,11 +125,11 @@ def without_mlp(height, width, channels, kernel):
 original_block.mistakes_of(
     _block,
     {
-        "one layer of the MLP is counted; there is one up, C -> 4C, and one down, 4C -> C": {"linears": 1},
+        "you count one layer of the MLP; it has two, C -> 4C and 4C -> C": {"linears": 1},
         "the biases are missing among the parameters: C, 4C and C numbers": {"biases": 0},
         "the norm's scale and shift are missing among the parameters: 2C numbers": {"norm": 0},
         "the layer scale is missing among the parameters: C numbers": {"gamma": 0},
-        "your cost is twice what it should be: one multiply-add is one, not two (FLOPs are two)": {"factor": 2},
+        "your cost is twice what it should be: count a multiply-add as one, not two (FLOPs)": {"factor": 2},
         "the multiply-adds are those of one token; the map has height * width of them": {"tokens": 1},
     },
 )
@@ -150,7 +150,7 @@ def _kernels(draw: Draw) -> dict:
 
 
 def _matrix(kernel, height, width):
-    """Column q is the answer to an impulse at q."""
+    """Column q is the response to an impulse at q."""
     impulses = torch.eye(height * width, dtype=torch.float64).view(-1, height, width, 1)
     return _filtered(impulses, kernel[None]).flatten(1).T
 
@@ -162,13 +162,13 @@ def as_matrix(kernel, height, width):
 
 
 @as_matrix.mistake(
-    "your output is the mixing matrix's transpose: row p belongs to *output* p, and q = p + offset has kernel[offset]"
+    "your output is the mixing matrix's transpose: row p belongs to *output* token p, column q to input token q"
 )
 def matrix_transposed(kernel, height, width):
     return _matrix(kernel, height, width).T
 
 
-@as_matrix.mistake("the map wraps round at its borders: neighbours outside the map have no column")
+@as_matrix.mistake("the map wraps around at its borders: neighbours outside the map have no column")
 def matrix_wraps(kernel, height, width):
     half, matrix = kernel.shape[0] // 2, torch.zeros(height * width, height * width, dtype=torch.float64)
     for y in range(height):
@@ -180,7 +180,7 @@ def matrix_wraps(kernel, height, width):
     return matrix
 
 
-@as_matrix.mistake("at the ends of a row the next row is entered: check that the *column* x + i lies in the map, too")
+@as_matrix.mistake("neighbours beyond the end of a row land in the next row: check their *column*, too")
 def leaks_into_next_row(kernel, height, width):
     half, count = kernel.shape[0] // 2, height * width
     matrix = torch.zeros(count, count, dtype=torch.float64)
@@ -198,18 +198,18 @@ def matrix_by_columns(kernel, height, width):
     return _matrix(kernel.T, width, height)
 
 
-@as_matrix.mistake("your kernel stands transposed in it: its first axis goes with rows")
+@as_matrix.mistake("your kernel is transposed: its first axis counts rows")
 def kernel_transposed(kernel, height, width):
     return _matrix(kernel.T, height, width)
 
 
-@as_matrix.mistake("the rows at the border are normalised; outside there is 0, and their sums are smaller")
+@as_matrix.mistake("the rows at the border are normalised; their sums should be smaller, because tokens outside are 0")
 def border_normalised(kernel, height, width):
     inside = _matrix(torch.ones_like(kernel), height, width).sum(1, keepdim=True)
     return _matrix(kernel, height, width) * kernel.numel() / inside
 
 
-@as_matrix.mistake("the middle of the kernel is taken for its first entry: q = p + j - K // 2")
+@as_matrix.mistake("your kernel is not centred: place (j, i) belongs to the token at offset (j - K // 2, i - K // 2)")
 def not_centred(kernel, height, width):
     half = kernel.shape[0] // 2
     impulses = torch.eye(height * width, dtype=torch.float64).view(-1, 1, height, width)
@@ -238,22 +238,22 @@ def without_strides(kernels, strides):
     return 1 + sum(kernel - 1 for kernel in kernels)
 
 
-@receptive_field.mistake("a layer's own stride counts for it already; only those *before* it widen its step")
+@receptive_field.mistake("a layer's own stride widens its own step; only the strides *before* it should")
 def own_stride(kernels, strides):
     return 1 + sum((kernel - 1) * math.prod(strides[: i + 1]) for i, kernel in enumerate(kernels))
 
 
-@receptive_field.mistake("the sides of the kernels are added; each adds K - 1, the middle is there already")
+@receptive_field.mistake("the sides of the kernels are added; each layer adds only K - 1 steps")
 def sides_added(kernels, strides):
     return sum(kernel * math.prod(strides[:i]) for i, kernel in enumerate(kernels))
 
 
-@receptive_field.mistake("the one pixel in the middle is missing: a stack of nothing sees 1")
+@receptive_field.mistake("the pixel in the middle is missing: an empty stack sees 1")
 def one_missing(kernels, strides):
     return sum((kernel - 1) * math.prod(strides[:i]) for i, kernel in enumerate(kernels))
 
 
-@receptive_field.mistake("the sides of the kernels are multiplied; the field grows by a sum")
+@receptive_field.mistake("the sides of the kernels are multiplied; each layer adds to the field")
 def multiplied(kernels, strides):
     return math.prod(kernels)
 
@@ -263,7 +263,7 @@ def one_side(kernels, strides):
     return 1 + sum((kernel // 2) * math.prod(strides[:i]) for i, kernel in enumerate(kernels))
 
 
-@receptive_field.mistake("the steps before a layer multiply; you add the strides")
+@receptive_field.mistake("you add the strides; the step before a layer is their product")
 def strides_added(kernels, strides):
     return 1 + sum((kernel - 1) * max(1, sum(strides[:i])) for i, kernel in enumerate(kernels))
 
@@ -286,7 +286,7 @@ def _beside(large, small):
 
 @exercise(_NOTEBOOK, 5, inputs=_pairs, what="kernel")
 def merged(large, small):
-    "(C, K, K), (C, k, k), k < K, both odd -> (C, K, K): both kernels side by side and the identity, in one."
+    "(C, K, K), (C, k, k), k < K, both odd -> (C, K, K): the sum of both kernels and the identity."
     kernel = large + F.pad(small, [_beside(large, small)] * 4)
     kernel[:, large.shape[-1] // 2, large.shape[-1] // 2] += 1
     return kernel
@@ -297,7 +297,7 @@ def without_identity(large, small):
     return large + F.pad(small, [_beside(large, small)] * 4)
 
 
-@merged.mistake("the small kernel stands in the upper left corner of the large one; it belongs in the middle")
+@merged.mistake("the small kernel is added in the upper left corner of the large one; it belongs in the middle")
 def in_the_corner(large, small):
     gap = 2 * _beside(large, small)
     kernel = large + F.pad(small, [0, gap, 0, gap])
@@ -310,13 +310,13 @@ def ones_everywhere(large, small):
     return large + F.pad(small, [_beside(large, small)] * 4) + 1
 
 
-@merged.mistake("the identity is a matrix's, with ones on its diagonal; a kernel's is a single 1 in its middle")
+@merged.mistake("your identity is a matrix with ones on its diagonal; as a kernel it is a single 1 in the middle")
 def eye(large, small):
     side = large.shape[-1]
     return large + F.pad(small, [_beside(large, small)] * 4) + torch.eye(side, dtype=large.dtype)
 
 
-@merged.mistake("the small kernel replaces the middle of the large one; their outputs are added, so the kernels are")
+@merged.mistake("the small kernel replaces the middle of the large one; it should be added to it")
 def replaced(large, small):
     kernel, gap = large.clone(), _beside(large, small)
     kernel[:, gap : gap + small.shape[-1], gap : gap + small.shape[-1]] = small
@@ -324,7 +324,7 @@ def replaced(large, small):
     return kernel
 
 
-@merged.mistake("that is one kernel after the other (their convolution); side by side they are added")
+@merged.mistake("that is one kernel applied after the other; parallel branches are added")
 def one_after_the_other(large, small):
     half = small.shape[-1] // 2
     kernel = F.conv2d(large[None], small.flip(1, 2)[:, None], padding=half, groups=len(small))[0]
@@ -332,7 +332,7 @@ def one_after_the_other(large, small):
     return kernel
 
 
-@merged.mistake("the small kernel is left out")
+@merged.mistake("the small kernel is missing")
 def large_alone(large, small):
     kernel = large.clone()
     kernel[:, large.shape[-1] // 2, large.shape[-1] // 2] += 1

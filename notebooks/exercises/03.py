@@ -10,13 +10,13 @@ from stm_lab.checks.core import Draw, exercise
 _NOTEBOOK = "03_spatial_reduction_attention"
 
 
-# ---- 1: who makes which key -----------------------------------------------------------------------------------------
+# ---- 1: which tokens make which key ---------------------------------------------------------------------------------
 
 
 def _grids(draw: Draw) -> dict:
     reduction = draw.integer(2, 4)
     rows, columns = draw.distinct(2, 2, 4)
-    height = rows * reduction + draw.integer(1, reduction - 1)  # something is left over on both axes
+    height = rows * reduction + draw.integer(1, reduction - 1)  # both axes have a remainder
     width = columns * reduction + draw.integer(1, reduction - 1)
     return {"height": height, "width": width, "reduction": reduction}
 
@@ -30,14 +30,14 @@ def _table(height, width, rows, columns, row_of, column_of):
 
 @exercise(_NOTEBOOK, 1, inputs=_grids, what="table", cases=8)
 def made_of(height, width, reduction):
-    "(K, P) bool, P = height * width: whether token p goes into key j; what is left over goes into none."
+    "(K, P) bool, P = height * width: whether token p goes into key j; the remainder goes into none."
     R = reduction
     return _table(height, width, height // R, width // R, lambda y: y // R, lambda x: x // R)
 
 
 @made_of.mistake(
-    "your map is padded to whole patches: there is a key for the remainder, too; here it is dropped, rows and columns "
-    "of keys are rounded down"
+    "your map is padded to whole patches, so the remainder has keys, too; here it is dropped: round rows and columns "
+    "of keys down"
 )
 def padded(height, width, reduction):
     R = reduction
@@ -45,8 +45,8 @@ def padded(height, width, reduction):
 
 
 @made_of.mistake(
-    "the tokens that are left over at the right go into the first key of the next row; they belong to none. Ask first "
-    "whether a token's column of keys is there"
+    "the remainder at the right goes into the first key of the next row; it belongs to none. Check first whether a "
+    "token's column of keys exists"
 )
 def spills_into_the_next_row(height, width, reduction):
     R, p = reduction, torch.arange(height * width)
@@ -54,7 +54,7 @@ def spills_into_the_next_row(height, width, reduction):
     return torch.arange(rows * columns)[:, None] == p // width // R * columns + p % width // R
 
 
-@made_of.mistake("what is left over goes into the last patch in your table; it goes into none")
+@made_of.mistake("the remainder goes into the last patch in your table; it should go into none")
 def remainder_joins_the_last(height, width, reduction):
     R, rows, columns = reduction, height // reduction, width // reduction
     return _table(
@@ -83,8 +83,8 @@ def tokens_by_columns(height, width, reduction):
 
 
 @made_of.mistake(
-    "your keys are counted as if there were `width` of them in a row; there are width // reduction. And leave no rows "
-    "for keys that are not there"
+    "you count keys as if a row had `width` of them; it has width // reduction. The table has no rows for keys that do "
+    "not exist"
 )
 def counted_by_width(height, width, reduction):
     R, p = reduction, torch.arange(height * width)
@@ -92,7 +92,7 @@ def counted_by_width(height, width, reduction):
     return torch.arange(rows * columns)[:, None] == p // width // R * width + p % width // R
 
 
-@made_of.mistake("every `reduction`-th token goes into one key in your version: that is %, and a patch is //")
+@made_of.mistake("every `reduction`-th token goes into the same key: that is %; use // for patches")
 def remainder_for_quotient(height, width, reduction):
     rows, columns = height // reduction, width // reduction
     return _table(height, width, rows, columns, lambda y: y % rows, lambda x: x % columns)
@@ -134,18 +134,18 @@ def without_scale(q, kv, heads):
     return _side_by_side(_attended(*_parts(q, kv, heads), scale=1.0))
 
 
-@few_keys.mistake("your scale is that of all channels; each head has C / heads of them, and d ** -0.5 is meant")
+@few_keys.mistake("your scale uses all channels; a head has d = C / heads of them, and the scale is d ** -0.5")
 def scale_of_all_channels(q, kv, heads):
     return _side_by_side(_attended(*_parts(q, kv, heads), scale=q.shape[-1] ** -0.5))
 
 
-@few_keys.mistake("your logits are divided by d, and not by its root")
+@few_keys.mistake("your logits are divided by d; divide by its root")
 def divided_by_d(q, kv, heads):
     return _side_by_side(_attended(*_parts(q, kv, heads), scale=heads / q.shape[-1]))
 
 
 @few_keys.mistake(
-    "your kv is taken apart as (head, key or value, d); its channels are (key or value, head, d): first all keys"
+    "you split kv as (head, key or value, d); its channels are (key or value, head, d): all keys come first"
 )
 def split_by_heads_first(q, kv, heads):
     q = q.unflatten(-1, (heads, -1)).transpose(0, 1)
@@ -164,22 +164,22 @@ def softmax_over_queries(q, kv, heads):
     return _side_by_side(_attended(*_parts(q, kv, heads), axis=-2))
 
 
-@few_keys.mistake("all channels are one head in your version; split them first, so that each head attends separately")
+@few_keys.mistake("you treat all channels as one head; split them first, so that each head attends separately")
 def one_head(q, kv, heads):
     k, v = kv.chunk(2, -1)
     return _attended(q, k, v)
 
 
 @few_keys.mistake(
-    "your heads are not put back side by side: (heads, P, d) is laid out as (P, C) as it lies; exchange heads and "
-    "tokens first"
+    "your heads are not put back side by side: you reshape (heads, P, d) directly to (P, C); exchange heads and tokens "
+    "first"
 )
 def not_put_back(q, kv, heads):
     return _attended(*_parts(q, kv, heads)).reshape(q.shape)
 
 
 @few_keys.mistake(
-    "your heads are cut wrongly: view(heads, tokens, d) takes tokens apart; view(tokens, heads, d) first, then exchange"
+    "your heads are split wrongly: view(heads, tokens, d) splits tokens; use view(tokens, heads, d), then exchange axes"
 )
 def cut_through_tokens(q, kv, heads):
     k, v = kv.chunk(2, -1)
@@ -202,7 +202,7 @@ def _rows_of_places(draw: Draw) -> dict:
 
 
 def _mixed(table, at):
-    """(wanted,) places among the old ones -> (wanted, C), linearly; nothing new before the first or after the last"""
+    """(wanted,) places among the old ones -> (wanted, C), linearly, and constant outside the first and the last."""
     at = at.to(table.dtype).clamp(0, len(table) - 1)
     before = at.floor().long().clamp(max=len(table) - 2)
     share = (at - before)[:, None]
@@ -216,7 +216,7 @@ def lengthened(table, wanted):
 
 
 @lengthened.mistake(
-    "your step is n / wanted; from the first new place to the last there are wanted - 1 steps, and n - 1 old ones"
+    "your step is n / wanted; it should be (n - 1) / (wanted - 1), from the first place to the last"
 )
 def step_of_counts(table, wanted):
     return _mixed(table, torch.arange(wanted, dtype=torch.float64) * len(table) / wanted)
@@ -224,7 +224,7 @@ def step_of_counts(table, wanted):
 
 @lengthened.mistake(
     "your places are centres of cells (align_corners=False), which moves the ends inwards; here the first and the last "
-    "place stay what they are"
+    "place stay unchanged"
 )
 def centres_of_cells(table, wanted):
     return _mixed(table, (torch.arange(wanted, dtype=torch.float64) + 0.5) * len(table) / wanted - 0.5)
@@ -250,19 +250,19 @@ def shares_exchanged(table, wanted):
     return share * table[before] + (1 - share) * table[before + 1]
 
 
-@lengthened.mistake("you take the plain mean of the two places beside; the nearer one counts more")
+@lengthened.mistake("you take the plain mean of the two places beside each new one; the nearer counts more")
 def plain_mean(table, wanted):
     at = torch.arange(wanted, dtype=torch.float64) * (len(table) - 1) / (wanted - 1)
     before = at.long().clamp(max=len(table) - 2)
     return (table[before] + table[before + 1]) / 2
 
 
-@lengthened.mistake("your embedding is cut off or filled up with zeros; it should be stretched over the new places")
+@lengthened.mistake("your embedding is cut off or padded with zeros; it should be stretched over the new places")
 def cut_or_filled(table, wanted):
     return F.pad(table, (0, 0, 0, max(wanted - len(table), 0)))[:wanted]
 
 
-@lengthened.mistake("your embedding starts again after its end; it should be stretched over the new places")
+@lengthened.mistake("your embedding repeats after its end; it should be stretched over the new places")
 def begins_anew(table, wanted):
     return table[torch.arange(wanted) % len(table)]
 
@@ -302,7 +302,7 @@ def two_costs(height, width, channels, reduction, side):
     return _costs(height, width, channels, reduction, side)
 
 
-@two_costs.mistake("the keys are rounded up: what is left over at the border makes no key, H // R times W // R")
+@two_costs.mistake("the keys are rounded up; the remainder makes no key, so there are (H // R) * (W // R)")
 def keys_rounded_up(height, width, channels, reduction, side):
     keys = -(-height // reduction) * -(-width // reduction)
     return _costs(height, width, channels, reduction, side, keys=keys)
@@ -317,13 +317,13 @@ two_costs.mistakes_of(
     _costs,
     {
         "the convolution is missing in the first number: R * R * C * C for each key": {"kernel": 0},
-        "queries meet keys once in your count; there are two products, Q K and weights times V": {"products": 1},
-        "you project all four from every token; keys and values are projected after the reduction": {"twice": (4, 0)},
+        "you count one product of queries and keys; there are two, Q K and weights times V": {"products": 1},
+        "you project keys and values from every token; they are projected after the reduction": {"twice": (4, 0)},
     },
 )
 
 
-@two_costs.mistake("your convolution goes token by token; it has a stride: it is used once for each key")
+@two_costs.mistake("your convolution moves token by token; it has a stride, so it is computed once for each key")
 def convolution_at_every_token(height, width, channels, reduction, side):
     kernel = height * width * (reduction * channels) ** 2
     return _costs(height, width, channels, reduction, side, kernel=kernel)
@@ -335,12 +335,12 @@ def depthwise_convolution(height, width, channels, reduction, side):
     return _costs(height, width, channels, reduction, side, kernel=kernel)
 
 
-@two_costs.mistake("side x side keys are side squared; you count side of them")
+@two_costs.mistake("you count `side` keys; there are side * side")
 def side_not_squared(height, width, channels, reduction, side):
     return _costs(height, width, channels, reduction, side, fixed=side)
 
 
-@two_costs.mistake("each multiply-add is counted twice, as two operations; here it is one")
+@two_costs.mistake("your cost is twice what it should be: count a multiply-add as one, not two")
 def operations(height, width, channels, reduction, side):
     return tuple(2 * cost for cost in two_costs.truth(height, width, channels, reduction, side))
 
@@ -371,7 +371,7 @@ def _operator(
     x, query, key_value, output, kernel, *,
     stride=None, padding=0, norm=True, scale=None, swap=False, axis=-1, normed_queries=False,
 ):  # fmt: skip
-    """Spatial-reduction attention of one head, with any one of its lines another one."""
+    """Spatial-reduction attention of one head, with any one of its lines changed."""
     H, W, C = x.shape
     source = F.conv2d(x.permute(2, 0, 1)[None], kernel, stride=stride or kernel.shape[-1], padding=padding)
     source = source[0].flatten(1).T  # (K, C)
@@ -396,15 +396,15 @@ reduction_attention.mistakes_of(
     {
         "the scale is missing: logits are divided by the root of the channels": {"scale": 1.0},
         "the norm after the reduction is missing": {"norm": False},
-        "the stride is missing: your kernel goes token by token; patches do not overlap": {"stride": 1},
+        "the stride is missing: your kernel moves token by token; patches do not overlap": {"stride": 1},
         "keys and values are exchanged: the first C rows of key_value make the keys": {"swap": True},
         "your softmax runs over the queries; it is the weights of one query that add up to 1": {"axis": -2},
-        "your queries are normed; they come from x itself, only the reduction is normed": {"normed_queries": True},
+        "your queries are normalised; only the reduced tokens are": {"normed_queries": True},
     },
 )
 
 
-@reduction_attention.mistake("your convolution pads; nothing is padded, and what is left over at the border is dropped")
+@reduction_attention.mistake("your convolution pads; nothing should be padded, and the remainder is dropped")
 def padding_added(x, query, key_value, output, kernel):
     return _operator(x, query, key_value, output, kernel, padding=kernel.shape[-1] // 2)
 
@@ -414,7 +414,7 @@ def output_forgotten(x, query, key_value, output, kernel):
     return _operator(x, query, key_value, torch.eye(len(output), dtype=x.dtype), kernel)
 
 
-@reduction_attention.mistake("the tokens are added to your output; the residual branch is the block's, not the mixer's")
+@reduction_attention.mistake("the tokens are added to your output; the residual branch is the block's")
 def residual_added(x, query, key_value, output, kernel):
     return x + _operator(x, query, key_value, output, kernel)
 
@@ -425,7 +425,7 @@ def kernel_turned(x, query, key_value, output, kernel):
 
 
 @reduction_attention.mistake(
-    "your keys and values come from all tokens, without reduction; reduce and norm first, then project"
+    "your keys and values come from all tokens; reduce and normalise first, then project"
 )
 def nothing_reduced(x, query, key_value, output, kernel):
     k, v = (x.reshape(-1, x.shape[-1]) @ key_value.T).chunk(2, -1)

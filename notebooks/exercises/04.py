@@ -52,7 +52,7 @@ def far_sides_meet(height, width, window, shift):
     return _same(rolled(height), rolled(width))
 
 
-@hears.mistake("opposite sides of the map attend to each other, even without padding: a remainder (%) is one too many")
+@hears.mistake("opposite sides of the map attend to each other, even without padding: do not take a remainder (%)")
 def far_sides_meet_unpadded(height, width, window, shift):
     def rolled(size):
         return (torch.arange(size) - shift) % size // window
@@ -60,7 +60,7 @@ def far_sides_meet_unpadded(height, width, window, shift):
     return _same(rolled(height), rolled(width))
 
 
-@hears.mistake("only the rows of your grid are shifted; columns are shifted too")
+@hears.mistake("only the rows of your grid are shifted; shift the columns too")
 def rows_shifted(height, width, window, shift):
     return _same(_bands(height, window, shift), _bands(width, window, 0))
 
@@ -70,27 +70,27 @@ def half_a_window(height, width, window, shift):
     return _same(_bands(height, window, window // 2), _bands(width, window, window // 2))
 
 
-@hears.mistake("you divide by /, and no two fractions are equal; // gives the number of the window")
+@hears.mistake("you divide by /, which gives fractions; // gives the number of the window")
 def fractions(height, width, window, shift):
     return _same((torch.arange(height) - shift) / window, (torch.arange(width) - shift) / window)
 
 
 @hears.mistake(
-    "two windows have one number in your table; compare rows with rows and columns with columns, or leave room for one "
-    "window more a row: the shifted grid has it"
+    "two windows share a number in your table; compare rows with rows and columns with columns, or allow for one more "
+    "window in a row: the shifted grid has it"
 )
 def numbers_collide(height, width, window, shift):
     number = _bands(height, window, shift)[:, None] * (width // window) + _bands(width, window, shift)
     return number.flatten()[:, None] == number.flatten()
 
 
-@hears.mistake("your grid is shifted the other way: its first line lies `shift` tokens from the upper left corner")
+@hears.mistake("your grid is shifted the other way: its first border lies `shift` tokens from the upper left corner")
 def other_way(height, width, window, shift):
     return _same(_bands(height, window, -shift), _bands(width, window, -shift))
 
 
 @hears.mistake(
-    "your division rounds to zero, so that two windows become one at the upper left; use //, which rounds down"
+    "your division rounds towards zero, which merges two windows at the upper left; use //, which rounds down"
 )
 def rounds_to_zero(height, width, window, shift):
     def truncated(size):
@@ -99,14 +99,14 @@ def rounds_to_zero(height, width, window, shift):
     return _same(truncated(height), truncated(width))
 
 
-@hears.mistake("one axis is enough in your version: rows *and* columns must lie in one window")
+@hears.mistake("you test only one axis: rows *and* columns must lie in one window")
 def one_axis(height, width, window, shift):
     rows, columns = (_bands(size, window, shift) for size in (height, width))
     all_rows, all_columns = torch.zeros_like(rows), torch.zeros_like(columns)
     return _same(rows, all_columns) | _same(all_rows, columns)
 
 
-@hears.mistake("your window follows the token (all that are nearer than `window`); here the windows stand still")
+@hears.mistake("your window follows the token (all tokens nearer than `window`); here the windows are fixed")
 def centred(height, width, window, shift):
     def near(size):
         i = torch.arange(size)
@@ -115,7 +115,7 @@ def centred(height, width, window, shift):
     return (near(height)[:, None, :, None] & near(width)[None, :, None, :]).flatten(0, 1).flatten(1)
 
 
-@hears.mistake("no token attends to itself in your table; it is a key like all others of its window")
+@hears.mistake("no token attends to itself in your table; it should, as to all others of its window")
 def not_itself(height, width, window, shift):
     found = hears.truth(height, width, window, shift)
     return found & ~torch.eye(len(found), dtype=torch.bool)
@@ -147,7 +147,7 @@ def regions(height, width, window, shift):
     return _numbered(height, width, lambda size: (size - window, size - shift))
 
 
-@regions.mistake("these are the pieces of the map before the roll; after it the first rows stand at the end")
+@regions.mistake("these are the pieces of the map before the roll; after it the first rows are at the end")
 def before_the_roll(height, width, window, shift):
     return _numbered(height, width, lambda size: (shift, size - window + shift))
 
@@ -165,12 +165,12 @@ def four_of_nine(height, width, window, shift):
     return _numbered(height, width, lambda size: (size - shift,))
 
 
-@regions.mistake("the border inside of the last window lies `shift` tokens from its start; it is `shift` from its end")
+@regions.mistake("your last border is `shift` tokens from its start; it should be `shift` from its end")
 def shift_from_the_start(height, width, window, shift):
     return _numbered(height, width, lambda size: (size - window, size - window + shift))
 
 
-@regions.mistake("your borders belong to the region before them; a token at the border is of the next one: >=, not >")
+@regions.mistake("a token at the border should belong to the next region: use >=, not >")
 def after_the_border(height, width, window, shift):
     return _numbered(height, width, lambda size: (size - window + 1, size - shift + 1))
 
@@ -181,7 +181,7 @@ def half_a_window_from_the_end(height, width, window, shift):
 
 
 @regions.mistake(
-    "the regions of rows and columns are added, and different ones get one number; rows times 3, plus columns"
+    "you add the regions of rows and columns, so different ones share a number; take rows times 3, plus columns"
 )
 def rows_plus_columns(height, width, window, shift):
     found = regions.truth(height, width, window, shift)
@@ -195,8 +195,8 @@ def steps_by_two(height, width, window, shift):
 
 
 @regions.mistake(
-    "your numbers are those of the pieces, rolled along. As a mask that is right, and it is what `mask` does; the "
-    "regions here are nine, on every map"
+    "your numbers are those of the rolled pieces. They give the right mask, as in `mask`; here number nine regions, on "
+    "every map"
 )
 def pieces_rolled(height, width, window, shift):
     rows, columns = (_bands(size, window, shift) + 1 for size in (height, width))
@@ -204,12 +204,12 @@ def pieces_rolled(height, width, window, shift):
     return found.roll((-shift, -shift), (0, 1))
 
 
-@regions.mistake("your regions are rolled once more; write them as they lie after the roll")
+@regions.mistake("your regions are rolled once more; the task numbers the map after the roll")
 def rolled_twice(height, width, window, shift):
     return regions.truth(height, width, window, shift).roll((-shift, -shift), (0, 1))
 
 
-@regions.mistake("your regions are numbered column by column; rows come first, 0 1 2 above")
+@regions.mistake("your regions are numbered column by column; number them row by row, 0 1 2 at the top")
 def numbered_by_columns(height, width, window, shift):
     found = regions.truth(height, width, window, shift)
     return found % 3 * 3 + found // 3
@@ -252,8 +252,8 @@ def rectangular_bias(table, height, width):
 
 
 @rectangular_bias.mistake(
-    "query and key are exchanged, and the bias means the other direction: the offset is query minus key, and the heads "
-    "come first by permute(2, 0, 1)"
+    "query and key are exchanged, so the bias means the other direction: the offset is query minus key, and "
+    "permute(2, 0, 1) moves the heads to the front"
 )
 def key_minus_query(table, height, width):
     return rectangular_bias.truth(table, height, width).mT
@@ -304,30 +304,30 @@ def divides_by_height(table, height, width):
 
 
 @rectangular_bias.mistake(
-    "the numbers are poured into another shape; to bring the heads to the front, use permute(2, 0, 1)"
+    "you reshape instead of permuting; to bring the heads to the front, use permute(2, 0, 1)"
 )
 def poured(table, height, width):
     return rectangular_bias.truth(table, height, width).permute(1, 2, 0).reshape(-1, height * width, height * width)
 
 
-@rectangular_bias.mistake("the heads stand last; (heads, L, L) goes with logits (batch, heads, L, L)")
+@rectangular_bias.mistake("your heads are the last axis; they come first, (heads, L, L)")
 def heads_last(table, height, width):
     return rectangular_bias.truth(table, height, width).permute(1, 2, 0)
 
 
-@rectangular_bias.mistake("the sign of the offset is lost: left and right have numbers of their own in the table")
+@rectangular_bias.mistake("the sign of the offset is lost: left and right have separate numbers in the table")
 def absolute(table, height, width):
     down, across = _offsets(height).abs() + height - 1, _offsets(width).abs() + width - 1
     return _looked_up(table, down, across, 2 * width - 1)
 
 
-@rectangular_bias.mistake("the table's axes are exchanged: its rows are offsets of rows, its columns of columns")
+@rectangular_bias.mistake("the table's axes are exchanged: offsets of rows come first, then those of columns")
 def axes_exchanged(table, height, width):
     turned = table.view(2 * height - 1, 2 * width - 1, -1).transpose(0, 1).flatten(0, 1)
     return rectangular_bias.truth(turned, height, width)
 
 
-@rectangular_bias.mistake("the tokens of your window are counted column by column; rows come first")
+@rectangular_bias.mistake("the tokens of your window are counted column by column; count them row by row")
 def tokens_by_columns(table, height, width):
     heads = table.shape[1]
     found = rectangular_bias.truth(table, height, width).view(heads, height, width, height, width)
@@ -371,7 +371,7 @@ def begins_shifted(height, width, window, shift):
 
 
 @blocks_needed.mistake(
-    "you count one block a window (or pairs of blocks); a step from window to window takes two blocks"
+    "you count one block for each window (or pairs of blocks); a step from window to window takes two blocks"
 )
 def pairs(height, width, window, shift):
     return -(-blocks_needed.truth(height, width, window, shift) // 2)
@@ -382,7 +382,7 @@ def round_the_back(height, width, window, shift):
     return max(_needed(size, window, shift, wraps=True) for size in (height, width))
 
 
-@blocks_needed.mistake("the shorter side decides in your version; the longer one takes longest")
+@blocks_needed.mistake("you return the blocks of the shorter side; the longer side decides")
 def shorter_side(height, width, window, shift):
     return _needed(min(height, width), window, shift)
 
@@ -402,12 +402,12 @@ def one_more(height, width, window, shift):
     return blocks_needed.truth(height, width, window, shift) + 1
 
 
-@blocks_needed.mistake("the sides are added; rows and columns are crossed at the same time")
+@blocks_needed.mistake("you add the blocks of both sides; rows and columns are crossed at the same time")
 def sides_added(height, width, window, shift):
     return _needed(height, window, shift) + _needed(width, window, shift)
 
 
-@blocks_needed.mistake("you begin to count with 0; one block is one")
+@blocks_needed.mistake("you count from 0; the first block is 1")
 def counts_from_zero(height, width, window, shift):
     return blocks_needed.truth(height, width, window, shift) - 1
 
@@ -442,26 +442,26 @@ attention_cost.mistakes_of(
         "the padding is not counted: a window that is half empty costs as much as a full one": {"padded": False},
         "one of the two products is missing: q.k, and the weights times v": {"products": 1},
         "the projections are missing: q, k, v and the output, C * C for each token": {"projections": 0},
-        "three projections are counted; after q, k and v comes that of the output": {"projections": 3},
-        "your cost is twice what it should be: one multiply-add is one, not two (FLOPs are two)": {"factor": 2},
+        "you count three projections; after q, k and v there is one for the output": {"projections": 3},
+        "your cost is twice what it should be: count a multiply-add as one, not two (FLOPs)": {"factor": 2},
     },
 )
 
 
-@attention_cost.mistake("windows at the border are left out: a window that is cut off is one more, so round up")
+@attention_cost.mistake("windows at the border are left out: a partial window counts as a full one, so round up")
 def rounded_down(height, width, channels, window):
     return _costs(height, width, channels, window, count=height // window * (width // window) * window**2)
 
 
 @attention_cost.mistake(
-    "the areas are divided, and then rounded up; each axis has its own last window, so round up twice"
+    "you divide the areas and round up once; each axis has its own last window, so round up for each"
 )
 def rounded_once(height, width, channels, window):
     return _costs(height, width, channels, window, count=-(-height * width // window**2) * window**2)
 
 
 @attention_cost.mistake(
-    "your second number counts padding; over the whole map there are no windows, and nothing is padded"
+    "your second number counts padding; attention over the whole map has no windows and no padding"
 )
 def whole_map_padded(height, width, channels, window):
     padded = -(-height // window) * -(-width // window) * window**2
@@ -469,7 +469,7 @@ def whole_map_padded(height, width, channels, window):
     return attention_cost.truth(height, width, channels, window)[0], projections + 2 * padded**2 * channels
 
 
-@attention_cost.mistake("your second number has no projections; every token is projected four times there too")
+@attention_cost.mistake("your second number lacks the projections; every token is projected four times there, too")
 def whole_map_unprojected(height, width, channels, window):
     return attention_cost.truth(height, width, channels, window)[0], 2 * (height * width) ** 2 * channels
 
@@ -479,13 +479,13 @@ def keys_not_squared(height, width, channels, window):
     return _costs(height, width, channels, window, keys=window)
 
 
-@attention_cost.mistake("the attention of one window is counted; there are as many as cover the map")
+@attention_cost.mistake("you count the attention of one window; multiply by the number of windows that cover the map")
 def one_window(height, width, channels, window):
     return _costs(height, width, channels, window, count=window * window)
 
 
 @attention_cost.mistake(
-    "the padding is projected in your count; it is added after q, k and v, and cut off before the last"
+    "your count projects the padding; it is added after q, k and v, and cut off before the output projection"
 )
 def padding_projected(height, width, channels, window):
     rows, columns = -(-height // window) * window, -(-width // window) * window

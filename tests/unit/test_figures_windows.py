@@ -16,10 +16,10 @@ def image(height, width):
 
 def test_without_the_mask_the_far_sides_meet():
     told = OWN_04.window_steps(image(12, 12), window=4, shift=2, place=(0, 0)).get_label()
-    assert "masked it hears 4 tokens, and takes 0% from tokens of other pieces, 0% from the padding" in told
+    assert "with the mask it attends to 4 tokens, and takes 0% from tokens of other pieces, 0% from the padding" in told
     assert "25% of the pairs in its window" in told  # four pieces of four tokens
     told = OWN_04.window_steps(np.ones((12, 12, 3)), window=4, shift=2, place=(0, 0), masked=False).get_label()
-    assert "without the mask it hears 16 tokens, and takes 75% from tokens of other pieces" in told
+    assert "without the mask it attends to 16 tokens, and takes 75% from tokens of other pieces" in told
 
 
 def test_steps_are_drawn_one_after_the_other():
@@ -32,7 +32,7 @@ def test_steps_are_drawn_one_after_the_other():
         "3. rolled by -2: 3x3 windows",
         "4. the mask of its window: 100% allowed",
         "5. attention of the framed token (%)",
-        "6. shifted back: it hears 16 tokens",
+        "6. shifted back: it attends to 16 tokens",
     ]
 
 
