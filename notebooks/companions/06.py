@@ -76,7 +76,7 @@ class LayerPoints(NamedTuple):
 
     @property
     def places(self) -> np.ndarray:
-        """(N, H, W, h, P, [x, y]): where the samples are taken, in tokens; (0, 0) is the middle of the first token."""
+        """(N, H, W, h, P, [x, y]): where the samples are taken, in tokens; (0, 0) is the centre of the first token."""
         height, width = self.map_size
         own = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)  # (H, W, [x, y])
         return own[:, :, None, None].astype(np.float32) + GRID + self.offsets
@@ -164,7 +164,7 @@ def points_by_stage(result: SamplingPoints, image: int = 0, place: tuple[float, 
     """All groups of the first block of each stage, for the token at a place of an image.
 
     result: of `points_of`. image: which of its images. place: fractions of height and width.
-    Raises UserError for an image that the result does not have, and for a place outside of it.
+    Raises UserError if the result has no such image, or the place lies outside it.
     """
     if not 0 <= image < len(result.pixels):
         raise UserError(f"image={image}; there are {len(result.pixels)}, from 0")
@@ -194,7 +194,7 @@ def points_over_image(
     """Where one token takes its samples, drawn over the image: a panel for each layer or group.
 
     A dot is a point, its area and opacity are its weight; the thin line comes from its place in the 3x3 grid. Points
-    with only zeros round them are blue.
+    among zeros only are blue.
 
     Args:
         image: (height, width, 3), uint8 or in [0, 1].
@@ -202,10 +202,10 @@ def points_over_image(
             of a group one after the other; weights of each group add up to 1.
         size: (rows, columns) of the map in tokens; or by the panel's name.
         token: (row, column) whose points they are; or by the panel's name.
-        title: above all.
+        title: of the figure.
         panel_size: side of a panel in inches.
 
-    Raises UserError for no panels, places that are not (9 n, 2), and a token outside of its map.
+    Raises UserError for no panels, places that are not (9 n, 2), and a token outside its map.
     """
     if not panels:
         raise UserError("points_over_image: nothing to draw")
@@ -217,19 +217,19 @@ def points_over_image(
     for axes, (name, (places, weights)) in zip(shown, arrays.items(), strict=True):
         (rows, across), (row, column) = (each[name] if isinstance(each, Mapping) else each for each in (size, token))
         if not (0 <= row < rows and 0 <= column < across):
-            raise UserError(f"points_over_image: token=({row}, {column}) lies outside of {rows}x{across} tokens")
+            raise UserError(f"points_over_image: token=({row}, {column}) lies outside {rows}x{across} tokens")
         together = [places] if isinstance(size, Mapping) else [places for places, _ in arrays.values()]
         token_map(axes, image, (rows, across), *shown_limits(together, (rows, across)))
         framed(axes, row, column)
         draw_points(axes, places, weights, (rows, across), (column, row))
         total, lost = weights.sum() or 1.0, weights[finds_nothing(places, (rows, across))].sum()
         far = (weights * np.hypot(*(places - (column, row)).T)).sum() / total
-        words = f"{far:.1f} tokens away; {100 * lost / total:.0f}% of the weight finds 0"
+        words = f"{far:.1f} tokens away; {100 * lost / total:.0f}% of the weight lies outside"
         axes.set_title(f"{name}\n{words}", fontsize=8)
         said.append(f"{name}: {words}")
     look = {"markeredgecolor": "black", "markersize": 8}
-    entries = [dot(_INSIDE, "a point; its size is its weight", **look), dot(_OUTSIDE, "outside: finds 0", **look)]
-    entries.append(Line2D([], [], color="black", lw=0.8, label="from its place in the grid"))
+    entries = [dot(_INSIDE, "a point; its size is its weight", **look), dot(_OUTSIDE, "outside the map: 0", **look)]
+    entries.append(Line2D([], [], color="black", lw=0.8, label="its offset from the grid"))
     legend(figure, entries, "lower center", ncols=3, fontsize=8)
     figure.suptitle(title, fontsize=10)
     return described(figure, f"{title}. {'; '.join(said)}." if title else f"{'; '.join(said)}.")
@@ -249,7 +249,7 @@ def _as_points(name: str, places: object, weights: object) -> tuple[np.ndarray, 
 def shown_limits(
     places: Sequence[np.ndarray], size: tuple[int, int], outside: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Corners [x, y] of what is shown: the map with so many tokens outside of it, all points, and a margin."""
+    """Corners [x, y] of what is shown: the map with so many tokens outside it, all points, and a margin."""
     every, edge = np.concatenate(places), np.array([size[1], size[0]])
     margin = 0.35 + 0.04 * edge.max()
     low, high = np.minimum(every.min(0), -0.5 - outside), np.maximum(every.max(0), edge - 0.5 + outside)
@@ -288,7 +288,7 @@ _PATHS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7")  # colours of paths; they 
 def point_paths(values: np.ndarray, paths: Mapping[str, np.ndarray], *, title: str = "") -> Figure:
     """How points moved over a map of numbers, step by step: a ring at the start of each path, a dot at its end.
 
-    values: (H, W), the map. paths: by name, places (steps, [x, y]) in tokens. title: above all.
+    values: (H, W), the map. paths: by name, places (steps, [x, y]) in tokens. title: of the figure.
     """
     if not paths:
         raise UserError("point_paths: nothing to draw")
@@ -316,7 +316,7 @@ def point_paths(values: np.ndarray, paths: Mapping[str, np.ndarray], *, title: s
 def sampled_value(
     tokens: np.ndarray, offsets: np.ndarray, logits: np.ndarray, *, token: tuple[int, int], point: int = 4
 ) -> Figure:
-    """The nine points of one token: where they lie, the four tokens round one of them with their shares, and what each
+    """The nine points of one token: where they lie, the four tokens around one of them with their shares, and what each
     point contributes to the result. Three panels in this order, places in tokens; beside them a swatch of the result.
 
     Args:
@@ -324,7 +324,7 @@ def sampled_value(
         offsets: (9, [x, y]) in tokens. logits: (9,), whose softmax are the weights.
         token: (row, column). point: 0 to 8, x slow, whose four tokens are shown.
 
-    Raises UserError for a token outside of the map, an unknown point, and other shapes.
+    Raises UserError for a token outside the map, an unknown point, and wrong shapes.
     """
     (row, column), size = token, tokens.shape[:2]
     if tokens.ndim != 3 or tokens.shape[2] != 3 or np.shape(offsets) != (9, 2) or np.shape(logits) != (9,):
@@ -353,13 +353,13 @@ def sampled_value(
     lost = int(finds_nothing(places, size).sum())
     said = (
         f"The token in row {row}, column {column} of {size[0]}x{size[1]}, brightness {own.mean():.3f}. {words} Its "
-        f"weight is {weights[point]:.2f}. The nine together give {result.mean():.3f}; {lost} of them find nothing."
+        f"weight is {weights[point]:.2f}. The nine together give {result.mean():.3f}; {lost} of them lie outside."
     )
     return described(figure, said)
 
 
 def _shares(x: float, y: float) -> list[tuple[int, int, float]]:
-    """The four tokens round a place, (column, row), and their shares."""
+    """The four tokens around a place, (column, row), and their shares."""
     left, top = math.floor(x), math.floor(y)
     return [(i, j, (1 - abs(x - i)) * (1 - abs(y - j))) for j in (top, top + 1) for i in (left, left + 1)]
 
@@ -375,20 +375,20 @@ def _colour(tokens: np.ndarray, i: int, j: int) -> np.ndarray:
 def _nine(
     axes: Axes, tokens: np.ndarray, places: np.ndarray, weights: np.ndarray, token: tuple[int, int], point: int
 ) -> None:
-    """The nine points with their numbers over the map, and a ring round the chosen one."""
+    """The nine points with their numbers over the map, and a ring around the chosen one."""
     (row, column), size = token, tokens.shape[:2]
-    # a click may send a point outside of the map
+    # a click may send a point outside the map
     token_map(axes, tokens, size, *shown_limits([places], size, outside=1.5))
     framed(axes, row, column)
     draw_points(axes, places, weights, size, (column, row))
     for number, (x, y) in enumerate(places):
         axes.text(x, y, str(number), ha="center", va="center", fontsize=7, zorder=8)
     axes.scatter(*places[point], s=260, facecolors="none", edgecolors=_CHOSEN, linewidths=2.2, zorder=7)
-    axes.set_title("the points: drag them; a click puts the chosen one there", fontsize=9)
+    axes.set_title("drag the points, or click to move the chosen one", fontsize=9)
 
 
 def _four(axes: Axes, tokens: np.ndarray, place: np.ndarray, point: int, found: float) -> str:
-    """The four tokens round the chosen point, with shares and brightness; the same in words."""
+    """The four tokens around the chosen point, with shares and brightness; the same in words."""
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2}
     said = []
     for i, j, share in _shares(*place):
@@ -426,8 +426,8 @@ _LINE = ("x", "y", "logit")  # a line of the field of points
 
 
 def moved_points(images: Mapping[str, Tensor]) -> Explorer:
-    """A photograph as a map of tokens, and the nine points of one of them, moved by hand: what does each find, and what
-    comes out?
+    """A photograph as a map of tokens, and the nine points of one of them, moved by hand: the value at each, and the
+    result.
 
     A drag over the map moves the point nearest to where the pointer goes down; a click on the map, or on the four
     tokens beside it, moves the chosen point there; a click on a bar chooses its point. The field `numbers` holds all
@@ -462,7 +462,7 @@ def moved_points(images: Mapping[str, Tensor]) -> Explorer:
 
 
 def _put(panel: int, x: float, y: float, now: State) -> State:
-    """A click on the map or the four tokens puts the chosen point there; one on a bar chooses its point."""
+    """A click on the map or the four tokens moves the chosen point there; one on a bar chooses its point."""
     if panel > 2:
         return {}  # the swatches, which have no places
     if panel == 2:
@@ -473,7 +473,7 @@ def _put(panel: int, x: float, y: float, now: State) -> State:
 
 
 def _nearest_point(panel: int, x: float, y: float, now: State) -> State | None:
-    """A drag takes hold of the nearest point of the map, or of the chosen one among its four tokens."""
+    """A drag moves the nearest point of the map, or the chosen one among its four tokens."""
     if panel > 0:
         return {} if panel == 1 else None
     try:
@@ -485,7 +485,7 @@ def _nearest_point(panel: int, x: float, y: float, now: State) -> State | None:
 
 
 def _same_line(changed: str, now: State) -> State:
-    """The sliders show the chosen point's line of the field, and the field what the sliders say."""
+    """Keep the sliders and the chosen point's line of the field equal."""
     if changed not in (*_LINE, "point", "numbers"):
         return {}
     values = _points(now["numbers"])
@@ -505,7 +505,7 @@ def sampling_points(models: Mapping[str, nn.Module], images: Tensor, *, stage: i
 
     models: by name, with our `dcn_v3` mixers. images: (N, 3, H, W), uint8 or in [0, 1], as large as the models see
     them. stage: the first one, from 1.
-    Raises UserError for no models or images, and a model without deformable mixers.
+    Raises UserError without models or images, and for a model without deformable mixers.
     """
     images = checked_pixels(models, images)
     size = images.shape[-2:]

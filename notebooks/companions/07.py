@@ -39,7 +39,7 @@ class TracedPart(NamedTuple):
     """One part of a stage: a layer, or all modules of one kind in its blocks, `times` of them in a row.
 
     `before`, `after`: the map, (rows, columns, channels); `parameters` and `macs` (multiply-adds for one image) are of
-    all `times` together, macs None where a mixer has no formula. `note` says what is padded or dropped, or "".
+    all `times` together, macs is None if a mixer has no formula. `note` says what is padded or dropped, or "".
     """
 
     name: str
@@ -103,10 +103,10 @@ def trace(model: UnifiedBackbone, *, image_size: int | tuple[int, int] | None = 
 
     model: one of this package, of any design, on any device ("meta", too).
     image_size: one number or (height, width) in pixels; default: the model's own.
-    Raises UserError for another kind of model, and for images that are too small.
+    Raises UserError for other models and for images that are too small.
     """
     if not isinstance(model, UnifiedBackbone):
-        raise UserError(f"trace: {model_name(model)} is no backbone of stm_lab; `cost` takes any model of timm")
+        raise UserError(f"trace: {model_name(model)} is not a backbone of stm_lab; `cost` takes any model of timm")
     size = input_size(model) if image_size is None else image_size
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
@@ -160,7 +160,7 @@ def _blocks(blocks: Sequence[Block], shape: Shape) -> Iterator[TracedPart]:
 
 
 def _head(head: nn.Module, shape: Shape) -> Iterator[TracedPart]:
-    """1x1 convolution and norm, pooling, classifier; the kinds of heads have some of them."""
+    """1x1 convolution and norm, pooling, classifier; a kind of head has some of these."""
     if isinstance(getattr(head, "conv", None), nn.Conv2d):
         yield (made := _layer("1x1 convolution", head.conv, shape))
         shape = made.after
@@ -195,7 +195,7 @@ def _layer(name: str, layer: nn.Module, shape: Shape) -> TracedPart:
         after, zeros = (-(-height // 2), -(-width // 2), 4 * channels), (height % 2, width % 2)
     elif isinstance(layer, nn.Linear):
         after = (height, width, layer.out_features)
-    note = f"zeros: {_lines(*zeros)}" if any(zeros) else ""
+    note = f"reads zeros: {_lines(*zeros)}" if any(zeros) else ""
     return TracedPart(name, shape, after, 1, _parameters(layer), _macs(layer, *after[:2]), note)
 
 
@@ -218,7 +218,7 @@ def _lines(rows: int, columns: int) -> str:
 
 
 def _padding_note(module: object, height: int, width: int) -> str:
-    """Into which blocks or keys a mixer cuts a map, and what it pads or drops; "" for other modules."""
+    """How a mixer cuts a map into blocks or keys, and what it pads or drops; "" for other modules."""
     lost = [0, 0]
     if isinstance(module, SpatialReductionAttention):
         ratio, padded = module.reduction, [max(side, module.reduction) for side in (height, width)]
@@ -248,7 +248,7 @@ _COLUMNS = ((0.0, "left"), (0.285, "left"), (0.455, "left"), (0.8, "right"), (1.
 
 @drawing
 def shape_trace(trace: ShapeTrace, opened: str = "stage 1") -> Figure:
-    """The maps of a `trace` as boxes (sides drawn by the square roots of theirs), shares of parameters and
+    """The maps of a `trace` as boxes (drawn with the square roots of their sides), shares of parameters and
     multiply-adds by stage, and the parts of the stage that is opened. Three panels in this order.
 
     opened: the name of one of the trace's stages. Raises UserError for another.
@@ -295,9 +295,9 @@ def _boxes(axes: Axes, trace: ShapeTrace, opened: str) -> None:
 
 
 def _said(stage: TracedStage) -> str:
-    """The text under a box: tokens, blocks, and what is padded or dropped."""
+    """The text under a box: tokens, blocks, padding and dropped rows."""
     if stage.name == "head":
-        return "of the mean of all tokens"
+        return "from the mean of all tokens"
     blocks = next((part.times for part in stage.parts if part.name == "mixer"), 0)
     first = f"{stage.tokens:,} token{'s' * (stage.tokens != 1)}"
     inside = f", {blocks} block{'s' * (blocks != 1)}" if blocks else ""
@@ -320,24 +320,24 @@ def _shares(axes: Axes, trace: ShapeTrace, opened: str) -> None:
     names = [stage.name for stage in trace.stages]
     named_rows(axes, names)
     axes.set_xlim(0, 100)
-    axes.set_xlabel("share of the network's (%)", fontsize=9)
+    axes.set_xlabel("share of the network's total (%)", fontsize=9)
     axes.get_yticklabels()[names.index(opened)].set(color=_OPENED, weight="bold")
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, fontsize=8.5, borderaxespad=0)
 
 
 def _parts(axes: Axes, stage: TracedStage) -> None:
-    """A table: a row a part, its note below it; the map before it only where the part changes the map."""
+    """A table with a row for each part and its note below; the map before it only if the part changes the map."""
     axes.set(xlim=(0, 1), ylim=(13.5, -1.2), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    rows = [(("inside: " + stage.name, "map before", "after", "parameters", "MACs"), "bold", "")]
+    rows = [(("parts of " + stage.name, "map before", "after", "parameters", "MACs"), "bold", "")]
     for part in stage.parts:
         before = _shape(part.before) if part.before != part.after else ""
         rows.append(((_times(part), before, _shape(part.after), *_numbers(part)), None, part.note))
-    rows.append((("together", "", "", *_numbers(stage)), "bold", ""))
+    rows.append((("total", "", "", *_numbers(stage)), "bold", ""))
     line = -0.6
     for place, (cells, weight, note) in enumerate(rows):
         for (x, side), text in zip(_COLUMNS, cells, strict=True):
-            colour = _OPENED if text.startswith("inside: ") else "black"
+            colour = _OPENED if text.startswith("parts of ") else "black"
             axes.text(x, line, text, ha=side, va="center", fontsize=8.5, weight=weight, color=colour)
         line += 0.82
         if note:
@@ -381,7 +381,7 @@ def shape_tracer() -> Explorer:
         return shape_trace(trace(network(mixer, scale), image_size=(height, width)), opened)
 
     def select(panel: int, x: float, y: float, _: State) -> State:
-        """Boxes stand at 0 (the image), 1 (the stem) and so on; bars are lines from the stem on; then the table."""
+        """Boxes lie at 0 (the image), 1 (the stem) and so on; bars begin with the stem; then comes the table."""
         place = (round(x) - 1, round(y), -1)[panel]
         return {"opened": _STAGES[place]} if 0 <= place < len(_STAGES) else {}
 

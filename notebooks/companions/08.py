@@ -26,11 +26,11 @@ _NUMBER = EngFormatter(places=2, sep=" ")
 
 @drawing
 def design_fields(walks: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Receptive fields along one or more ways from design to design: a row a way, a column a step.
+    """Receptive fields along one or more paths from design to design: a row per path, a column per step.
 
-    walks: {way: {step: (H, W) contributions, not negative}}, steps in their order. Colours are one scale for all, of
-    the share of its field that a pixel has. The white square is the smallest centred one that holds half of the field,
-    the number its share of the image. Raises UserError for no maps, or an empty one.
+    walks: {path: {step: (H, W) contributions, not negative}}, steps in order. All panels share one colour scale, a
+    pixel's share of its field. The white square is the smallest centred one that holds half of the field; the number
+    is its share of the image. Raises UserError without maps, and for an empty one.
     """
     length = max(map(len, walks.values()))
     figure, panels = board(length * len(walks), length, (1.4, 1.8), room=(1.3, 0.2))
@@ -47,18 +47,18 @@ def design_fields(walks: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         line[0].set_ylabel(way, fontsize=9)
         said.append(f"{way}: " + ", ".join(f"{name} {100 * share:.1f}%" for name, share in area.items()))
     colour_bar(figure, image, panels, "share of contribution", aspect=25)
-    return described(figure, f"Receptive fields; the share of the area that holds half of each. {'; '.join(said)}.")
+    return described(figure, f"Receptive fields, and the share of the area that holds half of each. {'; '.join(said)}.")
 
 
 def few_costs(axes: Axes) -> None:
-    """Few ticks of x, as costs: 1.2 M."""
+    """Few x ticks, written as costs: 1.2 M."""
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
 @drawing
 def design_parts(designs: Mapping[str, Sequence[Mapping]], words: Sequence[tuple[str, str, str, str]]) -> Figure:
-    """A design between the original and the unified: in words, and what its parts cost beside those of the two.
+    """A design between the original and the unified: in words, and the cost of its parts beside those of both.
 
     designs: rows by part, as `measure.cost(model).rows("role")` gives them, of "original", "now" and "unified". words:
     for each step its name and its value in the three designs.
@@ -72,7 +72,7 @@ def design_parts(designs: Mapping[str, Sequence[Mapping]], words: Sequence[tuple
     for axes, key, label in zip(panels, ("parameters", "macs"), ("parameters", "MACs"), strict=True):
         counts = {name: {row["part"]: row[key] for row in rows} for name, rows in designs.items()}
         costs = {name: [of.get(part, 0) for part in parts] for name, of in counts.items()}
-        called = "now, and the number beside the part"
+        called = "now (its number beside the part)"
         axes.barh(range(len(parts)), costs["now"], color="#B3B3B3", height=0.6, label=called)
         for name, marker, colour, size in (("original", "|", "black", 14), ("unified", "D", BLUE, 4)):
             look = {"color": colour, "markersize": size, "linestyle": ""}
@@ -114,7 +114,7 @@ _DEFAULT = ("swin", "convnext", "pvt", "pvt_v2", "halo", "dcn_v3")
 _COUNTS = ("parameters", "macs")
 
 
-# The fields of a design that the cost of a part depends on: it is counted once for all networks that share them.
+# The fields of a design that determine the cost of a part: it is counted once for all networks that share them.
 _DEPENDS = {
     "stem": ("stem",),
     "mixers": ("depths", "options"),
@@ -129,12 +129,12 @@ def design_steps(mixers: Sequence[str] = _DEFAULT, *, scale: str = "tiny", image
     """A switch for each step from an original network to the unified one: the design in words, its parameters and
     multiply-adds by part beside both ends.
 
-    A switch whose step the mixer's original does not have (its original is unified in that) changes nothing, and the
-    table says so.
+    If the mixer's original lacks a step (it equals the unified network there), its switch changes nothing, and the
+    table shows a dash.
 
     mixers: to choose from, each with an original at this `scale` (see `designs.original_scales`). image_size: side of
     the image that multiply-adds are counted for; default: the model's own.
-    Raises UserError for no mixers and for unknown names.
+    Raises UserError without mixers and for unknown names.
     """
     if not mixers:
         raise UserError("design_steps: no mixers")
@@ -162,7 +162,7 @@ def design_steps(mixers: Sequence[str] = _DEFAULT, *, scale: str = "tiny", image
         return step, [*rows, {"part": "total"} | {name: sum(row[name] for row in rows) for name in _COUNTS}]
 
     def words(mixer: str, step: designs.Step, name: str) -> str:
-        """What a design says of what a step changes; a dash if the mixer's original has no such step."""
+        """A design's settings of what a step changes; a dash if the mixer's original has no such step."""
         if name not in names[mixer]:
             return "-"
         design = step.design
@@ -171,7 +171,7 @@ def design_steps(mixers: Sequence[str] = _DEFAULT, *, scale: str = "tiny", image
 
     def draw(mixer: str, **taken: bool) -> Figure:
         order = tuple(name for name in names[mixer] if taken[name.replace(" ", "_")])
-        unified = counted(mixer, tuple(names[mixer]))  # before what lies between, which then has most parts in common
+        unified = counted(mixer, tuple(names[mixer]))  # counted first: designs between the ends then share most parts
         found = {"original": counted(mixer, ()), "now": counted(mixer, order), "unified": unified}
         table = [(name, *(words(mixer, step, name) for step, _ in found.values())) for name in known.values()]
         return design_parts({which: rows for which, (_, rows) in found.items()}, table)

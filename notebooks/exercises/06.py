@@ -1,4 +1,4 @@
-"""Exercises of notebook 06: deformable convolution. Places are [x, y] in tokens, (0, 0) the middle of the first."""
+"""Exercises of notebook 06: deformable convolution. Places are [x, y] in tokens, (0, 0) the centre of the first."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _many_places(draw: Draw) -> dict:
 
 
 def _sample(tokens, x, y, *, share=lambda a: 1 - abs(a), place=None):
-    """The four tokens round a place, each by its share; `place` says where those outside are looked up, if at all."""
+    """The four tokens around a place, each by its share; `place` says where those outside are looked up, if at all."""
     height, width, _ = tokens.shape
     left, top = math.floor(x), math.floor(y)
     total = torch.zeros_like(tokens[0, 0])
@@ -64,12 +64,12 @@ def x_is_a_row(tokens, x, y):
     return _at_each(_sample, tokens, y, x)
 
 
-@values_at.mistake("the nearest token alone is taken; four tokens have a share in it")
+@values_at.mistake("you take the nearest token only; four tokens have a share")
 def nearest(tokens, x, y):
     return _at_each(_sample, tokens, x.round(), y.round())
 
 
-@values_at.mistake("the shares are turned round: the *nearer* token gets the larger one, 1 - distance")
+@values_at.mistake("the shares are reversed: the *nearer* token has the larger one, 1 - distance")
 def shares_turned(tokens, x, y):
     return _at_each(lambda *at: _sample(*at, share=abs), tokens, x, y)
 
@@ -79,18 +79,18 @@ def _with_border(tokens, x, y):
 
 
 @values_at.mistake(
-    "outside of the map you repeat its border; there is 0. Clamping an index is fine, if its share is set to 0 as well"
+    "outside the map you repeat its border; values there are 0. An index may be clamped if its share is set to 0 too"
 )
 def border_repeated(tokens, x, y):
     return _at_each(_with_border, tokens, x, y)
 
 
-@values_at.mistake("indices beyond the map come round to its other side (a remainder, or a roll); there is 0 outside")
+@values_at.mistake("indices beyond the map wrap to its other side (a remainder, or a roll); values outside are 0")
 def comes_round(tokens, x, y):
     return _at_each(lambda *at: _sample(*at, place=lambda j, i, H, W: (j % H, i % W)), tokens, x, y)
 
 
-@values_at.mistake("negative numbers count from the end of the map in Python: left of it you meet its right side")
+@values_at.mistake("negative indices count from the end in Python: left of the map you read its right side")
 def from_the_end(tokens, x, y):
     return _at_each(lambda *at: _sample(*at, place=lambda j, i, H, W: (j + H * (j < 0), i + W * (i < 0))), tokens, x, y)
 
@@ -105,37 +105,39 @@ def _towards_zero(tokens, x, y):
     return total
 
 
-@values_at.mistake("you round to zero, so that left of the map and above it the wrong tokens are met; use floor")
+@values_at.mistake("you round towards zero, which selects the wrong tokens left of the map and above it; use floor")
 def rounded_to_zero(tokens, x, y):
     return _at_each(_towards_zero, tokens, x, y)
 
 
-@values_at.mistake("the four tokens are averaged, wherever the place lies between them; the shares depend on it")
+@values_at.mistake("you average the four tokens equally; their shares depend on the place between them")
 def averaged(tokens, x, y):
     return _at_each(_sample, tokens, x.floor() + 0.5, y.floor() + 0.5)
 
 
-@values_at.mistake("a token's middle is the whole number itself: take no half token off")
+@values_at.mistake("the centre of a token is the whole number itself: do not subtract half a token")
 def half_off(tokens, x, y):
     return _at_each(_sample, tokens, x - 0.5, y - 0.5)
 
 
 @values_at.mistake(
-    "your places are stretched, by half a token at the border: they are put into grid_sample's unit by one convention, "
-    "and read by the other (align_corners)"
+    "your places are stretched, by half a token at the border: you convert them to grid_sample's coordinates by one "
+    "convention and sample by the other (align_corners)"
 )
 def stretched(tokens, x, y):
     height, width, _ = tokens.shape
     return _at_each(_sample, tokens, x * width / (width - 1) - 0.5, y * height / (height - 1) - 0.5)
 
 
-@values_at.mistake("a place that lies outside of the map by less than a token still has a share of its border")
+@values_at.mistake("a place outside the map by less than a token still has a share of its border")
 def nothing_outside(tokens, x, y):
     inside = (x >= 0) & (x <= tokens.shape[1] - 1) & (y >= 0) & (y <= tokens.shape[0] - 1)
     return _at_each(_sample, tokens, x, y) * inside[:, None]
 
 
-@values_at.mistake("the shares of those inside are made to add up to 1; what lies outside keeps its share, of 0")
+@values_at.mistake(
+    "you rescale the shares of the tokens inside to add up to 1; tokens outside keep their share, with the value 0"
+)
 def shares_made_whole(tokens, x, y):
     whole = _at_each(_sample, torch.ones_like(tokens), x, y)
     return torch.where(whole > 0, _at_each(_sample, tokens, x, y) / whole.clamp_min(1e-12), whole)
@@ -161,33 +163,33 @@ def _grid_of(places, height, width, aligned):
 
 @exercise(_NOTEBOOK, 2, inputs=_whereabouts, what="grid", cases=10)
 def to_grid(places, height, width, aligned):
-    "(N, [x, y]) in tokens -> (N, [x, y]): -1 and 1 are the map's edges, or, `aligned`, the outer tokens' middles."
+    "(N, [x, y]) in tokens -> (N, [x, y]): -1 and 1 are the map's edges or, if `aligned`, the outer tokens' centres."
     return _grid_of(places, height, width, aligned)
 
 
-@to_grid.mistake("`aligned` makes no difference in your version: -1 and 1 are always the *edges* of the map")
+@to_grid.mistake("you ignore `aligned`: -1 and 1 are always the *edges* of the map in your version")
 def always_edges(places, height, width, aligned):
     return _grid_of(places, height, width, False)
 
 
-@to_grid.mistake("`aligned` makes no difference in your version: -1 and 1 are always the *middles* of the outer tokens")
+@to_grid.mistake("you ignore `aligned`: -1 and 1 are always the *centres* of the outer tokens in your version")
 def always_middles(places, height, width, aligned):
     return _grid_of(places, height, width, True)
 
 
-@to_grid.mistake("the two are exchanged: aligned means that -1 and 1 are the middles of the outer tokens")
+@to_grid.mistake("the two are exchanged: aligned means that -1 and 1 are the centres of the outer tokens")
 def other_way_round(places, height, width, aligned):
     return _grid_of(places, height, width, not aligned)
 
 
 @to_grid.mistake(
-    "half a token is missing where nothing is aligned: (0, 0) is the middle of the first token, not its corner"
+    "half a token is missing if `aligned` is False: (0, 0) is the centre of the first token, not its corner"
 )
 def from_the_corner(places, height, width, aligned):
     return _grid_of(places, height, width, True) if aligned else 2 * places / _size(height, width) - 1
 
 
-@to_grid.mistake("aligned, the middles of the outer tokens are W - 1 tokens apart, not W; divide by that")
+@to_grid.mistake("if `aligned`, the centres of the outer tokens are W - 1 tokens apart, not W; divide by that")
 def a_token_too_wide(places, height, width, aligned):
     return 2 * places / _size(height, width) - 1 if aligned else _grid_of(places, height, width, False)
 
@@ -212,12 +214,12 @@ def one_side(places, height, width, aligned):
     return _grid_of(places, width, width, aligned)
 
 
-@to_grid.mistake("the grid is cut to -1 ... 1; a point may lie outside, and finds 0 there")
+@to_grid.mistake("you clip the grid to -1 ... 1; a point may lie outside, where its sample is 0")
 def cut(places, height, width, aligned):
     return _grid_of(places, height, width, aligned).clamp(-1, 1)
 
 
-# ---- 3: nine points, moved and weighed ------------------------------------------------------------------------------
+# ---- 3: nine points, moved and weighted -----------------------------------------------------------------------------
 
 
 def _maps(draw: Draw) -> dict:
@@ -245,7 +247,7 @@ def deformed(value, offsets, logits):
     return _aggregate(value, offsets, logits.softmax(-1))
 
 
-@deformed.mistake("there is no softmax: the logits themselves are the weights")
+@deformed.mistake("the softmax is missing: you use the logits themselves as weights")
 def no_softmax(value, offsets, logits):
     return _aggregate(value, offsets, logits)
 
@@ -265,7 +267,7 @@ def offsets_exchanged(value, offsets, logits):
     return _aggregate(value, offsets.flip(-1), logits.softmax(-1))
 
 
-@deformed.mistake("your points go row by row; in this operator x is slow and y is fast: point 1 lies *below* point 0")
+@deformed.mistake("your points run row by row; in this operator x is slow and y is fast: point 1 lies *below* point 0")
 def by_rows(value, offsets, logits):
     return _aggregate(value, offsets, logits.softmax(-1), grid=_BY_ROWS)
 
@@ -275,40 +277,40 @@ def without_grid(value, offsets, logits):
     return _aggregate(value, offsets, logits.softmax(-1), grid=[(0, 0)] * 9)
 
 
-@deformed.mistake("the offsets are not used: this is a convolution")
+@deformed.mistake("the offsets are not used: your version is a convolution")
 def without_offsets(value, offsets, logits):
     return _aggregate(value, 0 * offsets, logits.softmax(-1))
 
 
-@deformed.mistake("the weights are not used: all nine points count alike")
+@deformed.mistake("the weights are not used: all nine points count equally")
 def alike(value, offsets, logits):
     return _aggregate(value, offsets, torch.full_like(logits, 1 / 9))
 
 
-@deformed.mistake("the token's own place is missing: all tokens sample round the first one")
+@deformed.mistake("the token's own place is missing: all tokens sample around the first one")
 def without_place(value, offsets, logits):
     return _aggregate(value, offsets, logits.softmax(-1), own=False)
 
 
-@deformed.mistake("outside of the map you repeat its border; there is 0")
+@deformed.mistake("outside the map you repeat its border; values there are 0")
 def with_border(value, offsets, logits):
     return _aggregate(value, offsets, logits.softmax(-1), outside="border")
 
 
 @deformed.mistake(
-    "your places are stretched, by half a token at the border: they are put into grid_sample's unit by one convention, "
-    "and read by the other (align_corners)"
+    "your places are stretched, by half a token at the border: you convert them to grid_sample's coordinates by one "
+    "convention and sample by the other (align_corners)"
 )
 def stretched_places(value, offsets, logits):
     return _aggregate(value, offsets, logits.softmax(-1), aligned=True)
 
 
-@deformed.mistake("samples are taken at the nearest token; between tokens four of them have a share")
+@deformed.mistake("you sample the nearest token; between tokens, four of them have a share")
 def at_the_nearest(value, offsets, logits):
     return _aggregate(value, offsets, logits.softmax(-1), mode="nearest")
 
 
-@deformed.mistake("the offsets are turned round: a point at place p goes to p + offset")
+@deformed.mistake("the offsets have the wrong sign: a point at place p moves to p + offset")
 def turned_round(value, offsets, logits):
     return _aggregate(value, -offsets, logits.softmax(-1))
 
@@ -338,7 +340,7 @@ def as_kernel(offsets, logits):
     return _kernel(offsets, logits.softmax(-1))
 
 
-@as_kernel.mistake("two points on one place: the second one's weight replaces the first one's; they add up")
+@as_kernel.mistake("if two points lie at the same place, the second weight replaces the first; add them")
 def replaced(offsets, logits):
     return _kernel(offsets, logits.softmax(-1), adds=False)
 
@@ -348,17 +350,17 @@ def rows_exchanged(offsets, logits):
     return _kernel(offsets, logits.softmax(-1)).T.contiguous()
 
 
-@as_kernel.mistake("your points go row by row; in this operator x is slow and y is fast")
+@as_kernel.mistake("your points run row by row; in this operator x is slow and y is fast")
 def kernel_by_rows(offsets, logits):
     return _kernel(offsets, logits.softmax(-1), grid=_BY_ROWS)
 
 
-@as_kernel.mistake("your kernel is turned by 180 degrees: F.conv2d lays it on the map as it stands")
+@as_kernel.mistake("your kernel is rotated by 180 degrees: F.conv2d does not flip it")
 def kernel_turned(offsets, logits):
     return _kernel(offsets, logits.softmax(-1)).flip(0, 1)
 
 
-@as_kernel.mistake("there is no softmax: the logits themselves are the weights")
+@as_kernel.mistake("the softmax is missing: you use the logits themselves as weights")
 def kernel_of_logits(offsets, logits):
     return _kernel(offsets, logits)
 
@@ -368,7 +370,7 @@ def kernel_without_grid(offsets, logits):
     return _kernel(offsets, logits.softmax(-1), grid=[(0, 0)] * 9)
 
 
-@as_kernel.mistake("the offsets are not used: the kernel reaches as far as the points have moved")
+@as_kernel.mistake("the offsets are not used: the kernel must reach as far as the points move")
 def kernel_without_offsets(offsets, logits):
     return _kernel(0 * offsets, logits.softmax(-1))
 
@@ -383,7 +385,7 @@ def _one_place(draw: Draw) -> dict:
 
 
 def _slope(tokens, x, y, *, value=_sample):
-    """The slope between two places of one cell, in which a sample is linear along each axis: no step is too long."""
+    """The slope between two places of one cell, in which a sample is linear along each axis, so any step is exact."""
     left, top = math.floor(x), math.floor(y)
     along = value(tokens, left + 0.75, y) - value(tokens, left + 0.25, y)
     down = value(tokens, x, top + 0.75) - value(tokens, x, top + 0.25)
@@ -401,40 +403,42 @@ def slopes_exchanged(tokens, x, y):
     return _slope(tokens, x, y).flip(0)
 
 
-@slope.mistake("the slope is turned round: right minus left, and below minus above")
+@slope.mistake("the slope has the wrong sign: take right minus left, and below minus above")
 def slope_turned(tokens, x, y):
     return -_slope(tokens, x, y)
 
 
-@slope.mistake("only the upper row and the left column are asked; the other ones have their shares, too")
+@slope.mistake("you use only the upper row and the left column; the other ones have a share too")
 def one_pair(tokens, x, y):
     left, top = math.floor(x), math.floor(y)
     return torch.stack((_slope(tokens, x, float(top))[0], _slope(tokens, float(left), y)[1]))
 
 
-@slope.mistake("both rows count alike in your version, and both columns; the nearer one counts more")
+@slope.mistake("you weight both rows equally, and both columns; the nearer one counts more")
 def both_alike(tokens, x, y):
     left, top = math.floor(x), math.floor(y)
     return torch.stack((_slope(tokens, x, top + 0.5)[0], _slope(tokens, left + 0.5, y)[1]))
 
 
-@slope.mistake("the shares are turned round: the *nearer* row (or column) gets the larger one")
+@slope.mistake("the shares are reversed: the *nearer* row (or column) has the larger one")
 def slope_shares_turned(tokens, x, y):
     left, top = math.floor(x), math.floor(y)
     return torch.stack((_slope(tokens, x, 2 * top + 1 - y)[0], _slope(tokens, 2 * left + 1 - x, y)[1]))
 
 
-@slope.mistake("the differences of two rows are added up without their shares")
+@slope.mistake("you add the differences of two rows without their shares")
 def without_shares(tokens, x, y):
     return 2 * both_alike(tokens, x, y)
 
 
-@slope.mistake("outside of the map you repeat its border, where nothing grows; there is 0, and the way to it is steep")
+@slope.mistake(
+    "outside the map you repeat its border, so the slope vanishes; values there are 0, and they fall within one token"
+)
 def slope_of_border(tokens, x, y):
     return _slope(tokens, x, y, value=_with_border)
 
 
-@slope.mistake("a place that lies outside of the map by less than a token still feels its border")
+@slope.mistake("a place outside the map by less than a token still depends on its border")
 def no_slope_outside(tokens, x, y):
     inside = 0 <= x <= tokens.shape[1] - 1 and 0 <= y <= tokens.shape[0] - 1
     return _slope(tokens, x, y) * inside

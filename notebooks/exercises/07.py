@@ -1,4 +1,4 @@
-"""Exercises of notebook 07: what stands round the mixer. Tokens are maps (B, H, W, C) unless it is said otherwise."""
+"""Exercises of notebook 07: the network around the mixer. Tokens are maps (B, H, W, C) unless said otherwise."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def _seen(place, layers):
 
 @exercise(_NOTEBOOK, 1, inputs=_chains, what="span", cases=12)
 def seen(place, layers):
-    "(first, last) pixel along one axis, both included, that a token sees; layers (kernel, stride, padding), image on."
+    "(first, last) pixel along one axis, both included, that a token sees; layers (kernel, stride, padding), in order."
     return _seen(place, layers[::-1])
 
 
-@seen.mistake("you walk from the image on; start at the token, and go through the *last* layer first")
+@seen.mistake("you begin at the image; start at the token, and go through the *last* layer first")
 def from_the_image(place, layers):
     return _seen(place, layers)
 
@@ -62,7 +62,7 @@ def one_after(place, layers):
     return first, last
 
 
-@seen.mistake("that is one layer's window, the last one's; each place of it has a window of its own in the map before")
+@seen.mistake("that is one layer's window, the last one's; each place in it has its own window in the map before")
 def last_layer_alone(place, layers):
     return _seen(place, layers[-1:])
 
@@ -72,9 +72,7 @@ def first_layer_alone(place, layers):
     return _seen(place, layers[:1])
 
 
-@seen.mistake(
-    "you take half a kernel to either side of the middle; where the padding is not half a kernel, that is off"
-)
+@seen.mistake("you take half a kernel to either side of the middle; that is wrong unless the padding is half a kernel")
 def about_the_middle(place, layers):
     return _seen(place, [(kernel // 2 * 2 + 1, stride, kernel // 2) for kernel, stride, _ in layers[::-1]])
 
@@ -109,7 +107,7 @@ def instance_norm(x, weight, bias, eps):
     return _normed(x, weight, bias, eps, (2, 3))
 
 
-@norm_first.mistake("you norm each channel over batch and map, as BatchNorm does: images would depend on each other")
+@norm_first.mistake("you norm each channel over batch and map, as BatchNorm does: images depend on each other")
 def batch_norm(x, weight, bias, eps):
     return _normed(x, weight, bias, eps, (0, 2, 3))
 
@@ -119,18 +117,18 @@ def whole_map(x, weight, bias, eps):
     return _normed(x, weight, bias, eps, (1, 2, 3))
 
 
-@norm_first.mistake("your variance divides by C - 1; here it is the mean of the squares, by C: `unbiased=False`")
+@norm_first.mistake("your variance divides by C - 1; divide by C: `unbiased=False`")
 def unbiased(x, weight, bias, eps):
     return _normed(x, weight, bias, eps, unbiased=True)
 
 
-@norm_first.mistake("eps is added to the root; it belongs under it, to the variance")
+@norm_first.mistake("eps is added to the root; add it to the variance, under the root")
 def eps_outside(x, weight, bias, eps):
     mean, std = x.mean(1, keepdim=True), x.var(1, unbiased=False, keepdim=True).sqrt()
     return weight[:, None, None] * (x - mean) / (std + eps) + bias[:, None, None]
 
 
-@norm_first.mistake("eps is not used: the variance + eps is under the root")
+@norm_first.mistake("eps is not used: take the root of the variance + eps")
 def without_eps(x, weight, bias, eps):
     return _normed(x, weight, bias, 0.0)
 
@@ -141,18 +139,18 @@ def by_variance(x, weight, bias, eps):
     return weight[:, None, None] * (x - mean) / (variance + eps) + bias[:, None, None]
 
 
-@norm_first.mistake("weight and bias are not used: each channel has a factor and an offset of its own")
+@norm_first.mistake("weight and bias are not used: each channel has its own factor and offset")
 def without_weights(x, weight, bias, eps):
     return _normed(x, torch.ones_like(weight), torch.zeros_like(bias), eps)
 
 
-@norm_first.mistake("the mean is not taken off: x - mean, then divide")
+@norm_first.mistake("the mean is not subtracted: take x - mean, then divide")
 def without_mean(x, weight, bias, eps):
     variance = x.var(1, unbiased=False, keepdim=True)
     return weight[:, None, None] * x / (variance + eps).sqrt() + bias[:, None, None]
 
 
-@norm_first.mistake("weight times (normed + bias): the bias is added at the end, as it is")
+@norm_first.mistake("weight times (normed + bias): add the bias last, without the weight")
 def bias_inside(x, weight, bias, eps):
     return _normed(x, weight, weight * bias, eps)
 
@@ -201,61 +199,61 @@ def post_norm(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     return norm2(x + gamma2 * mlp(x))
 
 
-@block.mistake("the norms come after mixer and MLP; they belong before them: mixer(norm1(x)), mlp(norm2(x))")
+@block.mistake("the norms come after mixer and MLP; put them before: mixer(norm1(x)), mlp(norm2(x))")
 def norm_after(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     x = x + gamma1 * norm1(mixer(x))
     return x + gamma2 * norm2(mlp(x))
 
 
-@block.mistake("there are no norms in your block: mixer(norm1(x)), mlp(norm2(x))")
+@block.mistake("your block has no norms: mixer(norm1(x)), mlp(norm2(x))")
 def without_norms(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     x = x + gamma1 * mixer(x)
     return x + gamma2 * mlp(x)
 
 
-@block.mistake("the layer scales are not used: what a branch adds is multiplied by its gamma, channel by channel")
+@block.mistake("the layer scales are not used: multiply the output of each branch by its gamma, channel by channel")
 def without_scales(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     x = x + mixer(norm1(x))
     return x + mlp(norm2(x))
 
 
-@block.mistake("gamma scales the sum, so the stream itself; it scales only what the branch adds")
+@block.mistake("gamma scales the whole sum; it must scale only the output of the branch")
 def scaled_sum(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     x = gamma1 * (x + mixer(norm1(x)))
     return gamma2 * (x + mlp(norm2(x)))
 
 
-@block.mistake("gamma scales what goes into the branch; it scales what comes out")
+@block.mistake("gamma scales the input of the branch; it must scale the output")
 def scaled_input(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     x = x + mixer(gamma1 * norm1(x))
     return x + mlp(gamma2 * norm2(x))
 
 
-@block.mistake("both branches read the same x; the MLP reads what the mixer's branch has already added to")
+@block.mistake("both branches read the same x; the MLP must read x after the mixer's branch was added")
 def parallel(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     return x + gamma1 * mixer(norm1(x)) + gamma2 * mlp(norm2(x))
 
 
-@block.mistake("the MLP's branch is not added to what it reads: `x = x + ...` twice")
+@block.mistake("the MLP's branch is not added to what it reads: write `x + ...` twice")
 def lost_stream(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     x = x + gamma1 * mixer(norm1(x))
     return gamma2 * mlp(norm2(x))
 
 
-@block.mistake("the second sum begins at the block's input: what the mixer added is lost")
+@block.mistake("the second sum starts from the block's input, so the mixer's output is lost")
 def lost_mixer(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     mixed = x + gamma1 * mixer(norm1(x))
     return x + gamma2 * mlp(norm2(mixed))
 
 
-@block.mistake("you add to the *normed* map; the stream runs past the norms, untouched")
+@block.mistake("you add to the *normed* map; add to x itself")
 def normed_stream(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     x = norm1(x)
     x = norm2(x + gamma1 * mixer(x))
     return x + gamma2 * mlp(x)
 
 
-@block.mistake("mixer and MLP have changed places; the mixer comes first")
+@block.mistake("mixer and MLP are exchanged; the mixer comes first")
 def mlp_first(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     x = x + gamma2 * mlp(norm2(x))
     return x + gamma1 * mixer(norm1(x))
@@ -267,7 +265,7 @@ def exchanged(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     return x + gamma1 * mlp(norm2(x))
 
 
-@block.mistake("norm1 is used twice; each branch has a norm of its own")
+@block.mistake("norm1 is used twice; each branch has its own norm")
 def one_norm(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
     x = x + gamma1 * mixer(norm1(x))
     return x + gamma2 * mlp(norm1(x))
@@ -278,7 +276,7 @@ def one_norm(x, mixer, mlp, norm1, norm2, gamma1, gamma2):
 
 def _depths(draw: Draw) -> dict:
     depths = [draw.integer(2, 9) for _ in range(4)]
-    for stage in draw.distinct(2, 0, 3):  # stages of one block: where rates that start anew have nothing to grow to
+    for stage in draw.distinct(2, 0, 3):  # stages of one block, in which a rate that restarts cannot grow
         depths[stage] = 1
     return {"depths": tuple(depths), "rate": draw.integer(5, 90) / 100}
 
@@ -299,22 +297,22 @@ def constant(depths, rate):
     return _on([rate] * sum(depths))
 
 
-@branches_on.mistake("block k of N has k / N of the rate, so that the last one stays below it; divide by N - 1")
+@branches_on.mistake("block k of N has k / N of the rate, so the last one stays below it; divide by N - 1")
 def by_blocks(depths, rate):
     return _on([rate * number / sum(depths) for number in range(sum(depths))])
 
 
-@branches_on.mistake("your first block is dropped, too: its rate is 0; count blocks from 0, and divide by N - 1")
+@branches_on.mistake("your first block can be dropped, but its rate is 0; count blocks from 0, and divide by N - 1")
 def from_one(depths, rate):
     return _on([rate * number / sum(depths) for number in range(1, sum(depths) + 1)])
 
 
-@branches_on.mistake("your rate starts anew in every stage; it is counted through all of them")
+@branches_on.mistake("your rate restarts in every stage; it must grow through all stages")
 def by_stage(depths, rate):
     return _on([rate * number / max(depth - 1, 1) for depth in depths for number in range(depth)])
 
 
-@branches_on.mistake("all blocks of a stage have one rate in your count; it grows from block to block")
+@branches_on.mistake("all blocks of a stage have the same rate in your count; it grows from block to block")
 def stage_by_stage(depths, rate):
     return _on([rate * stage / 3 for stage, depth in enumerate(depths) for _ in range(depth)])
 
@@ -324,12 +322,12 @@ def blocks_on(depths, rate):
     return branches_on.truth(depths, rate) / 2
 
 
-@branches_on.mistake("you count the branches that are dropped; how many are *on*?")
+@branches_on.mistake("you count the branches that are dropped; count those that are *on*")
 def dropped(depths, rate):
     return 2.0 * sum(depths) - branches_on.truth(depths, rate)
 
 
-@branches_on.mistake("all branches are on in your count: that is the network in evaluation, not in training")
+@branches_on.mistake("all branches are on in your count; that is evaluation, not training")
 def all_on(depths, rate):
     return 2.0 * sum(depths)
 
@@ -389,7 +387,7 @@ def widest(budget, depths, classes):
     return _widest(budget, depths, classes)
 
 
-@widest.mistake("your network is over the budget by one step: the last width that still fits is the answer")
+@widest.mistake("your network is over the budget by one step: return the last width that still fits")
 def one_over(budget, depths, classes):
     d, _ = _widest(budget, depths, classes)
     return d + 2, _count(d + 2, depths, classes)
@@ -405,14 +403,14 @@ widest.mistakes_of(
     {
         "the layer scales are missing in your count: two vectors of C numbers in every block": {"scales": 0},
         "the norms at the end of the stages are missing in your count, 2C each": {"stage_norm": 0},
-        "your downsampling convolutions have a bias; they have none, a norm follows": {"down_bias": 1},
+        "your downsampling convolutions have a bias; they must not, since a norm follows": {"down_bias": 1},
         "the biases of stem and MLPs are missing in your count": {"bias": 0},
         "your norms have C numbers; they have 2C, a factor and an offset for each channel": {"norm": 1},
-        "you count the BatchNorm's running mean and variance, too: they are kept, but not learned": {"batch_norm": 4},
+        "you count the BatchNorm's running mean and variance, which are not learned": {"batch_norm": 4},
         "the 1x1 convolution of the head is missing, and its BatchNorm: the classifier reads 1.5 times 8d": {"conv": 0},
         "the downsampling is missing in your count: a 3x3 convolution and a norm between two stages": {"down": 0},
         "the stem is missing in your count": {"stem": 0},
-        "the widths stay d in all your stages; they double: d, 2d, 4d, 8d": {"doubled": False},
+        "your widths stay d in all stages; they must double: d, 2d, 4d, 8d": {"doubled": False},
         "the classifier's bias is missing in your count, one number for each class": {"fc_bias": 0},
     },
 )

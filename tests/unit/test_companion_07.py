@@ -85,7 +85,7 @@ def test_zeros_are_those_that_a_strided_convolution_reads(stem, kernel, stride, 
         starts = range(0, side + 2 * padding - kernel + 1, stride)
         read = {row for start in starts for row in range(start, start + kernel)}
         outside = sum(not padding <= row < side + padding for row in read)
-        assert part.note.startswith(f"zeros: {outside} row")
+        assert part.note.startswith(f"reads zeros: {outside} row")
 
 
 def test_notes_say_what_mixers_pad_and_drop():
@@ -111,7 +111,7 @@ def test_a_mixer_without_a_formula_has_no_count():
 
 
 def test_other_models_and_small_images_are_refused():
-    with pytest.raises(UserError, match="Linear is no backbone of stm_lab"):
+    with pytest.raises(UserError, match="Linear is not a backbone of stm_lab"):
         OWN_07.trace(torch.nn.Linear(3, 3))
     with pytest.raises(UserError, match="at least 1x1, not 0x64"):
         OWN_07.trace(build_model("swin", "nano", device="meta"), image_size=(0, 64))

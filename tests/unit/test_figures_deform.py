@@ -40,17 +40,17 @@ def test_the_grid_is_told_and_nothing_is_outside():
     label = OWN_06.points_over_image(
         IMAGE, {"grid": (GRID + 4, EQUAL)}, size=(8, 10), token=(4, 4), title="a title"
     ).get_label()
-    assert label == "a title. grid: 1.1 tokens away; 0% of the weight finds 0."
+    assert label == "a title. grid: 1.1 tokens away; 0% of the weight lies outside."
 
 
 def test_weight_outside_is_told():
     weights = np.array([0.5, 0.3, 0.2, 0, 0, 0, 0, 0, 0])
     label = OWN_06.points_over_image(IMAGE, {"a": (GRID, weights)}, size=(8, 10), token=(0, 0)).get_label()
-    assert "100% of the weight finds 0" in label  # the left column of the grid
+    assert "100% of the weight lies outside" in label  # the left column of the grid
     label = OWN_06.points_over_image(
         IMAGE, {"a": (GRID + np.array([0.5, 0]), weights)}, size=(8, 10), token=(0, 0)
     ).get_label()
-    assert "50% of the weight finds 0" in label  # only what is above, too
+    assert "50% of the weight lies outside" in label  # only what is above, too
 
 
 def test_panels_may_have_maps_of_their_own():
@@ -67,7 +67,7 @@ def test_panels_may_have_maps_of_their_own():
     ("panels", "token", "says"),
     [
         ({}, (0, 0), "nothing to draw"),
-        ({"a": (GRID, EQUAL)}, (8, 0), "outside of 8x10"),
+        ({"a": (GRID, EQUAL)}, (8, 0), "outside 8x10"),
         ({"a": (GRID[:4], EQUAL[:4])}, (0, 0), "'a' has places"),
         ({"a": (GRID, EQUAL[:4])}, (0, 0), "weights"),
     ],
