@@ -74,6 +74,15 @@ def test_a_network_by_convolutions_has_the_same_logits_and_multiply_adds():
     assert found[0][1] == found[1][1]
 
 
+@pytest.fixture
+def one_thread():
+    """Attention's kernels have scratch memory for each thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 # mixer: recorded operators, copies and allocated bytes (in maps of tokens), forward without gradients | with backward
 RECORDED = {
     "halo": ((152, 5, 24.5), (419, 15, 86.6)),
@@ -88,7 +97,7 @@ RECORDED = {
 
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("name", RECORDED)
-def test_what_a_pass_launches_copies_and_allocates(name, backward):
+def test_what_a_pass_launches_copies_and_allocates(name, backward, one_thread):
     """No more than was recorded, with room for another version of torch; no clock is needed to see what got slower."""
     module, x = get_mixer(name)(64), torch.randn(2, 28, 28, 64, requires_grad=backward)
 
