@@ -54,8 +54,11 @@ def nearest(name: object, known: Iterable[object]) -> str:
     """The suffix of an error message: the closest of `known` to `name`, or a list of `known` if none is close."""
     choices = sorted(map(str, known))
     folded = {choice.casefold(): choice for choice in choices}
-    if close := difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5):
-        return f"did you mean {shown(folded[close[0]])}?"
+    given = str(name).casefold()
+    if close := difflib.get_close_matches(given, folded, n=len(folded), cutoff=0.5):
+        # of several that are equally close, the first by name: "02" for "2", not "22"
+        best = max(sorted(close), key=lambda choice: difflib.SequenceMatcher(None, choice, given).ratio())
+        return f"did you mean {shown(folded[best])}?"
     offered: list[str] = []
     for choice in choices:
         if offered and len(", ".join([*offered, choice])) > _LONGEST_LIST:

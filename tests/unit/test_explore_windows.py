@@ -22,8 +22,8 @@ def windows():
 
 
 def test_without_the_mask_more_is_heard(windows):
-    assert "masked it hears 4 tokens" in windows.figure().get_label()
-    assert "without the mask it hears 16 tokens" in windows.figure(masked=False).get_label()
+    assert "with the mask it attends to 4 tokens" in windows.figure().get_label()
+    assert "without the mask it attends to 16 tokens" in windows.figure(masked=False).get_label()
 
 
 def test_unshifted_windows_need_no_mask_where_nothing_is_padded(windows):
