@@ -18,7 +18,7 @@ _get, _names = lazily(
     __name__,
     {
         **dict.fromkeys(("checks", "course", "data", "explore", "figures", "measure"), ()),
-        **dict.fromkeys(("paper", "pixels", "predict", "stats", "train", "zoo"), ()),
+        **dict.fromkeys(("paper", "pixels", "predict", "stats", "tasks", "train", "zoo"), ()),
         "designs": ("list_scales",),
         "mixers": ("list_mixers", "register_mixer"),
         "models": ("build_model",),
