@@ -31,7 +31,7 @@ class LinearByConvolution(nn.Linear):
     convolutions call, does not: 100 and 215 GFLOP/s in a trial on an EPYC, one thread. What is gained is the library's,
     and says nothing about an architecture. On an Intel Xeon (AVX-512, AMX) layers took 0.45 to 2.2 times as long by
     their shapes, and whole tiny networks 0.9 to 1.1 times, so it is not used there. Products of less than 2^23
-    multiplications lose by it.
+    multiplications lose by it. Tools that look for `nn.Linear` by its exact type do not find this class.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -39,6 +39,10 @@ class LinearByConvolution(nn.Linear):
         is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not torch.Tensor
         if is_traced or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
+        if not torch.backends.mkldnn.enabled or type(self.weight) not in (nn.Parameter, torch.Tensor):
+            return super().forward(x)  # a quantized weight is of a class of its own
+        if x.shape[-1] != self.in_features:
+            return super().forward(x)  # raises what nn.Linear raises
         if not x.dtype == self.weight.dtype == torch.float32 or x.numel() * self.out_features < 2**23:
             return super().forward(x)
         width = math.gcd(x.numel() // self.in_features, 64)  # so that there are many rows: torch asks oneDNN only then

@@ -108,7 +108,7 @@ def _sum_of_rows(value: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
     above = weights.sub_(below)
     weights = torch.stack((above * (1 - x), above * x, below * (1 - x), below * x), -2)  # (B, H, W, h, 4, P)
 
-    group, image = (torch.arange(number, dtype=torch.int32) for number in (h, B))
+    group, image = (torch.arange(number, dtype=torch.int32, device=value.device) for number in (h, B))
     first = image[:, None, None, None, None] * ((H + 2) * (W + 2) * h) + group[:, None]
     rows = (top.add_(1).mul_(W + 2).add_(left).add_(1)).mul_(h).add_(first)
     rows = torch.stack((rows, rows + h, rows + (W + 2) * h, rows + (W + 3) * h), -2).view(-1, 4 * P)

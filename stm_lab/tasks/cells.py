@@ -92,7 +92,7 @@ class TableConfig(Settings):
         load_plugins(self.plugins)
         for mixer in self.mixers:
             check_known("mixer", mixer, list_mixers(), "tasks: ")
-            if mixer not in MIXERS and not _module_of(mixer).__name__.startswith(MODULE_PREFIX):
+            if mixer not in MIXERS and not _is_of_plugin(mixer):
                 raise UserError(f"tasks: mixer {mixer!r} is not defined in a file; give plugins=[file]")
         for name in self.tasks:
             task = get_task(name)
@@ -118,11 +118,12 @@ def table(config: TableConfig) -> list[dict[str, Any]]:
     """
     config.check()
     settings, device = config.settings(), resolve_device(config.device)
-    wanted = [(task, mixer, seed) for seed in config.seeds for task in config.tasks for mixer in config.mixers]
+    cells = ((task, mixer, seed) for seed in config.seeds for task in config.tasks for mixer in config.mixers)
+    wanted = list(dict.fromkeys(cells))  # what is named twice is trained once
     folder = Path(paths.expanded(config.out) if config.out else paths.runs_dir() / "tasks").absolute()
     with hold(folder, "table"):
         file = folder / "rows.jsonl"
-        stored, damage = jsonfiles.lines(file) if file.exists() else ([], [])
+        stored, damage = jsonfiles.lines(file, _what_lacks) if file.exists() else ([], [])
         jsonfiles.tell(damage)
         done = {_key(row): row for row in stored}
         todo = [cell for cell in wanted if _key(_row(settings, *cell)) not in done]
@@ -153,13 +154,24 @@ def _note(folder: Path, status: dict[str, Any]) -> None:
 
 def _row(settings: Settings, task: str, mixer: str, seed: int) -> dict[str, Any]:
     """What a cell's row says before it is trained; a mixer of a plugin counts by its file's contents."""
-    of_plugin = {} if mixer in MIXERS else {"plugin": sha256_of(Path(_module_of(mixer).__file__))[:12]}
+    of_plugin = {"plugin": sha256_of(Path(_module_of(mixer).__file__))[:12]} if _is_of_plugin(mixer) else {}
     parameters = {"task": task, **settings.model_dump(mode="json")}
     return {"notebook": "tasks", "parameters": parameters, "seed": seed, "metrics": {"mixer": mixer, **of_plugin}}
 
 
+def _is_of_plugin(mixer: str) -> bool:
+    return _module_of(mixer).__name__.startswith(MODULE_PREFIX)
+
+
 def _module_of(mixer: str) -> ModuleType:
     return sys.modules[get_mixer(mixer).__module__]
+
+
+def _what_lacks(row: dict[str, Any]) -> str:
+    """What keeps a stored row from being one of a table, "" for nothing."""
+    wanted = {"parameters": dict, "seed": int, "metrics": dict}
+    missing = [name for name, kind in wanted.items() if not isinstance(row.get(name), kind)]
+    return f"no {' and no '.join(missing)}" if missing else ""
 
 
 def _key(row: dict[str, Any]) -> str:

@@ -53,5 +53,6 @@ def keep_freed_memory() -> None:
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "gnu_get_libc_version"):
-        for parameter, value in ((_M_MMAP_THRESHOLD, 2**30), (_M_TRIM_THRESHOLD, 2**31 - 1)):
-            libc.mallopt(parameter, value)
+        # where the first is refused (older versions allow 32 MB), the second alone would fix the threshold at 128 kB
+        if libc.mallopt(_M_MMAP_THRESHOLD, 2**30) == 1:
+            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # files and folders of the package whose code makes the numbers of rows
 _MAKE_NUMBERS = (
     *("mixers", "designs", "backbone.py", "layers.py", "models.py", "published.py", "entrypoints.py"),
-    *("data", "train", "zoo.py", "measure", "pixels.py"),
+    *("data", "train", "zoo.py", "measure", "tasks", "pixels.py"),
 )
 _PACKAGES = ("stm-lab", "torch", "torchvision", "timm", "accelerate", "datasets", "numpy")
 

@@ -58,6 +58,10 @@ def test_what_is_small_or_not_plain_stays_a_product():
     assert is_product(lambda: copy.deepcopy(layer).double()(large.double()))
     with torch.autocast("cpu", torch.bfloat16):
         assert is_product(lambda: layer(large))
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert is_product(lambda: layer(large))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        layer(large[..., :32])
     traced = torch.fx.symbolic_trace(nn.Sequential(layer))
     assert torch.equal(traced(large), nn.functional.linear(large, layer.weight, layer.bias))
     assert "convolution" not in str(torch.jit.trace(layer, large).inlined_graph)

@@ -49,6 +49,15 @@ def test_equals_its_definition(name, options, size):
 
 
 @pytest.mark.parametrize("name", MIXERS)
+def test_another_default_device_changes_nothing(name):
+    mixer, x = make(name, **VARIANTS[0]), tokens(1, 6, 7, 16)
+    with torch.no_grad():
+        wanted = mixer(x)
+        with torch.device("meta"):
+            assert torch.equal(mixer(x), wanted)
+
+
+@pytest.mark.parametrize("name", MIXERS)
 def test_default_options_do(name):
     mixer = get_mixer(name)(64)
     assert mixer(torch.randn(1, 14, 9, 64)).shape == (1, 14, 9, 64)

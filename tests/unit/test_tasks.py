@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from stm_lab import cli, figures, tasks
 from stm_lab.course import leaderboard
+from stm_lab.mixers import get_mixer, register_mixer
 from stm_lab.tasks import IGNORE, TASKS, Settings, TableConfig, TokenNetwork, cells, get_task, table, train, verdict
 from stm_lab.util.errors import UserError
 
@@ -154,7 +155,7 @@ def test_a_table_is_resumed_where_it_was_killed(tmp_path, monkeypatch):
         table(config)
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 2
     with (tmp_path / "rows.jsonl").open("a") as file:
-        file.write('{"half": ')
+        file.write('{"notebook": "tasks"}\n{"half": ')
     with pytest.warns(UserWarning, match="left out"):
         rows = table(config)
     assert trained[2:] == [("copy-2", "identity", 1)] * 2 + [("copy-2", "pooling", 1)]
@@ -163,8 +164,8 @@ def test_a_table_is_resumed_where_it_was_killed(tmp_path, monkeypatch):
     assert [(row["seed"], row["mixer"]) for row in rows] == [
         (0, "identity"), (0, "pooling"), (1, "identity"), (1, "pooling")
     ]  # fmt: skip
-    more = config.model_copy(update={"mixers": ("identity",), "steps": 5})
-    assert len(table(more)) == 2  # other settings are other cells of the same file
+    more = config.model_copy(update={"mixers": ("identity", "identity"), "seeds": (0, 1, 0), "steps": 5})
+    assert len(table(more)) == 2  # what is named twice is one cell; other settings are other cells of the same file
     assert len(trained) == 7
     ranked = leaderboard(tmp_path, metric="accuracy", baseline="identity")
     assert set(ranked["mixer"]) == {"identity", "pooling"}
@@ -184,6 +185,29 @@ def test_a_table_is_resumed_where_it_was_killed(tmp_path, monkeypatch):
         }
         assert row["parameters"]["learning_rates"] == [3e-3]
     assert all(row["curves"] == {"0.003": row["curves"]["0.003"]} and row["lr"] == 3e-3 for row in rows)
+
+
+def test_a_plugin_that_replaces_a_mixer_of_ours_is_another_cell(tmp_path):
+    config = TableConfig(mixers=["identity"], tasks=["copy-2"], seeds=[0], out=str(tmp_path / "out"), **SHORT)
+    table(config)
+    plugin = tmp_path / "mine.py"
+    lines = [
+        "import stm_lab, torch",
+        "@stm_lab.register_mixer('identity')",
+        "class Mine(torch.nn.Module):",
+        "    def __init__(self, dim):",
+        "        super().__init__()",
+        "    def forward(self, x):",
+        "        return x.roll(1, 2)",
+    ]
+    plugin.write_text("\n".join(lines))
+    own = get_mixer("identity")
+    try:
+        table(config.model_copy(update={"plugins": (str(plugin),)}))
+    finally:
+        register_mixer("identity")(own)
+    stored = [json.loads(line)["metrics"] for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
+    assert [("plugin" in metrics) for metrics in stored] == [False, True]
 
 
 @pytest.mark.slow
