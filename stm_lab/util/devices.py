@@ -52,7 +52,6 @@ def keep_freed_memory() -> None:
     2.89 s; the peak of memory is 2% higher. A nano model has no such tensors. Does nothing without glibc.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "gnu_get_libc_version"):
-        # where the first is refused (older versions allow 32 MB), the second alone would fix the threshold at 128 kB
-        if libc.mallopt(_M_MMAP_THRESHOLD, 2**30) == 1:
-            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    # where the first is refused (older versions allow 32 MB), the second alone would fix the threshold at 128 kB
+    if hasattr(libc, "gnu_get_libc_version") and libc.mallopt(_M_MMAP_THRESHOLD, 2**30) == 1:
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
