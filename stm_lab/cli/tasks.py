@@ -19,7 +19,7 @@ def tasks(
     figure: Annotated[Path | None, typer.Option(help="Draw the table to this .png.")] = None,
 ) -> None:
     """Train mixers on drawn tasks, as far as that is not done yet, and print who can do what."""
-    from stm_lab.tasks import TableConfig, table, verdict
+    from stm_lab.tasks import TableConfig, outcome, table
     from stm_lab.util.overrides import parse_overrides
     from stm_lab.util.validation import validated
 
@@ -40,11 +40,10 @@ def tasks(
     for task in config.tasks:
         line = [task, f"{cells[task, config.mixers[0]][0]['chance']:.0f}"]
         for mixer in config.mixers:
-            some = cells[task, mixer]
-            accuracy, said = sum(row["accuracy"] for row in some) / len(some), some[0].get("predicted")
-            is_right = said == verdict(accuracy, some[0]["chance"])
-            right, predicted = right + is_right, predicted + (said is not None)
-            line.append(f"{accuracy:.0f}" + ("" if said is None or is_right else f" ({said}?)"))
+            found = outcome(cells[task, mixer])
+            predicted += found.predicted is not None
+            right += found.predicted == found.did
+            line.append(f"{found.accuracy:.0f}" + (f" ({found.predicted}?)" if found.is_wrong else ""))
         lines.append(line)
     print_table("accuracy (%); in brackets predictions that were wrong", ("task", "chance", *config.mixers), lines)
     print(f"{len(config.seeds)} seed(s); {right} of {predicted} predictions were right")

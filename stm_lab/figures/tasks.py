@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from stm_lab.figures.draw import board, colour_bar, draw_lines, framed, numbers, picture
 from stm_lab.figures.style import CHANCE, by_name, colours, described, drawing, legend, styles
-from stm_lab.tasks import verdict
+from stm_lab.tasks import outcome
 
 _SIGNS = {"solves": "●", "partly": "◐", "fails": "○", None: ""}
 
@@ -29,12 +29,12 @@ def task_table(rows: Sequence[Mapping[str, Any]]) -> Figure:
     share = np.full((len(tasks), len(mixers)), np.nan)
     texts, wrong, said = [""] * share.size, [], []
     for (task, mixer), some in cells.items():
-        accuracy, chance = (float(np.mean([row[key] for row in some])) for key in ("accuracy", "chance"))
+        found = outcome(some)
+        accuracy, chance, predicted, did = found
         row, column = tasks.index(task), mixers.index(mixer)
         share[row, column] = 100 * max(accuracy - chance, 0) / (100 - chance)
-        predicted, did = some[0].get("predicted"), verdict(accuracy, chance)
         sign = _SIGNS[predicted]
-        if predicted not in (None, did):
+        if found.is_wrong:
             wrong.append((row, column))
             sign = f"{sign} → {_SIGNS[did]}"
         texts[row * len(mixers) + column] = f"{accuracy:.0f}\n{sign}".strip()

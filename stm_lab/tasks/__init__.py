@@ -18,12 +18,12 @@ accuracy by step, since "cannot" and "learns slowly" differ. After Arora et al. 
 from stm_lab.util.modules import lazily
 
 __all__ = ["IGNORE", "MIXERS", "TASKS", "Draws", "Settings", "TableConfig", "Task", "TokenNetwork", "get_task"]
-__all__ += ["register_task", "table", "train", "verdict"]
+__all__ += ["outcome", "register_task", "table", "train", "verdict"]
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "definitions": ("IGNORE", "TASKS", "Draws", "Task", "get_task", "register_task", "verdict"),
+        "definitions": ("IGNORE", "TASKS", "Draws", "Task", "get_task", "outcome", "register_task", "verdict"),
         "cells": ("MIXERS", "Settings", "TableConfig", "table"),
         "training": ("TokenNetwork", "train"),
     },

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -123,7 +124,7 @@ def table(config: TableConfig) -> list[dict[str, Any]]:
     folder = Path(paths.expanded(config.out) if config.out else paths.runs_dir() / "tasks").absolute()
     with hold(folder, "table"):
         file = folder / "rows.jsonl"
-        stored, damage = jsonfiles.lines(file, _what_lacks) if file.exists() else ([], [])
+        stored, damage = jsonfiles.lines(file, _no_row) if file.exists() else ([], [])
         jsonfiles.tell(damage)
         done = {_key(row): row for row in stored}
         todo = [cell for cell in wanted if _key(_row(settings, *cell)) not in done]
@@ -167,11 +168,7 @@ def _module_of(mixer: str) -> ModuleType:
     return sys.modules[get_mixer(mixer).__module__]
 
 
-def _what_lacks(row: dict[str, Any]) -> str:
-    """What keeps a stored row from being one of a table, "" for nothing."""
-    wanted = {"parameters": dict, "seed": int, "metrics": dict}
-    missing = [name for name, kind in wanted.items() if not isinstance(row.get(name), kind)]
-    return f"no {' and no '.join(missing)}" if missing else ""
+_no_row = partial(jsonfiles.not_objects, parts=("parameters", "metrics"), needed=True)
 
 
 def _key(row: dict[str, Any]) -> str:

@@ -11,10 +11,10 @@ leaves the draws as likely as they were and exchanges the labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -113,6 +113,26 @@ def verdict(accuracy: float, chance: float) -> str:
     """What a mixer did: it "solves" a task from 90% of the way from chance to 100% on, and "fails" below 15%."""
     share = (accuracy - chance) / (100 - chance)
     return "solves" if share >= 0.9 else "fails" if share < 0.15 else "partly"
+
+
+class Outcome(NamedTuple):
+    """What a mixer did at a task: mean accuracy over seeds and chance, in percent; theory's word, and the verdict."""
+
+    accuracy: float
+    chance: float
+    predicted: str | None
+    did: str
+
+    @property
+    def is_wrong(self) -> bool:
+        """Theory predicted something else."""
+        return self.predicted not in (None, self.did)
+
+
+def outcome(rows: Sequence[Mapping[str, Any]]) -> Outcome:
+    """The outcome of one cell of the table, from its rows: one for each seed."""
+    accuracy, chance = (float(np.mean([row[name] for row in rows])) for name in ("accuracy", "chance"))
+    return Outcome(accuracy, chance, rows[0].get("predicted"), verdict(accuracy, chance))
 
 
 _THEORY = yaml12.read_mapping(Path(__file__).with_name("predictions.yaml"))

@@ -58,7 +58,8 @@ class WarmupCosine:
 def clip_gradients(parameters: Sequence[nn.Parameter], largest: float | None) -> torch.Tensor:
     """The norm of all gradients together, before they are scaled to a norm of at most `largest`; None: not scaled.
 
-    `torch.nn.utils.clip_grad_norm_` gives the same, but takes the gradients one by one on a CPU.
+    `torch.nn.utils.clip_grad_norm_` gives the same, but also multiplies gradients that are small enough, by 1; its
+    `foreach=True`, which a CPU needs to be as fast, is refused on MPS.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
