@@ -49,7 +49,8 @@ def keep_freed_memory() -> None:
     By default it returns blocks above 32 MB to the system when they are freed, and the pages of the next tensor are
     faulted in anew: 198,000 faults a step of unified_convnext_tiny (batch 8, 224 pixels, one thread of an Intel Xeon).
     Without them the step takes 2.94 s of processor time instead of 3.21 s, and unified_swin_tiny's 2.59 s instead of
-    2.89 s; the peak of memory is 2% higher (one run each, not repeated). A nano model has no such tensors. Does nothing without glibc.
+    2.89 s; the peak of memory is 2% higher (one run each, not repeated). A nano model has no such
+    tensors. Does nothing without glibc.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     # where the first is refused (older versions allow 32 MB), the second alone would fix the threshold at 128 kB
